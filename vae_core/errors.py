@@ -1,0 +1,50 @@
+"""Which errors does `vae_core` raise, and what does each one promise?
+
+Every error is raised before the first kernel runs, and its sentence holds the rule, what came, where (a module path or
+a file), and the remedy. Nothing has been written, and nothing stays allocated, when one of them reaches the caller.
+"""
+
+from __future__ import annotations
+
+
+class VaeCoreError(Exception):
+    """Base of every error that `vae_core` raises on purpose."""
+
+
+class SettingsError(VaeCoreError):
+    """A setting is outside its range or contradicts another one."""
+
+
+class InputError(VaeCoreError):
+    """A tensor does not fit the network: rank, channels, extent, dtype or values."""
+
+
+class LoadError(VaeCoreError):
+    """A file is not a CogVideoX VAE; the sentence says what it looks like instead."""
+
+
+class LoweringError(VaeCoreError):
+    """A module holds something that the engine cannot run exactly; the sentence names its path."""
+
+
+class VideoError(VaeCoreError):
+    """A video or latent file cannot be read or written."""
+
+
+class BudgetError(VaeCoreError):
+    """No plan fits the memory budget.
+
+    projected_bytes: peak of the smallest plan that was considered.
+    budget_bytes: what was allowed.
+    smallest_bytes: the smallest budget that some plan fits.
+    worst_path: module path of the step that needs the most.
+    """
+
+    def __init__(
+        self, sentence: str, *, projected_bytes: int, budget_bytes: int, smallest_bytes: int, worst_path: str
+    ) -> None:
+        super().__init__(sentence)
+        self.projected_bytes = projected_bytes
+        self.budget_bytes = budget_bytes
+        self.smallest_bytes = smallest_bytes
+        self.worst_path = worst_path

@@ -1,0 +1,158 @@
+"""Where is a clip cut: into which chunks of time, and which tiles of space?
+
+1. `encode_chunks` and `decode_chunks` cut the clip's own frames into chunks by the layout's rule.
+2. `tiles` cuts one tensor into near-equal boxes that are no larger than asked for, so that no sliver is left over.
+3. `Chunk.keeps_first` says whether a chunk's first frame stands alone when time is pooled or repeated.
+
+Pure geometry: which frames, never how they are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .region import Extent, Interval, Region
+from .settings import TEMPORAL_RATIO, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of frames pushed through the network together.
+
+    source: its frames in the clip that goes in (sample frames for encode, latent frames for decode).
+    target: its frames in the clip that comes out.
+    first: whether it begins the clip, so that there is no causal cache and history is replicated.
+    layout: whose rule says what the first frame is.
+    """
+
+    source: Interval
+    target: Interval
+    first: bool
+    layout: Layout
+
+    def keeps_first(self, frames: int) -> bool:
+        """Whether the first of `frames` stands alone at a level of time.
+
+        Aligned: exactly in the chunk that begins the clip. Diffusers: whenever the count is odd.
+        """
+        return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
+
+
+def pooled_frames(frames: int, keeps_first: bool) -> int:
+    """Frames left when pairs are averaged; the first stays alone where `keeps_first`."""
+    return 1 + (frames - 1) // 2 if keeps_first else frames // 2
+
+
+def repeated_frames(frames: int, keeps_first: bool) -> int:
+    """Frames there are when each is shown twice; the first only once where `keeps_first`."""
+    return 2 * frames - 1 if keeps_first else 2 * frames
+
+
+def latent_frames(sample_frames: int) -> int:
+    """n for 4(n-1)+1 sample frames; the count must be of that form."""
+    return (sample_frames - 1) // TEMPORAL_RATIO + 1
+
+
+def sample_frames(latent_count: int) -> int:
+    """4(n-1)+1 sample frames for n latent frames."""
+    return TEMPORAL_RATIO * (latent_count - 1) + 1
+
+
+def _aligned_bounds(frames: int, chunk: int) -> list[Interval]:
+    """First chunk 1 + chunk, then equal ones, the rest last."""
+    starts = [0, *range(1 + chunk, frames, chunk)]
+    return [Interval(a, b) for a, b in zip(starts, [*starts[1:], frames], strict=True)]
+
+
+def _diffusers_bounds(frames: int, chunk: int) -> list[Interval]:
+    """The remainder goes into the first chunk, as that project's `_encode` and `_decode` have it."""
+    rest = frames % chunk
+    count = max(frames // chunk, 1)
+    stops = [min(chunk * (i + 1) + rest, frames) for i in range(count)]
+    return [Interval(a, b) for a, b in zip([0, *stops[:-1]], stops, strict=True)]
+
+
+def _bounds(frames: int, chunk: int, layout: Layout) -> list[Interval]:
+    return (_aligned_bounds if layout is Layout.ALIGNED else _diffusers_bounds)(frames, chunk)
+
+
+Level = Callable[[int, bool], int]
+"""Frames after one level of time, from the frames before it and whether the first of them stands alone."""
+
+
+def _chunk(source: Interval, position: int, layout: Layout, level: Level) -> Chunk:
+    """The chunk of frames `source` whose result begins at `position`, after two levels of time."""
+    start = Chunk(source, Interval(position, position), source.start == 0, layout)
+    frames = source.size
+    for _ in range(2):
+        frames = level(frames, start.keeps_first(frames))
+    return Chunk(source, Interval(position, position + frames), start.first, layout)
+
+
+def _chunks(bounds: list[Interval], layout: Layout, level: Level) -> tuple[Chunk, ...]:
+    chunks: list[Chunk] = []
+    for source in bounds:
+        position = chunks[-1].target.stop if chunks else 0
+        chunks.append(_chunk(source, position, layout, level))
+    return tuple(chunks)
+
+
+def encode_chunks(frames: int, chunk_frames: int, layout: Layout) -> tuple[Chunk, ...]:
+    """Chunks of `frames` sample frames; in the aligned layout `frames` is 4(n-1)+1."""
+    return _chunks(_bounds(frames, chunk_frames, layout), layout, pooled_frames)
+
+
+def decode_chunks(frames: int, chunk_frames: int, layout: Layout) -> tuple[Chunk, ...]:
+    """Chunks of `frames` latent frames, chunk_frames/4 each."""
+    bounds = _bounds(frames, chunk_frames // TEMPORAL_RATIO, layout)
+    return _chunks(bounds, layout, repeated_frames)
+
+
+def pieces(size: int, largest: int) -> Iterator[Interval]:
+    """[0, size) in the fewest near-equal intervals of at most `largest`."""
+    count = -(-size // largest)
+    for index in range(count):
+        yield Interval(size * index // count, size * (index + 1) // count)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring elements that show whole or partial cells of a coarser grid, each `repeat` times.
+
+    Invariant: elements.size == cells.size * repeat.
+    """
+
+    cells: Interval
+    elements: Interval
+    repeat: int
+
+
+def cell_runs(elements: Interval, ratio: int, keeps_first: bool) -> Iterator[Run]:
+    """The cells that `elements` show when each cell lasts for `ratio` elements (the first for one, if it is kept).
+
+    At most three runs: the end of a cell, whole cells, and the beginning of one.
+    """
+    offset = ratio - 1 if keeps_first else 0  # as though the first cell had lasted as long as the others
+    at, stop = elements.start + offset, elements.stop + offset
+    while at < stop:
+        cell = at // ratio
+        whole = (stop - at) // ratio if at % ratio == 0 else 0
+        end = at + whole * ratio if whole else min((cell + 1) * ratio, stop)
+        cells = Interval(cell, cell + max(whole, 1))
+        yield Run(cells, Interval(at - offset, end - offset), (end - at) // cells.size)
+        at = end
+
+
+def cells_of(elements: Interval, ratio: int, keeps_first: bool) -> Interval:
+    """The cells of a coarser grid that `elements` show, see `cell_runs`."""
+    offset = ratio - 1 if keeps_first else 0
+    return Interval((elements.start + offset) // ratio, -(-(elements.stop + offset) // ratio))
+
+
+def tiles(extent: Extent, largest: Extent) -> Iterator[Region]:
+    """The tiles of a tensor of `extent`, each at most `largest`: time outermost, then rows, then columns."""
+    for t in pieces(extent.t, largest.t):
+        for h in pieces(extent.h, largest.h):
+            for w in pieces(extent.w, largest.w):
+                yield Region(t, h, w)

@@ -1,0 +1,249 @@
+"""Which program does a live module stand for?
+
+1. `lower_encoder` and `lower_decoder` walk an `AutoencoderKLCogVideoX`, diffusers' or ComfyUI's own (the module names
+   are the same), by attribute; neither class is imported.
+2. Each convolution becomes one `Step`; norms, modulations, pooling, upsampling and residuals are fused into it.
+3. Every submodule has to be one that is known: an unknown one raises `LoweringError` with its path, since leaving it
+   out would give wrong pixels.
+
+No tensor is read here but for its shape; weights stay where they are and are named by path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from .errors import LoweringError
+from .program import SOURCE, Conv, Norm, Program, Residual, Step, StoreSpec, TimeMap, verify
+from .region import Halo
+from .settings import SPATIAL_RATIO, TEMPORAL_RATIO
+
+# Modules that hold no weights and whose work the steps already contain.
+_WEIGHTLESS = frozenset({"nonlinearity", "dropout", "conv_act"})
+
+
+def child(module: nn.Module, path: str, name: str) -> nn.Module:
+    """`module.name`; `LoweringError` with its path where there is none."""
+    found = getattr(module, name, None)
+    if not isinstance(found, nn.Module):
+        raise LoweringError(
+            f"{path}.{name} is missing: {type(module).__name__} is not a part of AutoencoderKLCogVideoX. Pass a"
+            " diffusers or ComfyUI module of that name."
+        )
+    return found
+
+
+def _only(module: nn.Module, path: str, known: Iterable[str]) -> None:
+    """`LoweringError` where `module` has a child that is not among `known`."""
+    strange = [name for name, _ in module.named_children() if name not in _WEIGHTLESS and name not in known]
+    if strange:
+        kind = type(getattr(module, strange[0])).__name__
+        raise LoweringError(
+            f"{path}.{strange[0]} ({kind}) is unknown to the engine, and leaving it out would change the result."
+            f" Known here: {', '.join(sorted(known))}."
+        )
+
+
+def _list(module: nn.Module, name: str) -> list[nn.Module]:
+    """The children of a `ModuleList`, none where the attribute is None."""
+    found = getattr(module, name, None)
+    return list(cast("nn.ModuleList", found)) if found is not None else []
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """Height and width of a value given for two or three dimensions."""
+    *_, height, width = value
+    return int(height), int(width)
+
+
+def _geometry(conv: nn.Conv2d | nn.Conv3d, path: str, pad: Halo) -> Conv:
+    """`Conv` for a module whose picture edges are padded by `pad`."""
+    out_channels, in_channels, *kernel = conv.weight.shape
+    taps = (1, *kernel)[-3:]
+    (stride, stride_w), (height, width) = _pair(conv.stride), _pair(kernel)
+    plain = conv.groups == 1 and set(conv.dilation) == {1} and conv.padding_mode == "zeros"
+    first_stride = conv.stride[0] if len(kernel) == 3 else 1
+    if not plain or stride != stride_w or height != width or first_stride != 1:
+        raise LoweringError(f"{path} is a convolution that the engine does not run: {conv}.")
+    return Conv(path, in_channels, out_channels, taps[0], height, stride, pad)
+
+
+def _plain_conv(module: nn.Module, path: str) -> Conv:
+    """A convolution with zeros on every side, as its own `padding` says."""
+    if not isinstance(module, nn.Conv2d | nn.Conv3d):
+        raise LoweringError(f"{path} must be a convolution; it is {type(module).__name__}.")
+    height, width = _pair(module.padding)
+    if height != width:
+        raise LoweringError(f"{path} pads height by {height} and width by {width}; the engine pads both alike.")
+    return _geometry(module, path, Halo(height, height))
+
+
+def _causal_conv(module: nn.Module, path: str) -> Conv:
+    if getattr(module, "pad_mode", None) == "replicate":
+        raise LoweringError(f"{path} replicates at its edges (pad_mode='replicate'); the engine pads with zeros.")
+    _only(module, path, {"conv"})
+    return _plain_conv(child(module, path, "conv"), f"{path}.conv")
+
+
+def _group_norm(module: nn.Module, path: str) -> Norm:
+    if not isinstance(module, nn.GroupNorm):
+        raise LoweringError(f"{path} must be a GroupNorm; it is {type(module).__name__}.")
+    return Norm(path, module.num_channels, module.num_groups, module.eps)
+
+
+def _modulation(module: nn.Module, path: str, channels: int) -> str:
+    conv = _causal_conv(module, path)
+    if (conv.kernel_t, conv.kernel, conv.out_channels) != (1, 1, channels):
+        raise LoweringError(f"{path} must be a 1x1x1 convolution to {channels} channels; it is {conv}.")
+    return conv.path
+
+
+def _norm(module: nn.Module, path: str) -> Norm:
+    if isinstance(module, nn.GroupNorm):
+        return _group_norm(module, path)
+    _only(module, path, {"norm_layer", "conv_y", "conv_b"})
+    norm = _group_norm(child(module, path, "norm_layer"), f"{path}.norm_layer")
+    scale, shift = (
+        _modulation(child(module, path, name), f"{path}.{name}", norm.channels) for name in ("conv_y", "conv_b")
+    )
+    return Norm(norm.path, norm.channels, norm.groups, norm.eps, scale, shift)
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Steps and stores so far; `at` is the store that holds the newest result."""
+
+    stores: list[StoreSpec]
+    steps: list[Step] = field(default_factory=list[Step])
+    at: int = SOURCE
+
+    @property
+    def spec(self) -> StoreSpec:
+        return self.stores[self.at]
+
+    def store(self, channels: int, px: int, frames: int) -> int:
+        self.stores.append(StoreSpec(channels, px, frames))
+        return len(self.stores) - 1
+
+    def conv(self, module: nn.Module, path: str, norm: Norm | None = None) -> None:
+        conv = _causal_conv(module, path)
+        dst = self.store(conv.out_channels, self.spec.px, self.spec.frames)
+        self.steps.append(Step(self.at, dst, conv, norm))
+        self.at = dst
+
+    def resnet(self, block: nn.Module, path: str) -> None:
+        """conv1 into a store of its own, conv2 back over the block's input where channels allow it."""
+        _only(block, path, {"norm1", "norm2", "conv1", "conv2", "conv_shortcut"})
+        entry = self.at
+        self.conv(child(block, path, "conv1"), f"{path}.conv1", _norm(child(block, path, "norm1"), f"{path}.norm1"))
+        conv = _causal_conv(child(block, path, "conv2"), f"{path}.conv2")
+        shortcut = self._shortcut(block, path)
+        dst = self.store(conv.out_channels, self.spec.px, self.spec.frames) if shortcut else entry
+        norm = _norm(child(block, path, "norm2"), f"{path}.norm2")
+        self.steps.append(Step(self.at, dst, conv, norm, residual=Residual(entry, shortcut)))
+        self.at = dst
+
+    @staticmethod
+    def _shortcut(block: nn.Module, path: str) -> Conv | None:
+        module = getattr(block, "conv_shortcut", None)
+        if module is None:
+            return None
+        shortcut = _plain_conv(module, f"{path}.conv_shortcut")
+        if (shortcut.kernel_t, shortcut.kernel) != (1, 1):
+            raise LoweringError(f"{path}.conv_shortcut must be a 1x1x1 convolution; it is {shortcut}.")
+        return shortcut
+
+    def downsample(self, module: nn.Module, path: str) -> None:
+        """Pairs of frames averaged, then a strided convolution padded right and bottom only."""
+        _only(module, path, {"conv"})
+        pooled = bool(getattr(module, "compress_time", False))
+        inner = cast("nn.Conv2d", child(module, path, "conv"))
+        conv = _geometry(inner, f"{path}.conv", Halo(0, 1))
+        dst = self.store(conv.out_channels, self.spec.px * conv.stride, self.spec.frames * (2 if pooled else 1))
+        time_map = TimeMap.POOL_PAIRS if pooled else TimeMap.SAME
+        self.steps.append(Step(self.at, dst, conv, time_map=time_map))
+        self.at = dst
+
+    def upsample(self, module: nn.Module, path: str) -> None:
+        """Nearest upsampling in space, and in time where the module says so, then a convolution of each frame."""
+        _only(module, path, {"conv"})
+        repeated = bool(getattr(module, "compress_time", False))
+        conv = _plain_conv(child(module, path, "conv"), f"{path}.conv")
+        dst = self.store(conv.out_channels, self.spec.px // 2, self.spec.frames // (2 if repeated else 1))
+        time_map = TimeMap.REPEAT_PAIRS if repeated else TimeMap.SAME
+        self.steps.append(Step(self.at, dst, conv, time_map=time_map, upscale=2))
+        self.at = dst
+
+    def blocks(self, owner: nn.Module, path: str, name: str) -> None:
+        for i, block in enumerate(_list(owner, name)):
+            _only(block, f"{path}.{name}.{i}", {"resnets", "downsamplers", "upsamplers"})
+            self.block(block, f"{path}.{name}.{i}")
+
+    def block(self, block: nn.Module, path: str) -> None:
+        for i, resnet in enumerate(_list(block, "resnets")):
+            self.resnet(resnet, f"{path}.resnets.{i}")
+        for i, module in enumerate(_list(block, "downsamplers")):
+            self.downsample(module, f"{path}.downsamplers.{i}")
+        for i, module in enumerate(_list(block, "upsamplers")):
+            self.upsample(module, f"{path}.upsamplers.{i}")
+
+    def program(self, name: str) -> Program:
+        return verify(Program(name, tuple(self.steps), tuple(self.stores)))
+
+
+def _source(owner: nn.Module, name: str) -> int:
+    """Channels that the first convolution of an encoder or decoder takes."""
+    weight = cast("torch.Tensor", child(child(owner, name, "conv_in"), f"{name}.conv_in", "conv").weight)
+    return int(weight.shape[1])
+
+
+def _refuse_quant_convs(module: nn.Module) -> None:
+    for name in ("quant_conv", "post_quant_conv"):
+        if getattr(module, name, None) is not None:
+            raise LoweringError(
+                f"{name} is set: CogVideoX has none, and the engine does not run it. Load the VAE with use_{name}=False."
+            )
+
+
+def lower_encoder(module: nn.Module) -> Program:
+    """The program of `module.encoder`: sample frames [b, 3, t, h, w] to moments [b, 2c, n, h/8, w/8].
+
+    Raises `LoweringError` with the path of whatever the engine cannot run exactly.
+    """
+    _refuse_quant_convs(module)
+    encoder = child(module, "vae", "encoder")
+    _only(encoder, "encoder", {"conv_in", "down_blocks", "mid_block", "norm_out", "conv_out"})
+    build = _Builder([StoreSpec(_source(encoder, "encoder"), 1, 1)])
+    build.conv(child(encoder, "encoder", "conv_in"), "encoder.conv_in")
+    build.blocks(encoder, "encoder", "down_blocks")
+    return _finish(build, encoder, "encoder")
+
+
+def lower_decoder(module: nn.Module) -> Program:
+    """The program of `module.decoder`: latents [b, c, n, h/8, w/8] to sample frames [b, 3, t, h, w].
+
+    Raises `LoweringError` with the path of whatever the engine cannot run exactly.
+    """
+    _refuse_quant_convs(module)
+    decoder = child(module, "vae", "decoder")
+    _only(decoder, "decoder", {"conv_in", "mid_block", "up_blocks", "norm_out", "conv_out"})
+    build = _Builder([StoreSpec(_source(decoder, "decoder"), SPATIAL_RATIO, TEMPORAL_RATIO)])
+    build.conv(child(decoder, "decoder", "conv_in"), "decoder.conv_in")
+    return _finish(build, decoder, "decoder")
+
+
+def _finish(build: _Builder, owner: nn.Module, name: str) -> Program:
+    """What both have: the middle block, a decoder's levels after it, the last norm and convolution."""
+    build.block(child(owner, name, "mid_block"), f"{name}.mid_block")
+    build.blocks(owner, name, "up_blocks")
+    norm = _norm(child(owner, name, "norm_out"), f"{name}.norm_out")
+    build.conv(child(owner, name, "conv_out"), f"{name}.conv_out", norm)
+    expected = (SPATIAL_RATIO, TEMPORAL_RATIO) if name == "encoder" else (1, 1)
+    if (build.spec.px, build.spec.frames) != expected:
+        raise LoweringError(f"{name} compresses by {build.spec}; CogVideoX does so by 8x8 in space and 4 in time.")
+    return build.program(name)

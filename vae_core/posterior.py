@@ -1,0 +1,60 @@
+"""What does an encoder say about a clip: a Gaussian for each latent element.
+
+Moments come out of the encoder as [b, 2c, n, h, w]: means, then logarithms of variances. Sampling happens once, on the
+full moments, with noise drawn on the CPU, so that a seed gives the same latents on every device, tiling and chunking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .fitting import Fitted
+
+_LOGVAR_RANGE = (-30.0, 20.0)
+"""Beyond these the exponential is of no use in any dtype; the reference clamps alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """The Gaussian of a clip's latents; all tensors [b, c, n, h/8, w/8], unscaled.
+
+    mean, logvar: its parameters.
+    fitted: what was done to the clip's size.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+    fitted: Fitted
+
+    @classmethod
+    def from_moments(cls, moments: Tensor, fitted: Fitted) -> Posterior:
+        """The posterior with moments [b, 2c, n, h, w], the encoder's output."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(*_LOGVAR_RANGE), fitted)
+
+    @property
+    def moments(self) -> Tensor:
+        """[b, 2c, n, h, w], to be saved by those who train."""
+        return torch.cat([self.mean, self.logvar], dim=1)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation."""
+        return torch.exp(0.5 * self.logvar)
+
+    def mode(self) -> Tensor:
+        """The likeliest latents: the mean."""
+        return self.mean
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Latents drawn with noise from `generator` (on the CPU), or from torch's own CPU generator."""
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32)
+        return self.mean + self.std * noise.to(self.mean)
+
+    def kl(self) -> Tensor:
+        """Kullback-Leibler divergence from the unit Gaussian, [b], in nats summed over each clip."""
+        terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
+        return 0.5 * terms.sum(dim=(1, 2, 3, 4))

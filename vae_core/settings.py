@@ -1,0 +1,156 @@
+"""What may a caller choose, and which combinations are legal?
+
+`Settings` is one frozen value, checked once when it is made; afterwards every module may rely on it. Defaults suit a
+clip on an ordinary graphics card. Nothing here touches a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar, cast
+
+from .errors import SettingsError
+from .moments import NormScope
+
+TEMPORAL_RATIO = 4
+"""Sample frames for each latent frame after the first."""
+
+SPATIAL_RATIO = 8
+"""Pixels for each latent element, in height and in width."""
+
+SMALLEST_TILE_PX = 16
+
+
+class Tiling(Enum):
+    """How the picture is cut up: `EXACT` tiles never change the result, `OFF` computes whole pictures."""
+
+    EXACT = "exact"
+    OFF = "off"
+
+
+class Layout(Enum):
+    """Where chunks begin and how many frames come out.
+
+    `ALIGNED`: n latent frames <-> 4(n-1)+1 sample frames for every n. `DIFFUSERS`: that project's boundaries and
+    counts, in which the parity of a chunk decides (autoencoder_kl_cogvideox.py, `_encode` and `_decode`).
+    """
+
+    ALIGNED = "aligned"
+    DIFFUSERS = "diffusers"
+
+
+class Fit(Enum):
+    """What to do with sizes that the network cannot take: `PAD` by replication, `CROP`, or refuse with an `ERROR`."""
+
+    PAD = "pad"
+    CROP = "crop"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come.
+
+    done_operations, total_operations: floating point operations of the convolutions; the ratio is true to the work.
+    chunk_index, chunks: the chunk under way (0-based) and how many there are, 0 when a stream does not know yet.
+    path: module path of the step that has just finished a tile.
+    """
+
+    done_operations: int
+    total_operations: int
+    chunk_index: int
+    chunks: int
+    path: str
+
+
+EnumType = TypeVar("EnumType", bound=Enum)
+
+
+def _choice(kind: type[EnumType], name: str, value: object) -> EnumType:
+    """The member of `kind` that `value` is or names; `SettingsError` otherwise."""
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(repr(member.value) for member in kind)
+        raise SettingsError(f"{name} must be one of {names}; got {value!r}.") from None
+
+
+def _integer(name: str, value: object, at_least: int) -> int:
+    """`value` as an int of at least `at_least`; `SettingsError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(f"{name} must be a whole number; got {value!r}.")
+    if value < at_least:
+        raise SettingsError(f"{name} must be at least {at_least}; got {value}.")
+    return value
+
+
+def _chunk(value: object) -> int:
+    frames = _integer("chunk_frames", value, 1)
+    if frames % TEMPORAL_RATIO:
+        below = max(TEMPORAL_RATIO, frames // TEMPORAL_RATIO * TEMPORAL_RATIO)
+        raise SettingsError(
+            f"chunk_frames must be a multiple of {TEMPORAL_RATIO}, since {TEMPORAL_RATIO} sample frames make one"
+            f" latent frame; got {frames}. Use {below} or {below + TEMPORAL_RATIO}."
+        )
+    return frames
+
+
+def _tile(value: object) -> tuple[int, int]:
+    sides = cast("tuple[object, ...]", value) if isinstance(value, tuple | list) else (value, value)
+    if len(sides) != 2:
+        raise SettingsError(f"tile_px must be a number of pixels or a pair (height, width); got {value!r}.")
+    height, width = (_integer("tile_px", side, SMALLEST_TILE_PX) for side in sides)
+    return height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every choice that a caller has; strings are accepted where an enum is named.
+
+    chunk_frames: sample frames pushed through together, a multiple of 4, for encode and decode alike (a decode chunk
+        is chunk_frames/4 latent frames).
+    tiling: see `Tiling`.
+    tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to the planner.
+    norm_scope: the voxels over which GroupNorm statistics are taken, see `NormScope`.
+    layout: see `Layout`.
+    size_fit: for heights and widths that are no multiple of 8, see `Fit`.
+    frame_fit: for frame counts that are not 4(n-1)+1, see `Fit`; the diffusers layout takes any count.
+    on_progress: called with a `Progress` after every tile. What it raises ends the run within that tile.
+
+    Raises `SettingsError` with the rule, the value and a remedy.
+    """
+
+    chunk_frames: int = 8
+    tiling: Tiling | str = Tiling.EXACT
+    tile_px: int | tuple[int, int] | None = 256
+    norm_scope: NormScope | str = NormScope.CHUNK
+    layout: Layout | str = Layout.ALIGNED
+    size_fit: Fit | str = Fit.PAD
+    frame_fit: Fit | str = Fit.PAD
+    on_progress: Callable[[Progress], Any] | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # the one moment in which a frozen value may be written
+        put(self, "chunk_frames", _chunk(self.chunk_frames))
+        for name, kind in _ENUM_FIELDS.items():
+            put(self, name, _choice(kind, name, getattr(self, name)))
+        if self.tile_px is not None:
+            put(self, "tile_px", _tile(self.tile_px))
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise SettingsError(f"on_progress must be callable; got {self.on_progress!r}.")
+
+    @property
+    def chunk_latent_frames(self) -> int:
+        """Latent frames that a full chunk holds."""
+        return self.chunk_frames // TEMPORAL_RATIO
+
+
+_ENUM_FIELDS: dict[str, type[Enum]] = {
+    "tiling": Tiling,
+    "norm_scope": NormScope,
+    "layout": Layout,
+    "size_fit": Fit,
+    "frame_fit": Fit,
+}
