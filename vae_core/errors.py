@@ -1,7 +1,8 @@
 """Which errors does `vae_core` raise, and what does each one promise?
 
-Every error is raised before the first kernel runs, and its sentence holds the rule, what came, where (a module path or
-a file), and the remedy. Nothing has been written, and nothing stays allocated, when one of them reaches the caller.
+Every error is raised before the first kernel runs, and its sentence holds the rule, what came,
+where (a module path or a file), and the remedy. Nothing has been written, and nothing stays
+allocated, when one of them reaches the caller.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ class BudgetError(VaeCoreError):
     """
 
     def __init__(
-        self, sentence: str, *, projected_bytes: int, budget_bytes: int, smallest_bytes: int, worst_path: str
+        self,
+        sentence: str,
+        *,
+        projected_bytes: int,
+        budget_bytes: int,
+        smallest_bytes: int,
+        worst_path: str,
     ) -> None:
         super().__init__(sentence)
         self.projected_bytes = projected_bytes

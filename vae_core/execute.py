@@ -3,10 +3,11 @@
 `Execution` carries one program over the chunks of a clip:
 
 1. The outer loop (the caller's) hands over chunks in order; causal caches go from each to the next.
-2. The middle loop takes the program's steps: allocate dst, finish the statistics of src, run the tiles, free what no
-   later step reads.
-3. The inner loop takes the tiles of dst: read a region of src, normalise it, put it into the convolution's input
-   beside its history and the picture's edge, convolve, add the residual, write the core, and merge its moments.
+2. The middle loop takes the program's steps: allocate dst, finish the statistics of src, run the
+   tiles, free what no later step reads.
+3. The inner loop takes the tiles of dst: read a region of src, normalise it, put it into the
+   convolution's input beside its history and the picture's edge, convolve, add the residual, write
+   the core, and merge its moments.
 
 Nothing here decides: chunks, tiles and placement come from the plan, geometry from the program.
 """
@@ -25,13 +26,13 @@ from .grid import Chunk, cells_of, tiles
 from .moments import Moments
 from .planner import Plan
 from .program import SOURCE, Conv, Norm, Program, Step, TimeMap
-from .region import Extent, Interval, Region
+from .region import Extent, Region
 from .settings import Progress
 from .weights import Weights
 
 
 @dataclass(slots=True)
-class _Pass:
+class Pass:
     """One chunk on its way through the program.
 
     stores: the live activations, by store index; the caller's own tensors at both ends.
@@ -47,16 +48,18 @@ class _Pass:
 
 
 @dataclass(slots=True)
-class _Task:
+class Task:
     """One step of one pass, with everything that its tiles share.
 
     norm: the affine map of its finished statistics, None where it normalises nothing.
-    groups: groups of channels over which dst's moments are wanted, None where nobody normalises dst.
-    old_cache, new_cache: [b, c, k_t - 1, h, w]; None without history, at a clip's start, or at its end.
+    groups: groups of channels over which dst's moments are wanted, None where nobody normalises
+        dst.
+    old_cache, new_cache: [b, c, k_t - 1, h, w]; None without history, at a clip's start, or at its
+        end.
     """
 
     step: Step
-    at: _Pass
+    at: Pass
     norm: kernels.Affine | None
     groups: int | None
     old_cache: Tensor | None
@@ -74,11 +77,16 @@ class _Task:
 class Execution:
     """One program on its way through one clip (or one stream); see the module's words.
 
-    Invariant: after `run` the caches hold the last frames of every causal convolution's input up to that chunk.
+    Invariant: after `run` the caches hold the last frames of every causal convolution's input up to
+    that chunk.
     """
 
     def __init__(
-        self, program: Program, weights: Weights, plan: Plan, on_progress: Callable[[Progress], object] | None = None
+        self,
+        program: Program,
+        weights: Weights,
+        plan: Plan,
+        on_progress: Callable[[Progress], object] | None = None,
     ) -> None:
         self._program = program
         self._weights = weights
@@ -96,12 +104,14 @@ class Execution:
 
     @torch.inference_mode()
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
-        """Push one chunk through: source [b, c, t, h, w] of any dtype and device, into sink [b, c', t', h', w'].
+        """Push one chunk through: source [b, c, t, h, w] of any dtype and device, into sink [b, c',
+        t', h', w'].
 
-        last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves nothing allocated.
+        last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves
+            nothing allocated.
         """
         extent = Extent(*source.shape[2:])
-        at = _Pass(chunk, self._chunk_index, self._program.extents(extent, chunk))
+        at = Pass(chunk, self._chunk_index, self._program.extents(extent, chunk))
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
             for index, step in enumerate(self._program.steps):
@@ -114,7 +124,7 @@ class Execution:
             at.moments.clear()
         self._chunk_index += 1
 
-    def _run_step(self, index: int, step: Step, at: _Pass, last: bool) -> None:
+    def _run_step(self, index: int, step: Step, at: Pass, last: bool) -> None:
         batch = at.stores[SOURCE].shape[0]
         if step.dst not in at.stores:
             at.stores[step.dst] = self._empty(batch, step.conv.out_channels, at.extents[step.dst])
@@ -122,7 +132,7 @@ class Execution:
         if step.conv.history and not last:
             new = self._empty(batch, step.conv.in_channels, _cache_extent(step, at))
         norm = self._affine(step.norm, at.moments.pop(step.src)) if step.norm else None
-        task = _Task(step, at, norm, self._groups[index], old, new)
+        task = Task(step, at, norm, self._groups[index], old, new)
         for core in tiles(at.extents[step.dst], self._plan.tiles[index]):
             self.run_tile(task, core)
             self._advance(step, core, batch, at)
@@ -130,7 +140,7 @@ class Execution:
             self._caches[index] = new
         self._free(index, at)
 
-    def _free(self, index: int, at: _Pass) -> None:
+    def _free(self, index: int, at: Pass) -> None:
         for store, last_use in self._last_use.items():
             if last_use == index and store not in (SOURCE, self._program.sink):
                 del at.stores[store]
@@ -139,7 +149,7 @@ class Execution:
         shape = (batch, channels, extent.t, extent.h, extent.w)
         return torch.empty(shape, dtype=self._weights.dtype, device=self._weights.device)
 
-    def _advance(self, step: Step, core: Region, batch: int, at: _Pass) -> None:
+    def _advance(self, step: Step, core: Region, batch: int, at: Pass) -> None:
         self._done_operations += batch * step.operations(core.extent)
         if self._on_progress:
             total = max(self._plan.operations, self._done_operations)
@@ -149,21 +159,21 @@ class Execution:
     def _affine(self, norm: Norm, moments: Moments) -> kernels.Affine:
         return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
 
-    # ---- one tile
-
-    def run_tile(self, task: _Task, core: Region) -> None:
+    def run_tile(self, task: Task, core: Region) -> None:
         """Compute the outputs `core` of the task's step and merge their moments."""
         step, at = task.step, task.at
         result = self._convolve(step.conv, self._input(task, core))
         target = at.stores[step.dst][(..., *core.slices)]
         if step.residual:
             added = self._read(at.stores[step.residual.store], core)
-            result += self._convolve(step.residual.shortcut, added) if step.residual.shortcut else added
+            result += (
+                self._convolve(step.residual.shortcut, added) if step.residual.shortcut else added
+            )
         target.copy_(result)
         if task.groups:
             self._measure(task, result)
 
-    def _measure(self, task: _Task, result: Tensor) -> None:
+    def _measure(self, task: Task, result: Tensor) -> None:
         assert task.groups
         part, dst = kernels.measure(result, task.groups), task.step.dst
         fresh = dst not in task.at.moments
@@ -175,10 +185,14 @@ class Execution:
         return F.conv3d(x, weight, bias, stride=(1, conv.stride, conv.stride))
 
     def _read(self, store: Tensor, region: Region) -> Tensor:
-        """A region of a store, on the run's device and in its dtype: a view where it is so already."""
-        return store[(..., *region.slices)].to(self._weights.device, self._weights.dtype, non_blocking=True)
+        """A region of a store, on the run's device and in its dtype: a view where it is so
+        already.
+        """
+        return store[(..., *region.slices)].to(
+            self._weights.device, self._weights.dtype, non_blocking=True
+        )
 
-    def _input(self, task: _Task, core: Region) -> Tensor:
+    def _input(self, task: Task, core: Region) -> Tensor:
         """Everything that the outputs `core` see: [b, c, t + k_t - 1, h + halo, w + halo]."""
         step = task.step
         whole = step.seen_region(core)
@@ -190,7 +204,7 @@ class Execution:
         self._history(task, inside, whole, buffer)
         return buffer
 
-    def _fill(self, task: _Task, core: Region, inside: Region, out: Tensor) -> None:
+    def _fill(self, task: Task, core: Region, inside: Region, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
         step = task.step
         where = step.source_region(core, task.src, task.at.chunk)
@@ -206,7 +220,7 @@ class Execution:
         else:
             out.copy_(x)
 
-    def _normalise(self, task: _Task, x: Tensor, where: Region, out: Tensor) -> None:
+    def _normalise(self, task: Task, x: Tensor, where: Region, out: Tensor) -> None:
         norm = task.step.norm
         assert norm
         assert task.norm
@@ -222,21 +236,28 @@ class Execution:
         maps = self._maps(norm, task, cells)
         kernels.modulate(x, maps, where, cells, ratios, out)
 
-    def _latent_ratios(self, task: _Task) -> kernels.Repeats:
+    def _latent_ratios(self, task: Task) -> kernels.Repeats:
         latents, here = self._program.stores[SOURCE], self._program.stores[task.step.src]
-        return kernels.Repeats(latents.frames // here.frames, latents.px // here.px, task.keeps_first)
+        return kernels.Repeats(
+            latents.frames // here.frames, latents.px // here.px, task.keeps_first
+        )
 
-    def _maps(self, norm: Norm, task: _Task, cells: Region) -> kernels.Affine:
+    def _maps(self, norm: Norm, task: Task, cells: Region) -> kernels.Affine:
         """GroupNorm and modulation as one scale and shift for each of the latent `cells`."""
         assert norm.scale_path
         assert norm.shift_path
         assert task.norm
         latents = self._read(task.at.stores[SOURCE], cells)
-        scale, shift = (F.conv3d(latents, *self._weights.conv(path)) for path in (norm.scale_path, norm.shift_path))
+        scale, shift = (
+            F.conv3d(latents, *self._weights.conv(path))
+            for path in (norm.scale_path, norm.shift_path)
+        )
         return kernels.modulated(task.norm, scale, shift)
 
-    def _history(self, task: _Task, inside: Region, whole: Region, buffer: Tensor) -> None:
-        """Fill the frames before the chunk: from the cache, or with the clip's first frame; keep the newest ones."""
+    def _history(self, task: Task, inside: Region, whole: Region, buffer: Tensor) -> None:
+        """Fill the frames before the chunk: from the cache, or with the clip's first frame; keep
+        the newest ones.
+        """
         missing = inside.t.start - whole.t.start
         _, h, w = inside.within(whole)
         if missing:
@@ -250,7 +271,7 @@ class Execution:
             task.new_cache[(..., *inside.slices[1:])].copy_(kept)
 
 
-def _cache_extent(step: Step, at: _Pass) -> Extent:
+def _cache_extent(step: Step, at: Pass) -> Extent:
     src = at.extents[step.src]
     return Extent(step.conv.history, src.h, src.w)
 
@@ -264,6 +285,3 @@ def _groups_wanted(program: Program, index: int) -> int | None:
         if step.dst == dst:
             return None
     return None
-
-
-__all__ = ["Execution", "Interval"]

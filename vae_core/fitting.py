@@ -1,7 +1,9 @@
 """What is done to a clip whose size the network cannot take, and how is the caller told?
 
-1. The aligned layout takes 4(n-1)+1 sample frames, and every layout heights and widths that are multiples of 8.
-2. Other sizes are padded by replication at the end, bottom and right, cropped there, or refused, by named policy.
+1. The aligned layout takes 4(n-1)+1 sample frames, and every layout heights and widths that are
+   multiples of 8.
+2. Other sizes are padded by replication at the end, bottom and right, cropped there, or refused, by
+   named policy.
 3. `Fitted` keeps both sizes and says in words what was done; decoding trims padding off again.
 
 Frames are fitted as they are read, chunk by chunk: no padded copy of the clip is made.
@@ -34,14 +36,20 @@ class Fitted:
     notes: tuple[str, ...]
 
     def take(self, video: Tensor, frames: Interval) -> Tensor:
-        """The sample frames [frames.start, frames.stop) of `video` [b, c, t, h, w], at the network's size."""
+        """The sample frames [frames.start, frames.stop) of `video` [b, c, t, h, w], at the
+        network's size.
+        """
         x = video[:, :, frames.start : min(frames.stop, self.source.t)]
         if frames.stop > self.source.t:
-            x = torch.cat([x, _last_frames(video, frames.stop - max(self.source.t, frames.start))], dim=2)
+            x = torch.cat(
+                [x, _last_frames(video, frames.stop - max(self.source.t, frames.start))], dim=2
+            )
         x = x[:, :, :, : self.network.h, : self.network.w]
         for dim, size in ((3, self.network.h), (4, self.network.w)):
             if x.shape[dim] < size:
-                x = x.index_select(dim, torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1))
+                x = x.index_select(
+                    dim, torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1)
+                )
         return x
 
 
@@ -55,7 +63,10 @@ def _fit(size: int, below: int, above: int, fit: Fit, rule: str) -> int:
     if below == above or size == below:
         return size
     if fit is Fit.ERROR or (fit is Fit.CROP and below < 1):
-        raise InputError(f"{rule}; got {size}. Use {above}, or {below} to lose some, or let size and frames be padded.")
+        raise InputError(
+            f"{rule}; got {size}. Use {above}, or {below} to lose some, or let size and frames be"
+            " padded."
+        )
     return below if fit is Fit.CROP else above
 
 
@@ -70,7 +81,13 @@ def _frames(count: int, settings: Settings) -> int:
         return count
     below = sample_frames(latent_frames(count))
     above = count if below == count else below + 4
-    return _fit(count, below, above, cast("Fit", settings.frame_fit), "the number of sample frames must be 4k+1")
+    return _fit(
+        count,
+        below,
+        above,
+        cast("Fit", settings.frame_fit),
+        "the number of sample frames must be 4k+1",
+    )
 
 
 def _note(what: str, before: int, after: int) -> str | None:
@@ -81,12 +98,17 @@ def _note(what: str, before: int, after: int) -> str | None:
 
 
 def fit(source: Extent, settings: Settings) -> Fitted:
-    """How a clip of `source` (sample frames, height, width) is brought to a size that the network takes.
+    """How a clip of `source` (sample frames, height, width) is brought to a size that the network
+    takes.
 
     Raises `InputError` where the policy is to refuse, with the nearest sizes that would do.
     """
     size_fit = cast("Fit", settings.size_fit)
-    network = Extent(_frames(source.t, settings), _side("height", source.h, size_fit), _side("width", source.w, size_fit))
+    network = Extent(
+        _frames(source.t, settings),
+        _side("height", source.h, size_fit),
+        _side("width", source.w, size_fit),
+    )
     notes = (
         _note("Frames", source.t, network.t),
         _note("Height", source.h, network.h),

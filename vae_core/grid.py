@@ -1,8 +1,10 @@
 """Where is a clip cut: into which chunks of time, and which tiles of space?
 
 1. `encode_chunks` and `decode_chunks` cut the clip's own frames into chunks by the layout's rule.
-2. `tiles` cuts one tensor into near-equal boxes that are no larger than asked for, so that no sliver is left over.
-3. `Chunk.keeps_first` says whether a chunk's first frame stands alone when time is pooled or repeated.
+2. `tiles` cuts one tensor into near-equal boxes that are no larger than asked for, so that no
+   sliver is left over.
+3. `Chunk.keeps_first` says whether a chunk's first frame stands alone when time is pooled or
+   repeated.
 
 Pure geometry: which frames, never how they are computed.
 """
@@ -20,7 +22,8 @@ from .settings import TEMPORAL_RATIO, Layout
 class Chunk:
     """A run of frames pushed through the network together.
 
-    source: its frames in the clip that goes in (sample frames for encode, latent frames for decode).
+    source: its frames in the clip that goes in (sample frames for encode, latent frames for
+        decode).
     target: its frames in the clip that comes out.
     first: whether it begins the clip, so that there is no causal cache and history is replicated.
     layout: whose rule says what the first frame is.
@@ -66,7 +69,9 @@ def _aligned_bounds(frames: int, chunk: int) -> list[Interval]:
 
 
 def _diffusers_bounds(frames: int, chunk: int) -> list[Interval]:
-    """The remainder goes into the first chunk, as that project's `_encode` and `_decode` have it."""
+    """The remainder goes into the first chunk, as that project's `_encode` and `_decode` have
+    it.
+    """
     rest = frames % chunk
     count = max(frames // chunk, 1)
     stops = [min(chunk * (i + 1) + rest, frames) for i in range(count)]
@@ -78,7 +83,9 @@ def _bounds(frames: int, chunk: int, layout: Layout) -> list[Interval]:
 
 
 Level = Callable[[int, bool], int]
-"""Frames after one level of time, from the frames before it and whether the first of them stands alone."""
+"""Frames after one level of time, from the frames before it and whether the first of them stands
+alone.
+"""
 
 
 def _chunk(source: Interval, position: int, layout: Layout, level: Level) -> Chunk:
@@ -118,7 +125,8 @@ def pieces(size: int, largest: int) -> Iterator[Interval]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring elements that show whole or partial cells of a coarser grid, each `repeat` times.
+    """Neighbouring elements that show whole or partial cells of a coarser grid, each `repeat`
+    times.
 
     Invariant: elements.size == cells.size * repeat.
     """
@@ -129,11 +137,14 @@ class Run:
 
 
 def cell_runs(elements: Interval, ratio: int, keeps_first: bool) -> Iterator[Run]:
-    """The cells that `elements` show when each cell lasts for `ratio` elements (the first for one, if it is kept).
+    """The cells that `elements` show when each cell lasts for `ratio` elements (the first for one,
+    if it is kept).
 
     At most three runs: the end of a cell, whole cells, and the beginning of one.
     """
-    offset = ratio - 1 if keeps_first else 0  # as though the first cell had lasted as long as the others
+    offset = (
+        ratio - 1 if keeps_first else 0
+    )  # as though the first cell had lasted as long as the others
     at, stop = elements.start + offset, elements.stop + offset
     while at < stop:
         cell = at // ratio
@@ -151,7 +162,9 @@ def cells_of(elements: Interval, ratio: int, keeps_first: bool) -> Interval:
 
 
 def tiles(extent: Extent, largest: Extent) -> Iterator[Region]:
-    """The tiles of a tensor of `extent`, each at most `largest`: time outermost, then rows, then columns."""
+    """The tiles of a tensor of `extent`, each at most `largest`: time outermost, then rows, then
+    columns.
+    """
     for t in pieces(extent.t, largest.t):
         for h in pieces(extent.h, largest.h):
             for w in pieces(extent.w, largest.w):

@@ -1,10 +1,12 @@
 """What is computed inside one tile?
 
-Small functions on tensors [b, c, t, h, w], each with an explicit destination or a result no larger than a tile. They
-know nothing of chunks, stores or programs:
+Small functions on tensors [b, c, t, h, w], each with an explicit destination or a result no larger
+than a tile. They know nothing of chunks, stores or programs:
 
-1. `affine` turns finished moments and GroupNorm's weights into one scale and shift for each channel.
-2. `normalise` writes SiLU(x * scale + shift) into a buffer; `modulate` does so with maps at latent resolution.
+1. `affine` turns finished moments and GroupNorm's weights into one scale and shift for each
+   channel.
+2. `normalise` writes SiLU(x * scale + shift) into a buffer; `modulate` does so with maps at latent
+   resolution.
 3. `pool_pairs` and `repeat` write what index maps show.
 4. `measure` takes the moments of a result.
 """
@@ -23,12 +25,15 @@ from .region import Interval, Region
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which statistics of `dtype` tensors are accumulated: float32, or float64 for float64."""
+    """The dtype in which statistics of `dtype` tensors are accumulated: float32, or float64 for
+    float64.
+    """
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def measure(x: Tensor, groups: int) -> Moments:
-    """Moments of x [b, c, t, h, w] over each of `groups` runs of channels; mean and m2 are [b, groups].
+    """Moments of x [b, c, t, h, w] over each of `groups` runs of channels; mean and m2 are [b,
+    groups].
 
     Two passes, since a one-pass sum of squares loses its digits where the mean is large.
     """
@@ -36,15 +41,16 @@ def measure(x: Tensor, groups: int) -> Moments:
     flat = x.reshape(x.shape[0], groups, -1)  # [b, groups, voxels]
     mean = flat.mean(dim=-1, dtype=dtype)
     centred = torch.sub(flat, mean.unsqueeze(-1))
-    m2 = torch.linalg.vector_norm(centred, dim=-1).square()
-    return Moments(flat.shape[-1], mean, m2)
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=-1)
+    return Moments(flat.shape[-1], mean, norm.square())
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
     """y = x * scale + shift.
 
-    scale, shift: [b, c, 1, 1, 1] for the same in all voxels, or [b, c, t, h, w] maps at latent resolution.
+    scale, shift: [b, c, 1, 1, 1] for the same in all voxels, or [b, c, t, h, w] maps at latent
+        resolution.
     """
 
     scale: Tensor
@@ -92,11 +98,14 @@ class Repeats:
     keeps_first: bool
 
 
-def modulate(x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repeats, out: Tensor) -> None:
+def modulate(
+    x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repeats, out: Tensor
+) -> None:
     """out = SiLU(x * scale + shift) with maps at latent resolution.
 
-    x, out: the elements `where`; maps: the latent cells `cells`. Columns are gathered, since a short innermost
-    dimension is slow; rows and frames are broadcast over the elements of a cell and need no gathered copy.
+    x, out: the elements `where`; maps: the latent cells `cells`. Columns are gathered, since a
+    short innermost dimension is slow; rows and frames are broadcast over the elements of a cell and
+    need no gathered copy.
     """
     columns = shown(where.w, cells.w.start, ratios.px, False, x.device)
     scale, shift = (m.index_select(4, columns) for m in (maps.scale, maps.shift))
@@ -106,7 +115,10 @@ def modulate(x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repe
             cell = (..., t.cells.within(cells.t), h.cells.within(cells.h), slice(None))
             split = _split(out[box], t.repeat, h.repeat)
             torch.addcmul(
-                _broadcast(shift[cell]), _split(x[box], t.repeat, h.repeat), _broadcast(scale[cell]), out=split
+                _broadcast(shift[cell]),
+                _split(x[box], t.repeat, h.repeat),
+                _broadcast(scale[cell]),
+                out=split,
             )
     F.silu(out, inplace=True)
 
@@ -131,8 +143,12 @@ def pool_pairs(x: Tensor, keeps_first: bool, out: Tensor) -> None:
         out.add_(x[:, :, 1::2], alpha=0.5)
 
 
-def shown(elements: Interval, first_cell: int, ratio: int, keeps_first: bool, device: torch.device) -> Tensor:
-    """For each of `elements` the place of the cell that it shows, counted from `first_cell`; int64 on `device`."""
+def shown(
+    elements: Interval, first_cell: int, ratio: int, keeps_first: bool, device: torch.device
+) -> Tensor:
+    """For each of `elements` the place of the cell that it shows, counted from `first_cell`; int64
+    on `device`.
+    """
     offset = ratio - 1 if keeps_first else 0
     index = torch.arange(elements.start + offset, elements.stop + offset, device=device)
     return index.div(ratio, rounding_mode="floor") - first_cell
@@ -141,7 +157,9 @@ def shown(elements: Interval, first_cell: int, ratio: int, keeps_first: bool, de
 def repeat(x: Tensor, source: Region, seen: Region, ratios: Repeats, out: Tensor) -> None:
     """out, the elements `seen`, shows x, the elements `source`, by nearest upsampling."""
     if ratios.frames > 1:
-        x = x.index_select(2, shown(seen.t, source.t.start, ratios.frames, ratios.keeps_first, x.device))
+        x = x.index_select(
+            2, shown(seen.t, source.t.start, ratios.frames, ratios.keeps_first, x.device)
+        )
     x = x.index_select(3, shown(seen.h, source.h.start, ratios.px, False, x.device))
     out.copy_(x.index_select(4, shown(seen.w, source.w.start, ratios.px, False, x.device)))
 

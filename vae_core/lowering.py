@@ -1,10 +1,11 @@
 """Which program does a live module stand for?
 
-1. `lower_encoder` and `lower_decoder` walk an `AutoencoderKLCogVideoX`, diffusers' or ComfyUI's own (the module names
-   are the same), by attribute; neither class is imported.
-2. Each convolution becomes one `Step`; norms, modulations, pooling, upsampling and residuals are fused into it.
-3. Every submodule has to be one that is known: an unknown one raises `LoweringError` with its path, since leaving it
-   out would give wrong pixels.
+1. `lower_encoder` and `lower_decoder` walk an `AutoencoderKLCogVideoX`, diffusers' or ComfyUI's own
+   (the module names are the same), by attribute; neither class is imported.
+2. Each convolution becomes one `Step`; norms, modulations, pooling, upsampling and residuals are
+   fused into it.
+3. Every submodule has to be one that is known: an unknown one raises `LoweringError` with its path,
+   since leaving it out would give wrong pixels.
 
 No tensor is read here but for its shape; weights stay where they are and are named by path.
 """
@@ -32,7 +33,8 @@ def child(module: nn.Module, path: str, name: str) -> nn.Module:
     found = getattr(module, name, None)
     if not isinstance(found, nn.Module):
         raise LoweringError(
-            f"{path}.{name} is missing: {type(module).__name__} is not a part of AutoencoderKLCogVideoX. Pass a"
+            f"{path}.{name} is missing: {type(module).__name__} is not a part of"
+            " AutoencoderKLCogVideoX. Pass a"
             " diffusers or ComfyUI module of that name."
         )
     return found
@@ -40,11 +42,14 @@ def child(module: nn.Module, path: str, name: str) -> nn.Module:
 
 def _only(module: nn.Module, path: str, known: Iterable[str]) -> None:
     """`LoweringError` where `module` has a child that is not among `known`."""
-    strange = [name for name, _ in module.named_children() if name not in _WEIGHTLESS and name not in known]
+    strange = [
+        name for name, _ in module.named_children() if name not in _WEIGHTLESS and name not in known
+    ]
     if strange:
         kind = type(getattr(module, strange[0])).__name__
         raise LoweringError(
-            f"{path}.{strange[0]} ({kind}) is unknown to the engine, and leaving it out would change the result."
+            f"{path}.{strange[0]} ({kind}) is unknown to the engine, and leaving it out would"
+            " change the result."
             f" Known here: {', '.join(sorted(known))}."
         )
 
@@ -79,13 +84,17 @@ def _plain_conv(module: nn.Module, path: str) -> Conv:
         raise LoweringError(f"{path} must be a convolution; it is {type(module).__name__}.")
     height, width = _pair(module.padding)
     if height != width:
-        raise LoweringError(f"{path} pads height by {height} and width by {width}; the engine pads both alike.")
+        raise LoweringError(
+            f"{path} pads height by {height} and width by {width}; the engine pads both alike."
+        )
     return _geometry(module, path, Halo(height, height))
 
 
 def _causal_conv(module: nn.Module, path: str) -> Conv:
     if getattr(module, "pad_mode", None) == "replicate":
-        raise LoweringError(f"{path} replicates at its edges (pad_mode='replicate'); the engine pads with zeros.")
+        raise LoweringError(
+            f"{path} replicates at its edges (pad_mode='replicate'); the engine pads with zeros."
+        )
     _only(module, path, {"conv"})
     return _plain_conv(child(module, path, "conv"), f"{path}.conv")
 
@@ -99,7 +108,9 @@ def _group_norm(module: nn.Module, path: str) -> Norm:
 def _modulation(module: nn.Module, path: str, channels: int) -> str:
     conv = _causal_conv(module, path)
     if (conv.kernel_t, conv.kernel, conv.out_channels) != (1, 1, channels):
-        raise LoweringError(f"{path} must be a 1x1x1 convolution to {channels} channels; it is {conv}.")
+        raise LoweringError(
+            f"{path} must be a 1x1x1 convolution to {channels} channels; it is {conv}."
+        )
     return conv.path
 
 
@@ -109,7 +120,8 @@ def _norm(module: nn.Module, path: str) -> Norm:
     _only(module, path, {"norm_layer", "conv_y", "conv_b"})
     norm = _group_norm(child(module, path, "norm_layer"), f"{path}.norm_layer")
     scale, shift = (
-        _modulation(child(module, path, name), f"{path}.{name}", norm.channels) for name in ("conv_y", "conv_b")
+        _modulation(child(module, path, name), f"{path}.{name}", norm.channels)
+        for name in ("conv_y", "conv_b")
     )
     return Norm(norm.path, norm.channels, norm.groups, norm.eps, scale, shift)
 
@@ -137,10 +149,16 @@ class _Builder:
         self.at = dst
 
     def resnet(self, block: nn.Module, path: str) -> None:
-        """conv1 into a store of its own, conv2 back over the block's input where channels allow it."""
+        """conv1 into a store of its own, conv2 back over the block's input where channels
+        allow it.
+        """
         _only(block, path, {"norm1", "norm2", "conv1", "conv2", "conv_shortcut"})
         entry = self.at
-        self.conv(child(block, path, "conv1"), f"{path}.conv1", _norm(child(block, path, "norm1"), f"{path}.norm1"))
+        self.conv(
+            child(block, path, "conv1"),
+            f"{path}.conv1",
+            _norm(child(block, path, "norm1"), f"{path}.norm1"),
+        )
         conv = _causal_conv(child(block, path, "conv2"), f"{path}.conv2")
         shortcut = self._shortcut(block, path)
         dst = self.store(conv.out_channels, self.spec.px, self.spec.frames) if shortcut else entry
@@ -155,7 +173,9 @@ class _Builder:
             return None
         shortcut = _plain_conv(module, f"{path}.conv_shortcut")
         if (shortcut.kernel_t, shortcut.kernel) != (1, 1):
-            raise LoweringError(f"{path}.conv_shortcut must be a 1x1x1 convolution; it is {shortcut}.")
+            raise LoweringError(
+                f"{path}.conv_shortcut must be a 1x1x1 convolution; it is {shortcut}."
+            )
         return shortcut
 
     def downsample(self, module: nn.Module, path: str) -> None:
@@ -164,17 +184,23 @@ class _Builder:
         pooled = bool(getattr(module, "compress_time", False))
         inner = cast("nn.Conv2d", child(module, path, "conv"))
         conv = _geometry(inner, f"{path}.conv", Halo(0, 1))
-        dst = self.store(conv.out_channels, self.spec.px * conv.stride, self.spec.frames * (2 if pooled else 1))
+        dst = self.store(
+            conv.out_channels, self.spec.px * conv.stride, self.spec.frames * (2 if pooled else 1)
+        )
         time_map = TimeMap.POOL_PAIRS if pooled else TimeMap.SAME
         self.steps.append(Step(self.at, dst, conv, time_map=time_map))
         self.at = dst
 
     def upsample(self, module: nn.Module, path: str) -> None:
-        """Nearest upsampling in space, and in time where the module says so, then a convolution of each frame."""
+        """Nearest upsampling in space, and in time where the module says so, then a convolution of
+        each frame.
+        """
         _only(module, path, {"conv"})
         repeated = bool(getattr(module, "compress_time", False))
         conv = _plain_conv(child(module, path, "conv"), f"{path}.conv")
-        dst = self.store(conv.out_channels, self.spec.px // 2, self.spec.frames // (2 if repeated else 1))
+        dst = self.store(
+            conv.out_channels, self.spec.px // 2, self.spec.frames // (2 if repeated else 1)
+        )
         time_map = TimeMap.REPEAT_PAIRS if repeated else TimeMap.SAME
         self.steps.append(Step(self.at, dst, conv, time_map=time_map, upscale=2))
         self.at = dst
@@ -198,7 +224,9 @@ class _Builder:
 
 def _source(owner: nn.Module, name: str) -> int:
     """Channels that the first convolution of an encoder or decoder takes."""
-    weight = cast("torch.Tensor", child(child(owner, name, "conv_in"), f"{name}.conv_in", "conv").weight)
+    weight = cast(
+        "torch.Tensor", child(child(owner, name, "conv_in"), f"{name}.conv_in", "conv").weight
+    )
     return int(weight.shape[1])
 
 
@@ -206,12 +234,14 @@ def _refuse_quant_convs(module: nn.Module) -> None:
     for name in ("quant_conv", "post_quant_conv"):
         if getattr(module, name, None) is not None:
             raise LoweringError(
-                f"{name} is set: CogVideoX has none, and the engine does not run it. Load the VAE with use_{name}=False."
+                f"{name} is set: CogVideoX has none, and the engine does not run it. Load the VAE"
+                f" with use_{name}=False."
             )
 
 
 def lower_encoder(module: nn.Module) -> Program:
-    """The program of `module.encoder`: sample frames [b, 3, t, h, w] to moments [b, 2c, n, h/8, w/8].
+    """The program of `module.encoder`: sample frames [b, 3, t, h, w] to moments [b, 2c, n, h/8,
+    w/8].
 
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
@@ -225,7 +255,8 @@ def lower_encoder(module: nn.Module) -> Program:
 
 
 def lower_decoder(module: nn.Module) -> Program:
-    """The program of `module.decoder`: latents [b, c, n, h/8, w/8] to sample frames [b, 3, t, h, w].
+    """The program of `module.decoder`: latents [b, c, n, h/8, w/8] to sample frames [b, 3, t, h,
+    w].
 
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
@@ -238,12 +269,16 @@ def lower_decoder(module: nn.Module) -> Program:
 
 
 def _finish(build: _Builder, owner: nn.Module, name: str) -> Program:
-    """What both have: the middle block, a decoder's levels after it, the last norm and convolution."""
+    """What both have: the middle block, a decoder's levels after it, the last norm and
+    convolution.
+    """
     build.block(child(owner, name, "mid_block"), f"{name}.mid_block")
     build.blocks(owner, name, "up_blocks")
     norm = _norm(child(owner, name, "norm_out"), f"{name}.norm_out")
     build.conv(child(owner, name, "conv_out"), f"{name}.conv_out", norm)
     expected = (SPATIAL_RATIO, TEMPORAL_RATIO) if name == "encoder" else (1, 1)
     if (build.spec.px, build.spec.frames) != expected:
-        raise LoweringError(f"{name} compresses by {build.spec}; CogVideoX does so by 8x8 in space and 4 in time.")
+        raise LoweringError(
+            f"{name} compresses by {build.spec}; CogVideoX does so by 8x8 in space and 4 in time."
+        )
     return build.program(name)

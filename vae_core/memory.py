@@ -4,7 +4,8 @@ Arithmetic over the program's store lifetimes; no tensors:
 
 1. Stores live from the step that first writes them to the last step that touches them.
 2. Causal caches live from chunk to chunk, a step's new one beside its old one while it runs.
-3. The workspace of a step is its largest tile: the convolution's input, its result, and passing copies.
+3. The workspace of a step is its largest tile: the convolution's input, its result, and passing
+   copies.
 
 Weights, the caller's own input and the result are not counted: they are the caller's.
 """
@@ -20,7 +21,8 @@ from .region import Extent
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Projected bytes at the worst step of the worst chunk. Invariant: peak = stores + caches + workspace.
+    """Projected bytes at the worst step of the worst chunk. Invariant: peak = stores + caches +
+    workspace.
 
     path: module path of that step.
     """
@@ -40,7 +42,8 @@ class Projection:
         gib = 2**30
         return (
             f"{self.peak_bytes / gib:.2f} GiB (stores {self.store_bytes / gib:.2f},"
-            f" causal caches {self.cache_bytes / gib:.2f}, workspace {self.workspace_bytes / gib:.2f}) at {self.path}"
+            f" causal caches {self.cache_bytes / gib:.2f}, workspace"
+            f" {self.workspace_bytes / gib:.2f}) at {self.path}"
         )
 
 
@@ -51,7 +54,8 @@ def live_stores(program: Program) -> tuple[frozenset[int], ...]:
         first[step.dst] = index
     inner = set(range(len(program.stores))) - {SOURCE, program.sink}
     return tuple(
-        frozenset(s for s in inner if first[s] <= index <= last[s]) for index in range(len(program.steps))
+        frozenset(s for s in inner if first[s] <= index <= last[s])
+        for index in range(len(program.steps))
     )
 
 
@@ -60,7 +64,9 @@ def _cache_elements(step: Step, src: Extent) -> int:
 
 
 def _workspace_elements(step: Step, dst: Extent, largest: Extent) -> int:
-    """Elements of the largest tile's buffers: what is read, what the convolution sees, and its result twice."""
+    """Elements of the largest tile's buffers: what is read, what the convolution sees, and its
+    result twice.
+    """
     tile = next(iter(tiles(dst, largest)))
     seen = step.seen_region(tile)
     read = seen.voxels * step.conv.in_channels

@@ -1,14 +1,14 @@
 """How are the statistics of a tensor put together from its parts, without a second pass over it?
 
-Each part contributes (count, mean, M2), where M2 is the sum of squared distances from the part's own mean. Two parts
-merge exactly (Chan, Golub and LeVeque 1979):
+Each part contributes (count, mean, M2), where M2 is the sum of squared distances from the part's
+own mean. Two parts merge exactly (Chan, Golub and LeVeque 1979):
 
     count = n_a + n_b,   d = mean_b - mean_a
     mean  = mean_a + d * n_b / count
     M2    = M2_a + M2_b + d^2 * n_a * n_b / count
 
-The spread of the parts' means is the last term; leaving it out is the common mistake. Only arithmetic is used, so the
-same code serves numbers and tensors, and this module needs no torch.
+The spread of the parts' means is the last term; leaving it out is the common mistake. Only
+arithmetic is used, so the same code serves numbers and tensors, and this module needs no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 
 
 class NormScope(Enum):
-    """The voxels that GroupNorm statistics are taken over: one chunk at full picture size, or the whole clip."""
+    """The voxels that GroupNorm statistics are taken over: one chunk at full picture size, or the
+    whole clip.
+    """
 
     CHUNK = "chunk"
     CLIP = "clip"

@@ -1,6 +1,7 @@
 """Which chunks and tiles shall a run use, for one shape and one choice of settings?
 
-1. The layout cuts the clip into chunks; `NormScope.CLIP` takes it whole and tiles it in time as well.
+1. The layout cuts the clip into chunks; `NormScope.CLIP` takes it whole and tiles it in time as
+   well.
 2. Every step gets the largest tile that it may use, in elements of what it writes.
 3. Operations are counted, so that progress and comparisons rest on work done.
 
@@ -89,7 +90,10 @@ class Plan:
         """The largest tile that really occurs, for each step."""
         chunk = max(self.chunks, key=lambda c: c.source.size)
         extents = self.job.program.extents(chunk_extent(self.job, chunk), chunk)
-        return [_fitting(extents[s.dst], t) for s, t in zip(self.job.program.steps, self.tiles, strict=True)]
+        return [
+            _fitting(extents[s.dst], t)
+            for s, t in zip(self.job.program.steps, self.tiles, strict=True)
+        ]
 
     def describe(self) -> str:
         """The plan in a few sentences for a person."""
@@ -98,7 +102,8 @@ class Plan:
         went_in = f"{job.source.t}x{job.source.h}x{job.source.w}"
         return "\n".join(
             (
-                f"{job.program.name}: {went_in} ({unit} frames x height x width), batch {job.batch}",
+                f"{job.program.name}: {went_in} ({unit} frames x height x width), batch"
+                f" {job.batch}",
                 f"  chunks: {_runs(counts)} {unit} frames; {len(job.program.steps)} steps each,"
                 f" {self.tile_count()} tiles in all",
                 f"  work: {self.operations / 1e12:.2f} TFLOP",
@@ -145,7 +150,9 @@ def _tile(job: Job, settings: Settings, step: Step) -> Extent:
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is Tiling.OFF or sides is None:
         sides = (_WHOLE, _WHOLE)
-    frames = settings.chunk_frames // dst.frames if settings.norm_scope is NormScope.CLIP else _WHOLE
+    frames = (
+        settings.chunk_frames // dst.frames if settings.norm_scope is NormScope.CLIP else _WHOLE
+    )
     return Extent(max(frames, 1), max(sides[0] // dst.px, 1), max(sides[1] // dst.px, 1))
 
 
@@ -153,7 +160,11 @@ def make_plan(job: Job, settings: Settings) -> Plan:
     """The plan for `job` under `settings`."""
     chunks = _chunks(job, settings)
     largest = tuple(_tile(job, settings, step) for step in job.program.steps)
-    operations = job.batch * sum(job.program.operations(chunk_extent(job, chunk), chunk) for chunk in chunks)
+    operations = job.batch * sum(
+        job.program.operations(chunk_extent(job, chunk), chunk) for chunk in chunks
+    )
     widest = max(chunks, key=lambda chunk: chunk.source.size)
-    load = project(job.program, widest, chunk_extent(job, widest), largest, job.batch * job.element_bytes)
+    load = project(
+        job.program, widest, chunk_extent(job, widest), largest, job.batch * job.element_bytes
+    )
     return Plan(job, settings, chunks, largest, operations, load)

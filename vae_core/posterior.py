@@ -1,7 +1,8 @@
 """What does an encoder say about a clip: a Gaussian for each latent element.
 
-Moments come out of the encoder as [b, 2c, n, h, w]: means, then logarithms of variances. Sampling happens once, on the
-full moments, with noise drawn on the CPU, so that a seed gives the same latents on every device, tiling and chunking.
+Moments come out of the encoder as [b, 2c, n, h, w]: means, then logarithms of variances. Sampling
+happens once, on the full moments, with noise drawn on the CPU, so that a seed gives the same
+latents on every device, tiling and chunking.
 """
 
 from __future__ import annotations
@@ -50,11 +51,15 @@ class Posterior:
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Latents drawn with noise from `generator` (on the CPU), or from torch's own CPU generator."""
+        """Latents drawn with noise from `generator` (on the CPU), or from torch's own CPU
+        generator.
+        """
         noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32)
         return self.mean + self.std * noise.to(self.mean)
 
     def kl(self) -> Tensor:
-        """Kullback-Leibler divergence from the unit Gaussian, [b], in nats summed over each clip."""
+        """Kullback-Leibler divergence from the unit Gaussian, [b], in nats summed over each
+        clip.
+        """
         terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
         return 0.5 * terms.sum(dim=(1, 2, 3, 4))

@@ -2,10 +2,13 @@
 
 Every step does the same:
 
-    read(region of src) -> [normalise -> modulate -> SiLU] -> index map -> conv -> [+ residual] -> write core to dst
+    read(region of src) -> [normalise -> modulate -> SiLU] -> index map -> conv -> [+ residual] ->
+    write core to dst
 
-1. `Program` is plain data: which store each step reads, writes and adds, and the geometry of its convolution.
-2. `Step.source_region` answers the one question an engine asks: which part of src does this part of dst need?
+1. `Program` is plain data: which store each step reads, writes and adds, and the geometry of its
+   convolution.
+2. `Step.source_region` answers the one question an engine asks: which part of src does this part of
+   dst need?
 3. `verify` states what a legal program is, and is called wherever one is made.
 
 Weights are not here: a step names the module path that holds them. No tensors, no settings.
@@ -51,7 +54,8 @@ class TimeMap(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t + 1, i].
+    """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
+    1, i].
 
     kernel_t, kernel: taps in time, and in height and width alike.
     stride: step between outputs, in height and width alike.
@@ -82,12 +86,15 @@ class Conv:
 
     def operations(self, out: Extent) -> int:
         """Floating point operations for `out`: two for each multiply-add."""
-        return 2 * out.voxels * self.in_channels * self.out_channels * self.kernel_t * self.kernel**2
+        return (
+            2 * out.voxels * self.in_channels * self.out_channels * self.kernel_t * self.kernel**2
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """GroupNorm followed by SiLU; in the decoder modulated by convolutions of the latents in between.
+    """GroupNorm followed by SiLU; in the decoder modulated by convolutions of the latents in
+    between.
 
     path: module path of the GroupNorm.
     scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None in an encoder.
@@ -108,7 +115,9 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """What a step adds to its result: a store, through a 1x1x1 convolution where channels change."""
+    """What a step adds to its result: a store, through a 1x1x1 convolution where channels
+    change.
+    """
 
     store: int
     shortcut: Conv | None = None
@@ -249,14 +258,20 @@ def _residual_fault(program: Program, step: Step, written: set[int]) -> str | No
     if step.residual.store not in written:
         return f"adds store {step.residual.store} before anything wrote it"
     if shortcut is None:
-        return None if added == step.conv.out_channels else f"adds {added} channels to {step.conv.out_channels}"
+        return (
+            None
+            if added == step.conv.out_channels
+            else f"adds {added} channels to {step.conv.out_channels}"
+        )
     if (shortcut.in_channels, shortcut.out_channels) != (added, step.conv.out_channels):
         return f"adds {added} channels through {shortcut}"
     return None
 
 
 def verify(program: Program) -> Program:
-    """`program` itself when it is legal; `LoweringError` naming the step and the rule it breaks otherwise."""
+    """`program` itself when it is legal; `LoweringError` naming the step and the rule it breaks
+    otherwise.
+    """
     written = {SOURCE}
     for step in program.steps:
         fault = _fault(program, step, written)
@@ -264,5 +279,7 @@ def verify(program: Program) -> Program:
             raise LoweringError(f"{program.name}: step {step.path} {fault}.")
         written.add(step.dst)
     if written != set(range(len(program.stores))):
-        raise LoweringError(f"{program.name}: some of its {len(program.stores)} stores are never written.")
+        raise LoweringError(
+            f"{program.name}: some of its {len(program.stores)} stores are never written."
+        )
     return program

@@ -1,7 +1,8 @@
 """Which voxels does a piece of work own, and which does it read?
 
-Half-open intervals and boxes of them, in whole numbers. An interval [start, stop) may reach outside a tensor (a halo at
-the picture's edge does); `clip` brings it back and the caller fills the rest. Pure geometry: no tensors, no settings.
+Half-open intervals and boxes of them, in whole numbers. An interval [start, stop) may reach outside
+a tensor (a halo at the picture's edge does); `clip` brings it back and the caller fills the rest.
+Pure geometry: no tensors, no settings.
 """
 
 from __future__ import annotations

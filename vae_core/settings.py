@@ -1,7 +1,7 @@
 """What may a caller choose, and which combinations are legal?
 
-`Settings` is one frozen value, checked once when it is made; afterwards every module may rely on it. Defaults suit a
-clip on an ordinary graphics card. Nothing here touches a tensor.
+`Settings` is one frozen value, checked once when it is made; afterwards every module may rely on
+it. Defaults suit a clip on an ordinary graphics card. Nothing here touches a tensor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ SMALLEST_TILE_PX = 16
 
 
 class Tiling(Enum):
-    """How the picture is cut up: `EXACT` tiles never change the result, `OFF` computes whole pictures."""
+    """How the picture is cut up: `EXACT` tiles never change the result, `OFF` computes whole
+    pictures.
+    """
 
     EXACT = "exact"
     OFF = "off"
@@ -33,8 +35,9 @@ class Tiling(Enum):
 class Layout(Enum):
     """Where chunks begin and how many frames come out.
 
-    `ALIGNED`: n latent frames <-> 4(n-1)+1 sample frames for every n. `DIFFUSERS`: that project's boundaries and
-    counts, in which the parity of a chunk decides (autoencoder_kl_cogvideox.py, `_encode` and `_decode`).
+    `ALIGNED`: n latent frames <-> 4(n-1)+1 sample frames for every n. `DIFFUSERS`: that project's
+    boundaries and counts, in which the parity of a chunk decides (autoencoder_kl_cogvideox.py,
+    `_encode` and `_decode`).
     """
 
     ALIGNED = "aligned"
@@ -42,7 +45,9 @@ class Layout(Enum):
 
 
 class Fit(Enum):
-    """What to do with sizes that the network cannot take: `PAD` by replication, `CROP`, or refuse with an `ERROR`."""
+    """What to do with sizes that the network cannot take: `PAD` by replication, `CROP`, or refuse
+    with an `ERROR`.
+    """
 
     PAD = "pad"
     CROP = "crop"
@@ -53,8 +58,10 @@ class Fit(Enum):
 class Progress:
     """How far a run has come.
 
-    done_operations, total_operations: floating point operations of the convolutions; the ratio is true to the work.
-    chunk_index, chunks: the chunk under way (0-based) and how many there are, 0 when a stream does not know yet.
+    done_operations, total_operations: floating point operations of the convolutions; the ratio is
+        true to the work.
+    chunk_index, chunks: the chunk under way (0-based) and how many there are, 0 when a stream does
+        not know yet.
     path: module path of the step that has just finished a tile.
     """
 
@@ -91,7 +98,8 @@ def _chunk(value: object) -> int:
     if frames % TEMPORAL_RATIO:
         below = max(TEMPORAL_RATIO, frames // TEMPORAL_RATIO * TEMPORAL_RATIO)
         raise SettingsError(
-            f"chunk_frames must be a multiple of {TEMPORAL_RATIO}, since {TEMPORAL_RATIO} sample frames make one"
+            f"chunk_frames must be a multiple of {TEMPORAL_RATIO}, since {TEMPORAL_RATIO} sample"
+            " frames make one"
             f" latent frame; got {frames}. Use {below} or {below + TEMPORAL_RATIO}."
         )
     return frames
@@ -100,7 +108,9 @@ def _chunk(value: object) -> int:
 def _tile(value: object) -> tuple[int, int]:
     sides = cast("tuple[object, ...]", value) if isinstance(value, tuple | list) else (value, value)
     if len(sides) != 2:
-        raise SettingsError(f"tile_px must be a number of pixels or a pair (height, width); got {value!r}.")
+        raise SettingsError(
+            f"tile_px must be a number of pixels or a pair (height, width); got {value!r}."
+        )
     height, width = (_integer("tile_px", side, SMALLEST_TILE_PX) for side in sides)
     return height, width
 
@@ -109,15 +119,18 @@ def _tile(value: object) -> tuple[int, int]:
 class Settings:
     """Every choice that a caller has; strings are accepted where an enum is named.
 
-    chunk_frames: sample frames pushed through together, a multiple of 4, for encode and decode alike (a decode chunk
-        is chunk_frames/4 latent frames).
+    chunk_frames: sample frames pushed through together, a multiple of 4, for encode and decode
+        alike (a decode chunk is chunk_frames/4 latent frames).
     tiling: see `Tiling`.
-    tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to the planner.
+    tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to
+        the planner.
     norm_scope: the voxels over which GroupNorm statistics are taken, see `NormScope`.
     layout: see `Layout`.
     size_fit: for heights and widths that are no multiple of 8, see `Fit`.
-    frame_fit: for frame counts that are not 4(n-1)+1, see `Fit`; the diffusers layout takes any count.
-    on_progress: called with a `Progress` after every tile. What it raises ends the run within that tile.
+    frame_fit: for frame counts that are not 4(n-1)+1, see `Fit`; the diffusers layout takes any
+        count.
+    on_progress: called with a `Progress` after every tile. What it raises ends the run within that
+        tile.
 
     Raises `SettingsError` with the rule, the value and a remedy.
     """

@@ -1,7 +1,8 @@
 """Where do a program's weights come from when a step runs?
 
-A program names module paths; `Weights` looks them up in the live module each time, so that a host which moves or
-replaces parameters between runs (offloading) is followed. What a step needs is returned on the run's device and in its
+A program names module paths; `Weights` looks them up in the live module each time, so that a host
+which moves or replaces parameters between runs (offloading) is followed. What a step needs is
+returned on the run's device and in its
 dtype: the parameter itself where it is so already, a passing copy otherwise.
 """
 
@@ -32,15 +33,21 @@ class Weights:
         return None if found is None else found.detach().to(self.device, dtype)
 
     def conv(self, path: str) -> tuple[Tensor, Tensor | None]:
-        """Weight [out, in, t, h, w] and bias [out] of a convolution; one of single frames has t = 1."""
+        """Weight [out, in, t, h, w] and bias [out] of a convolution; one of single frames has t =
+        1.
+        """
         weight = cast("Tensor", self._parameter(path, "weight", self.dtype))
         bias = self._parameter(path, "bias", self.dtype)
         return (weight.unsqueeze(2) if weight.ndim == 4 else weight), bias
 
     def affine(self, path: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias [c] of a GroupNorm in the statistics' dtype; ones and zeros where it has none."""
+        """Weight and bias [c] of a GroupNorm in the statistics' dtype; ones and zeros where it has
+        none.
+        """
         wide = statistics_dtype(self.dtype)
         weight, bias = (self._parameter(path, name, wide) for name in ("weight", "bias"))
         channels = cast("nn.GroupNorm", self.module.get_submodule(path)).num_channels
         ones = torch.ones(channels, dtype=wide, device=self.device)
-        return (ones if weight is None else weight), (torch.zeros_like(ones) if bias is None else bias)
+        return (ones if weight is None else weight), (
+            torch.zeros_like(ones) if bias is None else bias
+        )

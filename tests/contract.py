@@ -1,0 +1,169 @@
+"""The checker of the laws (DESIGN.md): every step and every program goes through it.
+
+`assert_close` states "equal to rounding"; `encode_tiled` and `decode_tiled` give what the engine
+makes of a clip; and `StepBench` runs single tiles of a single step on random stores, so that the
+region law can be put to each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vae_core import Settings, from_module
+from vae_core.execute import Execution, Pass, Task
+from vae_core.grid import Chunk, tiles
+from vae_core.kernels import affine
+from vae_core.moments import Moments
+from vae_core.planner import Job, chunk_extent, make_plan
+from vae_core.program import SOURCE, Program, Step
+from vae_core.region import Extent, Region
+from vae_core.weights import Weights
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+"""Largest difference allowed, as a share of the expected output's range."""
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference as a share of the expected range; the shapes have to agree."""
+    assert found.shape == expected.shape, f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
+    scale = (expected.max() - expected.min()).double()
+    return float((found.double() - expected.double()).abs().max() / scale)
+
+
+def assert_close(
+    found: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None
+) -> None:
+    """`found` equals `expected` to the tolerance of its dtype."""
+    limit = TOLERANCE[expected.dtype] if tolerance is None else tolerance
+    error = relative_error(found, expected)
+    assert error <= limit, f"differs by {error:.3g} of the range; {limit:.3g} is allowed"
+
+
+def encode_moments(module, video, **settings) -> torch.Tensor:
+    """What the engine encodes: mean and log-variance side by side, as the reference's encoder gives
+    them.
+    """
+    return from_module(module).encode(video, Settings(**settings)).moments
+
+
+def decode_frames(module, latents, **settings) -> torch.Tensor:
+    """What the engine decodes."""
+    return from_module(module).decode(latents, Settings(**settings))
+
+
+@dataclass
+class StepBench:
+    """One step of a program on random data, ready to compute tiles by themselves."""
+
+    program: Program
+    module: torch.nn.Module
+    index: int
+    chunk: Chunk
+    source: Extent
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.index)
+        self.dtype = torch.float64
+        self.extents = self.program.extents(self.source, self.chunk)
+        self.weights = Weights(self.module, self.dtype, torch.device("cpu"))
+        plan = make_plan(Job(self.program, 1, self.source, 8), Settings())
+        self.engine = Execution(self.program, self.weights, plan)
+        step = self.step
+        self.stores = {
+            s: self.random(self.program.stores[s].channels, self.extents[s]) for s in self.touched()
+        }
+        src = self.extents[step.src]
+        self.cache = self.random(step.conv.in_channels, Extent(step.conv.history, src.h, src.w))
+        if self.chunk.first or not step.conv.history:
+            self.cache = None
+
+    @property
+    def step(self) -> Step:
+        return self.program.steps[self.index]
+
+    def touched(self) -> set[int]:
+        residual = self.step.residual
+        return {SOURCE, self.step.src, self.step.dst} | ({residual.store} if residual else set())
+
+    @staticmethod
+    def random(channels: int, extent: Extent) -> torch.Tensor:
+        return torch.randn(1, channels, extent.t, extent.h, extent.w, dtype=torch.float64)
+
+    def run(
+        self, core: Region, stores: dict[int, torch.Tensor], cache: torch.Tensor | None
+    ) -> torch.Tensor:
+        """What a tile with this core writes, given stores and a cache that are left alone."""
+        own = {index: store.clone() for index, store in stores.items()}
+        at = Pass(self.chunk, 0, self.extents, own)
+        task = Task(self.step, at, self.norm(), None, cache, None)
+        with torch.inference_mode():
+            self.engine.run_tile(task, core)
+        return own[self.step.dst][(..., *core.slices)]
+
+    def norm(self):
+        norm = self.step.norm
+        if norm is None:
+            return None
+        moments = Moments(
+            1,
+            torch.zeros(1, norm.groups, dtype=self.dtype),
+            torch.ones(1, norm.groups, dtype=self.dtype),
+        )
+        return affine(moments, norm.eps, *self.weights.affine(norm.path))
+
+    def cores(self, largest: Extent) -> list[Region]:
+        return list(tiles(self.extents[self.step.dst], largest))
+
+    def poisoned(self, core: Region) -> tuple[dict[int, torch.Tensor], torch.Tensor | None]:
+        """Stores and cache with NaN everywhere outside of what the tile declares."""
+        step = self.step
+        keep: dict[int, list[Region]] = {index: [] for index in self.stores}
+        region = step.source_region(core, self.extents[step.src], self.chunk)
+        keep[step.src].append(region)
+        if step.residual:
+            keep[step.residual.store].append(core)
+        if step.norm and step.norm.modulated:
+            keep[SOURCE].append(self.latents(region))
+        stores = {
+            index: _outside_is_nan(store, keep[index]) for index, store in self.stores.items()
+        }
+        declared = step.seen_region(core).clip(step.seen_extent(self.extents[step.src], self.chunk))
+        cache = self.cache
+        if cache is not None:
+            t = Extent(cache.shape[2], *cache.shape[3:]).region.t
+            cache = _outside_is_nan(cache, [Region(t, declared.h, declared.w)])
+        return stores, cache
+
+    def latents(self, region: Region) -> Region:
+        """The latent cells that modulate `region`, worked out element by element."""
+        here, latents = self.program.stores[self.step.src], self.program.stores[SOURCE]
+        px, frames = latents.px // here.px, latents.frames // here.frames
+        first = self.chunk.keeps_first(self.extents[self.step.src].t)
+        cells = [
+            {(i + (frames - 1) * first) // frames for i in range(region.t.start, region.t.stop)}
+        ]
+        cells += [{i // px for i in range(side.start, side.stop)} for side in (region.h, region.w)]
+        return Region(*(type(region.t)(min(c), max(c) + 1) for c in cells))
+
+
+def _outside_is_nan(store: torch.Tensor, keep: list[Region]) -> torch.Tensor:
+    poisoned = torch.full_like(store, float("nan"))
+    for region in keep:
+        box = (..., *region.slices)
+        poisoned[box] = store[box]
+    return poisoned
+
+
+def chunk_and_source(
+    program: Program, first: bool, height: int = 24, width: int = 32
+) -> tuple[Chunk, Extent]:
+    """A small chunk at the clip's start or in its middle, with the extent of its source."""
+    settings = Settings(chunk_frames=8)
+    px, frames = program.stores[SOURCE].px, program.stores[SOURCE].frames
+    clip = 17 if frames == 1 else 5
+    job = Job(program, 1, Extent(clip, height // px, width // px), 8)
+    plan = make_plan(job, settings)
+    chunk = plan.chunks[0 if first else 1]
+    return chunk, chunk_extent(job, chunk)

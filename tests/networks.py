@@ -1,0 +1,78 @@
+"""Random networks of the real architecture, narrow enough for a test, with norms that are not the
+identity.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+
+TINY = {"channels": (8, 8, 16, 16), "groups": 4, "layers": 1, "latent_channels": 4}
+
+
+def random_module(
+    dtype: torch.dtype = torch.float32,
+    channels: tuple[int, ...] = TINY["channels"],
+    groups: int = TINY["groups"],
+    layers: int = TINY["layers"],
+    latent_channels: int = TINY["latent_channels"],
+) -> AutoencoderKLCogVideoX:
+    """A CogVideoX VAE with random weights from a fixed seed."""
+    torch.manual_seed(0)
+    module = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=channels,
+        layers_per_block=layers,
+        norm_num_groups=groups,
+        latent_channels=latent_channels,
+    )
+    for name, parameter in module.named_parameters():
+        if "norm" in name and parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, float(name.endswith("weight")), 0.3)
+    return module.to(dtype).eval().requires_grad_(False)
+
+
+def diffusers_encode(
+    module: AutoencoderKLCogVideoX, video: torch.Tensor, chunk_frames: int
+) -> torch.Tensor:
+    """Moments from diffusers' own framewise encode, both of its batch sizes set alike."""
+    module.num_sample_frames_batch_size = chunk_frames
+    return module._encode(video)
+
+
+def diffusers_decode(
+    module: AutoencoderKLCogVideoX, latents: torch.Tensor, chunk_frames: int
+) -> torch.Tensor:
+    """Frames from diffusers' own framewise decode."""
+    module.num_latent_frames_batch_size = chunk_frames // 4
+    return module._decode(latents).sample
+
+
+def random_video(
+    frames: int, height: int, width: int, dtype: torch.dtype = torch.float32, batch: int = 1
+):
+    """Pixels in [-1, 1] with structure in time and space: [batch, 3, frames, height, width]."""
+    generator = torch.Generator().manual_seed(frames * 7 + height)
+    coarse = torch.rand(
+        batch, 3, -(-frames // 2) + 1, height // 8 + 1, width // 8 + 1, generator=generator
+    )
+    smooth = torch.nn.functional.interpolate(coarse, size=(frames, height, width), mode="trilinear")
+    return (
+        (2 * smooth - 1 + 0.1 * torch.randn(smooth.shape, generator=generator))
+        .clamp(-1, 1)
+        .to(dtype)
+    )
+
+
+def random_latents(
+    frames: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype = torch.float32,
+    batch: int = 1,
+    channels: int = 4,
+):
+    """Standard normal latents [batch, channels, frames, height, width]."""
+    generator = torch.Generator().manual_seed(frames * 11 + height)
+    return torch.randn(batch, channels, frames, height, width, generator=generator).to(dtype)

@@ -1,0 +1,74 @@
+"""The laws, put to every step of both programs by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contract import StepBench, assert_close, chunk_and_source
+from networks import random_module
+
+from vae_core.lowering import lower_decoder, lower_encoder
+from vae_core.region import Extent, Interval, Region
+
+MODULE = random_module(torch.float64)
+PROGRAMS = {"encoder": lower_encoder(MODULE), "decoder": lower_decoder(MODULE)}
+STEPS = [(name, i) for name, program in PROGRAMS.items() for i in range(len(program.steps))]
+LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
+
+
+def bench(name: str, index: int, first: bool) -> StepBench:
+    program = PROGRAMS[name]
+    chunk, source = chunk_and_source(program, first)
+    return StepBench(program, MODULE, index, chunk, source)
+
+
+@pytest.fixture(params=[True, False], ids=["first chunk", "later chunk"])
+def first(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@pytest.mark.parametrize(("name", "index"), STEPS)
+def test_tiles_of_a_step_make_up_its_whole(name: str, index: int, first: bool) -> None:
+    step = bench(name, index, first)
+    (whole,) = step.cores(Extent(999, 999, 999))
+    expected = step.run(whole, step.stores, step.cache)
+    for largest in LARGEST:
+        for core in step.cores(largest):
+            found = step.run(core, step.stores, step.cache)
+            assert_close(found, expected[(..., *core.slices)], 1e-12)
+
+
+@pytest.mark.parametrize(("name", "index"), STEPS)
+def test_nan_outside_the_declared_region_changes_nothing(
+    name: str, index: int, first: bool
+) -> None:
+    step = bench(name, index, first)
+    for core in step.cores(Extent(2, 3, 5)):
+        clean = step.run(core, step.stores, step.cache)
+        stores, cache = step.poisoned(core)
+        assert torch.equal(step.run(core, stores, cache), clean)
+
+
+def faces(region: Region) -> list[Region]:
+    """The six outermost slices of a box."""
+    found = []
+    for name in ("t", "h", "w"):
+        side = getattr(region, name)
+        for thin in (Interval(side.start, side.start + 1), Interval(side.stop - 1, side.stop)):
+            found.append(Region(**{"t": region.t, "h": region.h, "w": region.w, name: thin}))
+    return found
+
+
+@pytest.mark.parametrize(("name", "index"), STEPS)
+def test_the_declared_region_is_no_larger_than_the_measured_one(
+    name: str, index: int, first: bool
+) -> None:
+    step = bench(name, index, first)
+    for core in step.cores(Extent(2, 3, 5)):
+        region = step.step.source_region(core, step.extents[step.step.src], step.chunk)
+        for face in faces(region):
+            stores = {k: v.clone() for k, v in step.stores.items()}
+            stores[step.step.src][(..., *face.slices)] = float("nan")
+            assert step.run(core, stores, step.cache).isnan().any(), (
+                f"{face} is declared but unused"
+            )

@@ -1,0 +1,83 @@
+"""An exact, memory-bounded video VAE: the public names.
+
+    vae = vae_core.load("vae/")
+    posterior = vae.encode(video, Settings(chunk_frames=8, tile_px=256))
+    video = vae.decode(posterior.mode(), trim=posterior.fitted.source)
+
+Tiles, chunks and where activations live change speed and memory, never the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import (
+    BudgetError,
+    InputError,
+    LoadError,
+    LoweringError,
+    SettingsError,
+    VaeCoreError,
+    VideoError,
+)
+from .moments import NormScope
+from .region import Extent
+from .settings import Fit, Layout, Progress, Settings, Tiling
+from .vae import VideoVAE, from_module
+
+if TYPE_CHECKING:
+    import torch
+
+__version__ = "0.1.0"
+
+
+def load(
+    path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> VideoVAE:
+    """The VAE in a file or folder: a diffusers folder, one .safetensors (diffusers or SAT keys), or
+    a SAT .pt.
+
+    dtype: to compute in, by default the file's own. device: where the weights go and the work is
+    done. Raises `LoadError` with what the file looks like, where it is something else.
+    """
+    from .loading import load_module  # diffusers is imported only where a VAE is built
+
+    loaded = load_module(path, dtype=dtype, device=device)
+    return from_module(loaded.module, loaded=loaded)
+
+
+def tiny_vae_path() -> Path:
+    """The folder of the small trained VAE that ships with the repository, for trying out and for
+    tests.
+    """
+    return Path(__file__).resolve().parent.parent / "assets" / "tiny_vae"
+
+
+def sample_clip_path() -> Path:
+    """The clip that ships with the repository."""
+    return Path(__file__).resolve().parent.parent / "assets" / "clips" / "big_buck_bunny.mp4"
+
+
+__all__ = [
+    "BudgetError",
+    "Extent",
+    "Fit",
+    "InputError",
+    "Layout",
+    "LoadError",
+    "LoweringError",
+    "NormScope",
+    "Progress",
+    "Settings",
+    "SettingsError",
+    "Tiling",
+    "VaeCoreError",
+    "VideoError",
+    "VideoVAE",
+    "__version__",
+    "from_module",
+    "load",
+    "sample_clip_path",
+    "tiny_vae_path",
+]
