@@ -34,12 +34,9 @@ class Oracle:
             return F.silu(norm(x))
         ratio = x.shape[-1] // latents.shape[-1]
         z = latents.repeat_interleave(ratio, 3).repeat_interleave(ratio, 4)
-        frames = -(-x.shape[2] // latents.shape[2])
-        z = (
-            z.repeat_interleave(frames, 2)[:, :, -x.shape[2] :]
-            if first
-            else z.repeat_interleave(frames, 2)
-        )
+        frames = (x.shape[2] - first) // max(latents.shape[2] - first, 1)
+        head, tail = (z[:, :, :1], z[:, :, 1:]) if first else (z[:, :, :0], z)
+        z = torch.cat([head, tail.repeat_interleave(frames, 2)], 2)
         scale, shift = (F.conv3d(z, c.conv.weight, c.conv.bias) for c in (norm.conv_y, norm.conv_b))
         return F.silu(norm.norm_layer(x) * scale + shift)
 
