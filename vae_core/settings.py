@@ -29,7 +29,32 @@ class Tiling(Enum):
     """
 
     EXACT = "exact"
+    BLEND = "blend"
     OFF = "off"
+
+
+class BlendOrder(Enum):
+    """How overlapping tiles are put together where tiling is `BLEND`.
+
+    `NORMALISED`: every tile is weighted by its ramps and the sum divided by the weights.
+    `REFERENCE`: diffusers' sequence, each tile faded into its upper and left neighbours in turn.
+    """
+
+    NORMALISED = "normalised"
+    REFERENCE = "reference"
+
+
+class Placement(Enum):
+    """Where activations live: all on the device, or more and more of them in host memory.
+
+    `AUTO`: the fastest that fits the budget. `MMAP`: as `HOST`, the stores in a temporary file.
+    """
+
+    AUTO = "auto"
+    DEVICE = "device"
+    CACHES_ON_HOST = "caches-on-host"
+    HOST = "host"
+    MMAP = "mmap"
 
 
 class Layout(Enum):
@@ -105,13 +130,14 @@ def _chunk(value: object) -> int:
     return frames
 
 
-def _tile(value: object) -> tuple[int, int]:
+def _pair(name: str, value: object, at_least: int) -> tuple[int, int]:
+    """`value`, one number or two, as (height, width); `SettingsError` otherwise."""
     sides = cast("tuple[object, ...]", value) if isinstance(value, tuple | list) else (value, value)
     if len(sides) != 2:
         raise SettingsError(
-            f"tile_px must be a number of pixels or a pair (height, width); got {value!r}."
+            f"{name} must be a number of pixels or a pair (height, width); got {value!r}."
         )
-    height, width = (_integer("tile_px", side, SMALLEST_TILE_PX) for side in sides)
+    height, width = (_integer(name, side, at_least) for side in sides)
     return height, width
 
 
@@ -124,11 +150,16 @@ class Settings:
     tiling: see `Tiling`.
     tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to
         the planner.
+    overlap_px: sample pixels that neighbouring tiles share, as one number or (height, width); used
+        only where tiling is `BLEND`, exact tiles have none.
+    blend_order: see `BlendOrder`.
     norm_scope: the voxels over which GroupNorm statistics are taken, see `NormScope`.
     layout: see `Layout`.
     size_fit: for heights and widths that are no multiple of 8, see `Fit`.
     frame_fit: for frame counts that are not 4(n-1)+1, see `Fit`; the diffusers layout takes any
         count.
+    budget_bytes: bound on what activations and workspace take on the device; None for no bound.
+    placement: see `Placement`.
     on_progress: called with a `Progress` after every tile. What it raises ends the run within that
         tile.
 
@@ -138,10 +169,14 @@ class Settings:
     chunk_frames: int = 8
     tiling: Tiling | str = Tiling.EXACT
     tile_px: int | tuple[int, int] | None = 256
+    overlap_px: int | tuple[int, int] = 64
+    blend_order: BlendOrder | str = BlendOrder.NORMALISED
     norm_scope: NormScope | str = NormScope.CHUNK
     layout: Layout | str = Layout.ALIGNED
     size_fit: Fit | str = Fit.PAD
     frame_fit: Fit | str = Fit.PAD
+    budget_bytes: int | None = None
+    placement: Placement | str = Placement.AUTO
     on_progress: Callable[[Progress], Any] | None = None
 
     def __post_init__(self) -> None:
@@ -150,7 +185,10 @@ class Settings:
         for name, kind in _ENUM_FIELDS.items():
             put(self, name, _choice(kind, name, getattr(self, name)))
         if self.tile_px is not None:
-            put(self, "tile_px", _tile(self.tile_px))
+            put(self, "tile_px", _pair("tile_px", self.tile_px, SMALLEST_TILE_PX))
+        put(self, "overlap_px", _pair("overlap_px", self.overlap_px, at_least=0))
+        if self.budget_bytes is not None:
+            put(self, "budget_bytes", _integer("budget_bytes", self.budget_bytes, 1))
         if self.on_progress is not None and not callable(self.on_progress):
             raise SettingsError(f"on_progress must be callable; got {self.on_progress!r}.")
 
@@ -166,4 +204,6 @@ _ENUM_FIELDS: dict[str, type[Enum]] = {
     "layout": Layout,
     "size_fit": Fit,
     "frame_fit": Fit,
+    "blend_order": BlendOrder,
+    "placement": Placement,
 }
