@@ -1,0 +1,332 @@
+"""Does every command do what it says, and does every mistake end in one sentence?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import vae_core
+from vae_core.cli import main
+from vae_core.latent_file import LATENT_KEY, VERSION_KEY, load_latents
+from vae_core.video import Frames, read_video
+from vae_core.video_writing import VideoOptions, VideoWriter, write_video
+
+ROOT = Path(vae_core.__file__).parents[1]
+
+
+def moving_clip(frames: int, height: int, width: int) -> Frames:
+    t, y, x = np.mgrid[0:frames, 0:height, 0:width]
+    return (
+        np.stack([x * 3 + t * 9, y * 4 + t * 5, 255 - x * 2 - y], -1).clip(0, 255).astype(np.uint8)
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands read: a narrow random VAE, clips, latents, and what is none of these."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    module = AutoencoderKLCogVideoX(
+        block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=16
+    )
+    module.save_pretrained(folder / "vae")
+    write_video(folder / "clip.mp4", moving_clip(9, 32, 48), Fraction(24))
+    write_video(folder / "odd.mp4", moving_clip(6, 30, 45), Fraction(24), VideoOptions(crf=4))
+    latents = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    stored = {
+        "latents": latents,
+        "nan": latents * float("nan"),
+        "four": latents[:, :4],
+        "integers": latents.int(),
+        "batch": latents.repeat(2, 1, 1, 1, 1),
+        "flat": latents[0],
+    }
+    for name, tensor in stored.items():
+        tensors = {LATENT_KEY: tensor.contiguous(), VERSION_KEY: torch.zeros(0)}
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "text.txt").write_text("just some text\n" * 20)
+    (folder / "text.mp4").write_text("just some text\n" * 20)
+    (folder / "text.safetensors").write_text("just some text\n" * 20)
+    (folder / "empty.mp4").touch()
+    (folder / "cut.mp4").write_bytes((folder / "clip.mp4").read_bytes()[:200])
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> Outcome:
+    """One command line in this process."""
+    code = main([str(one) for one in argv])
+    captured = capsys.readouterr()
+    return Outcome(code, captured.out, captured.err)
+
+
+def test_info_names_architecture_parameters_and_dtype(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, "info", files / "vae")
+    assert (shown.code, shown.err) == (0, "")
+    assert "32, 32, 32, 32" in shown.out
+    assert "float32" in shown.out
+    facts = json.loads(run(capsys, "info", files / "vae", "--json").out)
+    stored = load_file(files / "vae" / "diffusion_pytorch_model.safetensors")
+    assert facts["parameters"] == sum(tensor.numel() for tensor in stored.values())
+    assert facts["latent_channels"] == 16
+
+
+def test_plan_needs_no_weights_and_plans_both_directions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = run(capsys, "plan", "--shape", "81x768x1360", "--json")
+    assert (shown.code, shown.err) == (0, "")
+    plans = json.loads(shown.out)
+    assert plans["encode"]["source"] == [81, 768, 1360]
+    assert plans["decode"]["source"] == [21, 96, 170]
+    assert plans["encode"]["peak_bytes"] > 0
+    assert "81x768x1360" in run(capsys, "plan", "--shape", "81x768x1360").out
+
+
+def test_plan_pads_as_encoding_would(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("plan", "--shape", "6x30x45", "--vae", files / "vae", "--json")
+    plans = json.loads(run(capsys, *argv).out)
+    assert plans["encode"]["source"] == [9, 32, 48]
+    assert plans["decode"]["source"] == [3, 4, 6]
+
+
+def test_encode_then_decode_gives_a_clip_of_the_same_size_and_rate(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vae = ("--vae", files / "vae", "--quiet")
+    encoded = run(capsys, "encode", files / "odd.mp4", "-o", "a.latent", *vae)
+    assert (encoded.code, encoded.err) == (0, "")
+    assert "padded" in encoded.out
+    latents, meta = load_latents(here / "a.latent")
+    assert latents.shape == (1, 16, 3, 4, 6)
+    assert meta.source == (6, 30, 45)
+    assert meta.vae == "vae"
+    decoded = run(capsys, "decode", "a.latent", "-o", "a.mp4", *vae)
+    assert (decoded.code, decoded.err) == (0, "")
+    clip = read_video(here / "a.mp4")
+    assert clip.frames.shape == (6, 30, 45, 3)
+    assert clip.info.fps == 24
+
+
+def test_samples_follow_the_seed_and_moments_are_stored(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, extra in (("a", ("--seed", 1)), ("b", ("--seed", 1)), ("c", ("--seed", 2))):
+        argv = ("encode", files / "clip.mp4", "-o", f"{name}.latent", "--vae", files / "vae")
+        assert run(capsys, *argv, "--moments", "--sample", *extra).code == 0
+    a, b, c = (load_file(here / f"{name}.latent") for name in "abc")
+    assert torch.equal(a[LATENT_KEY], b[LATENT_KEY])
+    assert not torch.equal(a[LATENT_KEY], c[LATENT_KEY])
+    assert torch.equal(a["mean"], c["mean"])
+
+
+def test_latents_without_metadata_decode_at_their_full_size(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("decode", files / "latents.safetensors", "-o", "a.mp4", "--vae", files / "vae")
+    assert run(capsys, *argv, "--fps", "24000/1001").code == 0
+    clip = read_video(here / "a.mp4")
+    assert clip.frames.shape == (9, 32, 48, 3)
+    assert clip.info.fps == Fraction(24000, 1001)
+
+
+def test_roundtrip_reports_in_text_json_and_pictures(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("roundtrip", files / "clip.mp4", "--vae", files / "vae", "--tile", "16x24")
+    shown = run(capsys, *argv, "--json", "a.json", "-o", "a.mp4")
+    assert (shown.code, shown.err) == (0, "")
+    assert "psnr" in shown.out
+    figures = json.loads((here / "a.json").read_text())
+    assert figures["latent_shape"] == [1, 16, 3, 4, 6]
+    assert figures["sample_frames"] == 9
+    assert figures["max_difference"] < 1e-3
+    assert figures["plan"]["encode"]["tiles"] > figures["plan"]["encode"]["steps"]
+    assert figures["peak_bytes"] > 2**20
+    assert figures["seconds"] > 0
+    assert read_video(here / "a.mp4").frames.shape == (9, 32, 48, 3)
+    with Image.open(here / "clip_roundtrip.png") as sheet:
+        assert min(sheet.size) > 400
+    assert sorted(path.name for path in here.iterdir()) == ["a.json", "a.mp4", "clip_roundtrip.png"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--tiling", "off"),
+        ("--no-compare", "--dtype", "bfloat16"),
+        ("--no-compare", "--size-fit", "crop", "--frame-fit", "crop"),
+        ("--no-compare", "--layout", "diffusers"),
+        ("--no-compare", "--max-frames", "1"),
+        ("--no-compare", "--sample", "--norm-scope", "clip"),
+    ],
+)
+def test_roundtrip_takes_every_setting(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    argv = ("roundtrip", files / "odd.mp4", "--vae", files / "vae", "--no-sheet", "--json")
+    shown = run(capsys, *argv, *options)
+    assert (shown.code, shown.err) == (0, "")
+    figures = json.loads(shown.out)
+    assert figures["max_difference"] is None
+    assert 0 < figures["psnr_db"] < 60
+    assert list(here.iterdir()) == []
+
+
+ENCODE = ("encode", "{files}/clip.mp4", "-o", "out.latent", "--vae", "{files}/vae")
+DECODE = ("decode", "{files}/latents.safetensors", "-o", "out.mp4", "--vae", "{files}/vae")
+
+
+def encode(clip: str, *rest: str) -> tuple[str, ...]:
+    return ("encode", f"{{files}}/{clip}", "-o", "out.latent", "--vae", "{files}/vae", *rest)
+
+
+def decode(latents: str, *rest: str) -> tuple[str, ...]:
+    return ("decode", f"{{files}}/{latents}", "-o", "out.mp4", "--vae", "{files}/vae", *rest)
+
+
+BAD = {
+    "no command": ((), "COMMAND"),
+    "unknown command": (("transcode",), "invalid choice"),
+    "unknown option": ((*ENCODE, "--fast"), "--fast"),
+    "no output": (("encode", "{files}/clip.mp4"), "-o"),
+    "missing clip": (encode("nowhere.mp4"), "does not exist"),
+    "empty clip": (encode("empty.mp4"), "is empty"),
+    "corrupted clip": (encode("cut.mp4"), "not a video"),
+    "text as clip": (encode("text.mp4"), "not a video"),
+    "skipping everything": (encode("clip.mp4", "--skip-frames", "99"), "no frame"),
+    "zero frames": (encode("clip.mp4", "--max-frames", "0"), "at least 1"),
+    "chunk 6": ((*ENCODE, "--chunk-frames", "6"), "multiple of 4"),
+    "chunk 0": ((*ENCODE, "--chunk-frames", "0"), "at least 1"),
+    "chunk in words": ((*ENCODE, "--chunk-frames", "many"), "not a whole number"),
+    "tile 0": ((*ENCODE, "--tile", "0"), "at least 16"),
+    "tile in three parts": ((*ENCODE, "--tile", "1x2x3"), "no tile"),
+    "unknown tiling": ((*ENCODE, "--tiling", "magic"), "invalid choice"),
+    "unknown dtype": ((*ENCODE, "--dtype", "int8"), "invalid choice"),
+    "unknown device": ((*ENCODE, "--device", "abacus"), "abacus"),
+    "absent device": ((*ENCODE, "--device", "cuda:99"), "cuda"),
+    "seed without sample": ((*ENCODE, "--seed", "3"), "--sample"),
+    "frames that do not fit": (encode("odd.mp4", "--frame-fit", "error"), "4k+1"),
+    "wrong shape": (("plan", "--shape", "81x768"), "no shape"),
+    "negative shape": (("plan", "--shape=-1x64x64"), "no shape"),
+    "empty shape": (("plan", "--shape", "0x64x64"), "at least one"),
+    "missing VAE": ((*ENCODE, "--vae", "nowhere.safetensors"), "nowhere.safetensors"),
+    "text as VAE": ((*ENCODE, "--vae", "{files}/text.txt"), "text.txt"),
+    "latents as VAE": ((*ENCODE, "--vae", "{files}/latents.safetensors"), "latents.safetensors"),
+    "missing latents": (decode("nowhere.safetensors"), "does not exist"),
+    "text as latents": (decode("text.safetensors"), "no latent file"),
+    "VAE as latents": (decode("vae/diffusion_pytorch_model.safetensors"), "latent_tensor"),
+    "NaN latents": (decode("nan.safetensors"), "must be finite"),
+    "4-channel latents": (decode("four.safetensors"), "16 channels"),
+    "integer latents": (decode("integers.safetensors"), "floating point"),
+    "image latents": (decode("flat.safetensors"), "[b, c, t, h, w]"),
+    "batch of latents": (decode("batch.safetensors"), "holds one clip"),
+    "unknown codec": ((*DECODE, "--codec", "nonsense"), "not a video encoder"),
+    "frame rate in words": ((*DECODE, "--fps", "fast"), "no frame rate"),
+    "frame rate 0": ((*DECODE, "--fps", "0"), "no frame rate"),
+    "quality out of range": ((*DECODE, "--crf", "-7"), "cannot write"),
+    "codec of another container": ((*DECODE, "-o", "out.webm", "--codec", "libx264"), "out.webm"),
+    "output in no folder": ((*ENCODE, "-o", "nowhere/out.latent"), "does not exist"),
+    "output is a folder": ((*DECODE, "-o", "{files}/../folder.mp4"), "is a folder"),
+    "wrong suffix": ((*ENCODE, "-o", "out.mp4"), "must end in"),
+    "output is the input": (
+        ("roundtrip", "{files}/clip.mp4", "-o", "{files}/clip.mp4"),
+        "the input itself",
+    ),
+    "json over the clip": (("roundtrip", "--json", "{files}/clip.mp4"), "must end in .json"),
+}
+
+
+@pytest.mark.parametrize(("argv", "sentence"), BAD.values(), ids=BAD)
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(
+    files: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    argv: tuple[str, ...],
+    sentence: str,
+) -> None:
+    (files.parent / "folder.mp4").mkdir(exist_ok=True)
+    before = (files / "clip.mp4").read_bytes()
+    shown = run(capsys, *(part.format(files=files) for part in argv))
+    assert shown.code == 2
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert sentence in shown.err
+    assert shown.out == ""
+    assert list(here.iterdir()) == []
+    assert (files / "clip.mp4").read_bytes() == before
+
+
+def interrupt(_: VideoWriter) -> None:
+    raise KeyboardInterrupt
+
+
+def terminate(_: VideoWriter) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def exhaust(_: VideoWriter) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(("event", "code"), [(interrupt, 130), (terminate, 143), (exhaust, 1)])
+def test_what_breaks_in_leaves_nothing_half_written(
+    files: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    event: object,
+    code: int,
+) -> None:
+    monkeypatch.setattr(VideoWriter, "finish", event)
+    shown = run(capsys, *(part.format(files=files) for part in DECODE))
+    assert shown.code == code
+    assert "Traceback" not in shown.err
+    assert list(here.iterdir()) == []
+
+
+def test_version_and_help_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == Outcome(0, f"vae_core {vae_core.__version__}\n", "")
+    assert "roundtrip" in run(capsys, "--help").out
+    assert run(capsys, "encode", "--help").code == 0
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = [sys.executable, "-m", "vae_core", "plan", "--shape", "9x64x64", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait() == 141

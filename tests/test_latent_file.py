@@ -1,0 +1,162 @@
+"""Do latents and what is known of them survive a file, and can ComfyUI's LoadLatent read it?"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from vae_core.errors import InputError, VideoError
+from vae_core.latent_file import LATENT_KEY, VERSION_KEY, LatentMeta, load_latents, save_latents
+
+META = LatentMeta(
+    scaling_factor=1.15258426,
+    sample_frames=7,
+    height_px=60,
+    width_px=90,
+    network_frames=9,
+    network_height_px=64,
+    network_width_px=96,
+    fps=Fraction(24000, 1001),
+    vae="tiny_vae",
+    version="0.1.0",
+    chunk_frames=8,
+    norm_scope="chunk",
+    chunk_layout="aligned",
+    tiling="exact",
+)
+
+
+def some_latents(*, channels: int = 16, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    shape = (1, channels, 3, 8, 12)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def comfy_load_latent(path: Path) -> torch.Tensor:
+    """What LoadLatent of ComfyUI 0.33 does: nodes.py, class LoadLatent, method load."""
+    stored = load_file(path)
+    multiplier = 1.0 if VERSION_KEY in stored else 1.0 / 0.18215
+    return stored["latent_tensor"].float() * multiplier
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_latents_and_metadata_survive(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "a.safetensors"
+    save_latents(path, some_latents(dtype=dtype), META)
+    latents, meta = load_latents(path)
+    assert latents.dtype == torch.float32
+    assert torch.equal(latents, some_latents(dtype=dtype).float())
+    assert meta == META
+    assert meta.source == (7, 60, 90)
+
+
+def test_comfyui_loads_the_same_latents(tmp_path: Path) -> None:
+    path = tmp_path / "a.latent"
+    save_latents(path, some_latents(), META)
+    assert torch.equal(comfy_load_latent(path), some_latents())
+    assert load_file(path)[LATENT_KEY].dtype == torch.float32
+
+
+def test_latents_that_comfyui_saved_load_without_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "a.latent"
+    save_file({"latent_tensor": some_latents(), VERSION_KEY: torch.tensor([])}, path)
+    latents, meta = load_latents(path)
+    assert torch.equal(latents, some_latents())
+    assert meta == LatentMeta()
+    assert meta.source is None
+
+
+def test_the_file_says_layout_and_scale_in_words(tmp_path: Path) -> None:
+    save_latents(tmp_path / "a.latent", some_latents(), META)
+    with safe_open(tmp_path / "a.latent", framework="pt") as file:
+        said = file.metadata()
+    assert said["layout"] == "b c t h w"
+    assert said["scale"] == "unscaled"
+    assert said["fps"] == "24000/1001"
+
+
+def test_moments_are_stored_beside_even_where_the_mean_is_the_latents(tmp_path: Path) -> None:
+    moments = torch.cat([some_latents(), some_latents() - 3], dim=1)
+    mean, logvar = moments.chunk(2, dim=1)  # views of one storage, as an encoder gives them
+    save_latents(tmp_path / "a.safetensors", mean, META, (mean, logvar))
+    stored = load_file(tmp_path / "a.safetensors")
+    assert torch.equal(stored["mean"], mean)
+    assert torch.equal(stored["logvar"], logvar)
+    assert torch.equal(load_latents(tmp_path / "a.safetensors")[0], mean)
+
+
+def test_files_get_the_rights_that_new_files_get(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    save_latents(tmp_path / "a.latent", some_latents(), META)
+    assert (tmp_path / "a.latent").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        ({"samples": some_latents()}, "under the key 'latent_tensor'; .* holds samples"),
+        ({LATENT_KEY: some_latents()[0]}, r"\[b, c, t, h, w\]"),
+        ({LATENT_KEY: torch.zeros(1, 13, 16, 8, 12)}, "CogVideoXWrapper"),
+        ({LATENT_KEY: some_latents().to(torch.int32)}, "must be floating point"),
+        ({LATENT_KEY: some_latents() * float("nan")}, "must be finite"),
+        ({LATENT_KEY: torch.zeros(1, 16, 0, 8, 12)}, "must not be empty"),
+    ],
+)
+def test_files_with_other_tensors_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], sentence: str
+) -> None:
+    save_file(tensors, tmp_path / "a.latent")
+    with pytest.raises(InputError, match=sentence):
+        load_latents(tmp_path / "a.latent")
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"scale": "scaled"}, "must have scale 'unscaled'"),
+        ({"layout": "b t c h w"}, "must have layout"),
+        ({"sample_frames": "many"}, "no number above 0"),
+        ({"height_px": "-8"}, "no number above 0"),
+        ({"fps": "1/0"}, "no number above 0"),
+    ],
+)
+def test_metadata_that_contradict_are_refused(
+    tmp_path: Path, said: dict[str, str], sentence: str
+) -> None:
+    save_file({LATENT_KEY: some_latents()}, tmp_path / "a.latent", metadata=said)
+    with pytest.raises(InputError, match=sentence):
+        load_latents(tmp_path / "a.latent")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "does not exist"), (b"", "is empty"), (b"some text\n" * 9, "is no latent file")],
+)
+def test_files_that_are_no_safetensors_are_refused(
+    tmp_path: Path, content: bytes | None, sentence: str
+) -> None:
+    path = tmp_path / "a.latent"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError, match=sentence):
+        load_latents(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.latent"
+    save_latents(path, some_latents(), META)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(VideoError, match="is no latent file"):
+        load_latents(path)
+
+
+def test_a_wrong_tensor_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be finite"):
+        save_latents(tmp_path / "a.latent", some_latents() / 0 * 0, META)
+    with pytest.raises(VideoError, match="cannot write"):
+        save_latents(tmp_path / "nowhere" / "a.latent", some_latents(), META)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,170 @@
+"""What do the commands `info`, `plan`, `encode` and `decode` do? (`roundtrip.py` holds the fifth.)
+
+Every one goes the same way:
+1. Check names, settings and files, so that a mistake costs a second and not an hour.
+2. Load the VAE, and run.
+3. Write results whole or not at all, and say on stdout what was done.
+
+Bad input is raised as a `VaeCoreError`; `cli.py` turns it into one line.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+
+from .errors import VideoError
+from .files import check_distinct, check_output
+from .fitting import Fitted
+from .latent_file import LATENT_SUFFIXES, LatentMeta, load_latents, save_latents
+from .options import (
+    DTYPES,
+    clip_of,
+    json_text,
+    latents_of,
+    load,
+    load_for,
+    say,
+    settings_of,
+    timed,
+    vae_name,
+    version,
+    video_options,
+    word,
+)
+from .region import Extent
+from .settings import Settings
+from .vae import VideoVAE, from_module
+from .video import PICTURE_FPS, Clip, frames_to_tensor, tensor_to_frames
+from .video_writing import write_video
+
+
+def info(args: Namespace) -> None:
+    """Architecture, parameters and dtype of a VAE file."""
+    vae = load(args.file, None, "cpu")
+    facts: dict[str, Any] = {
+        "file": str(vae.loaded.source if vae.loaded else None),
+        **asdict(vae.architecture),
+        "scaling_factor": vae.scaling_factor,
+    }
+    if args.json:
+        say(json_text(facts))
+        return
+    for name, value in facts.items():
+        say(f"{name.replace('_', ' '):<28} {_shown(name, value)}")
+
+
+def _shown(name: str, value: object) -> str:
+    """A fact for readers."""
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, cast("Sequence[object]", value)))
+    if name == "parameters" and isinstance(value, int):
+        return f"{value:,} ({value / 1e6:.1f} million)"
+    return (
+        "unknown: weights do not show it, and there is no config.json"
+        if value is None
+        else str(value)
+    )
+
+
+def _unweighted(args: Namespace) -> VideoVAE:
+    """The VAE whose file was named, else the full-size network without weights."""
+    if args.vae is not None:
+        return load_for(args)
+    # diffusers is imported only where a module is built
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+
+    with torch.device("meta"):
+        module = AutoencoderKLCogVideoX()  # its defaults are CogVideoX's own numbers
+    return from_module(module, DTYPES[args.dtype], "cpu")
+
+
+def plan(args: Namespace) -> None:
+    """Chunks, tiles and projected memory to encode and decode a shape; nothing is run."""
+    settings = settings_of(args)
+    vae = _unweighted(args)
+    encode_plan = vae.plan_encode((1, 3, *args.shape), settings)
+    latent_frames = sum(chunk.target.size for chunk in encode_plan.chunks)
+    source = encode_plan.job.source
+    decode_plan = vae.plan_decode(
+        (1, vae.latent_channels, latent_frames, source.h // 8, source.w // 8), settings
+    )
+    if args.json:
+        say(json_text({"encode": encode_plan.as_dict(), "decode": decode_plan.as_dict()}))
+    else:
+        say(encode_plan.describe())
+        say(decode_plan.describe())
+
+
+def _meta(vae: VideoVAE, clip: Clip, fitted: Fitted, settings: Settings) -> LatentMeta:
+    return LatentMeta(
+        scaling_factor=vae.scaling_factor,
+        sample_frames=fitted.source.t,
+        height_px=fitted.source.h,
+        width_px=fitted.source.w,
+        network_frames=fitted.network.t,
+        network_height_px=fitted.network.h,
+        network_width_px=fitted.network.w,
+        fps=clip.info.fps,
+        vae=vae_name(vae),
+        version=version(),
+        chunk_frames=settings.chunk_frames,
+        norm_scope=word(settings.norm_scope),
+        chunk_layout=word(settings.layout),
+        tiling=word(settings.tiling),
+    )
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
+
+
+def encode(args: Namespace) -> None:
+    """A video to a file of latents."""
+    check_output(args.output, LATENT_SUFFIXES)
+    settings = settings_of(args)
+    clip = clip_of(args)
+    check_distinct(args.clip, args.output)
+    vae = load_for(args)
+    video = frames_to_tensor(clip.frames)
+    posterior, seconds = timed(partial(vae.encode, video), "encode", settings, args.quiet)
+    latents = latents_of(args, posterior)
+    meta = _meta(vae, clip, posterior.fitted, settings)
+    moments = (posterior.mean, posterior.logvar) if args.moments else None
+    save_latents(args.output, latents, meta, moments)
+    _say_notes(clip.notes + posterior.fitted.notes)
+    frames = f"{len(clip.frames)} sample frames to latents {list(latents.shape)}"
+    say(f"{args.output}: {frames} in {seconds:.1f} s")
+
+
+def _trim(meta: LatentMeta) -> Extent | None:
+    """The size that decoded frames are cut back to: the source's, where something was padded."""
+    return None if meta.source is None else Extent(*meta.source)
+
+
+def decode(args: Namespace) -> None:
+    """A file of latents to a video."""
+    options = video_options(args, args.output)
+    settings = settings_of(args)
+    latents, meta = load_latents(args.latents)
+    check_distinct(args.latents, args.output)
+    if latents.shape[0] != 1:
+        raise VideoError(
+            f"a video file holds one clip; {args.latents} holds a batch of {latents.shape[0]}."
+        )
+    if args.layout is None and meta.chunk_layout is not None:
+        settings = replace(settings, layout=meta.chunk_layout)
+    vae = load_for(args)
+    work = partial(vae.decode, latents, trim=_trim(meta))
+    video, seconds = timed(work, "decode", settings, args.quiet)
+    frames = tensor_to_frames(video)
+    fps = args.fps or meta.fps or PICTURE_FPS
+    write_video(args.output, frames, fps, options)
+    size = f"{len(frames)} frames of {frames.shape[1]}x{frames.shape[2]} px"
+    say(f"{args.output}: {size} at {float(fps):.4g} a second in {seconds:.1f} s")

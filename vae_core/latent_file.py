@@ -1,0 +1,190 @@
+"""How are latents kept in a file, so that nobody has to guess their layout, scale or length?
+
+A safetensors file, readable by ComfyUI's LoadLatent (give it the suffix .latent for that node to
+list it):
+1. `latent_tensor` is float32 [b, c, t, h, w], unscaled; beside it the empty
+   `latent_format_version_0`, without which LoadLatent divides by the factor of an image VAE. `mean`
+   and `logvar`, of the same shape, are there on request.
+2. String metadata hold layout, scale, the VAE's scaling factor, the source's extent and rate, the
+   extent that padding or cropping made of it, the VAE's name and the chunking. All of it is
+   optional on reading: see `LatentMeta`.
+
+It does not scale latents, nor check them against a network: decoding does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+from .errors import InputError, VideoError
+from .files import check_input, whole_file
+
+LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})
+LATENT_KEY = "latent_tensor"
+VERSION_KEY = "latent_format_version_0"
+LAYOUT = "b c t h w"
+SCALE = "unscaled"
+_CHANNELS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LatentMeta:
+    """What a latent file says of its latents; None where it says nothing.
+
+    scaling_factor: the VAE's own, by which a diffusion model's latents are multiplied. Not applied
+        to the file.
+    sample_frames, height_px, width_px: the source clip, to which a decode is trimmed.
+    network_frames, network_height_px, network_width_px: what padding or cropping made of it.
+    fps: sample frames a second.
+    vae: file or folder name. version: of vae_core. chunk_frames, norm_scope, chunk_layout, tiling:
+        the `Settings`.
+    """
+
+    scaling_factor: float | None = None
+    sample_frames: int | None = None
+    height_px: int | None = None
+    width_px: int | None = None
+    network_frames: int | None = None
+    network_height_px: int | None = None
+    network_width_px: int | None = None
+    fps: Fraction | None = None
+    vae: str | None = None
+    version: str | None = None
+    chunk_frames: int | None = None
+    norm_scope: str | None = None
+    chunk_layout: str | None = None
+    tiling: str | None = None
+
+    @property
+    def source(self) -> tuple[int, int, int] | None:
+        """(sample_frames, height_px, width_px), or None unless all three are known."""
+        if self.sample_frames is None or self.height_px is None or self.width_px is None:
+            return None
+        return self.sample_frames, self.height_px, self.width_px
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "float | None": float,
+    "int | None": int,
+    "Fraction | None": Fraction,
+    "str | None": str,
+}
+
+
+def _to_strings(meta: LatentMeta) -> dict[str, str]:
+    said = {one.name: getattr(meta, one.name) for one in fields(meta)}
+    return {"layout": LAYOUT, "scale": SCALE} | {
+        name: str(value) for name, value in said.items() if value is not None
+    }
+
+
+def _from_strings(path: Path, said: Mapping[str, str]) -> LatentMeta:
+    """The fields that `said` holds; `InputError` for another layout or scale, or no number."""
+    for name, expected in (("layout", LAYOUT), ("scale", SCALE)):
+        if said.get(name, expected) != expected:
+            raise InputError(f"latents must have {name} {expected!r}; {path} says {said[name]!r}.")
+    kinds = {one.name: _READERS[str(one.type)] for one in fields(LatentMeta)}
+    return LatentMeta(
+        **{
+            name: _value(path, name, kind, said[name])
+            for name, kind in kinds.items()
+            if name in said
+        }
+    )
+
+
+def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
+    """`text` as a `kind`; `InputError` unless it is one, and above 0 where it is a number."""
+    try:
+        value = kind(text)
+    except (ValueError, ZeroDivisionError):
+        value = 0
+    if value == 0 or (kind is not str and not value > 0):
+        raise InputError(
+            f"the metadata of {path} say {name} = {text!r}, which is no number above 0."
+        )
+    return value
+
+
+def _check_tensor(whose: str, latents: torch.Tensor) -> None:
+    """Rank, layout, dtype and values, each with its sentence. whose: what holds the tensor."""
+    shape = list(latents.shape)
+    if latents.ndim != 5:
+        raise InputError(f"video latents have the shape [b, c, t, h, w]; {whose} holds {shape}.")
+    if 0 in shape:
+        raise InputError(f"latents must not be empty; {whose} holds {shape}.")
+    if shape[1] != _CHANNELS and shape[2] == _CHANNELS:
+        raise InputError(
+            f"latents must be [b, c, t, h, w] and unscaled; {whose} holds {shape}, which looks like"
+            " [b, t, c, h, w], the layout of the CogVideoXWrapper nodes. Convert it there to a"
+            " standard LATENT first."
+        )
+    if not latents.is_floating_point():
+        raise InputError(f"latents must be floating point; {whose} holds {latents.dtype}.")
+    if not bool(torch.isfinite(latents.to(torch.float32)).all()):
+        raise InputError(f"latents must be finite; {whose} holds NaN or infinity.")
+
+
+def save_latents(
+    path: str | Path,
+    latents: torch.Tensor,
+    meta: LatentMeta,
+    moments: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> None:
+    """Write latents [b, c, t, h, w], unscaled, as float32, and `moments` (mean, logvar) of the same
+    shape if given.
+
+    The file appears when it is complete. Raises `InputError` for a wrong tensor, `VideoError` for a
+    place that cannot be written to.
+    """
+    path = Path(path)
+    _check_tensor("the tensor to be saved", latents)
+    named = {LATENT_KEY: latents}
+    if moments is not None:
+        named |= {"mean": moments[0], "logvar": moments[1]}
+    # A copy, since the mean may share memory with the latents, which safetensors refuses.
+    tensors = {
+        key: value.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for key, value in named.items()
+    }
+    tensors[VERSION_KEY] = torch.zeros(0)
+    try:
+        with whole_file(path) as part:
+            cast("Any", save_file)(tensors, part, metadata=_to_strings(meta))
+    except SafetensorError as error:
+        raise VideoError(f"cannot write {path}: {error}.") from error
+
+
+def _read(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
+    """The latents and the string metadata as they lie in the file."""
+    with cast("Any", safe_open)(path, framework="pt") as file:  # safetensors' stubs are untyped
+        keys: list[str] = sorted(file.keys())
+        if LATENT_KEY not in keys:
+            found = ", ".join(keys[:4]) or "nothing"
+            raise InputError(f"latents lie under the key {LATENT_KEY!r}; {path} holds {found}.")
+        return file.get_tensor(LATENT_KEY), file.metadata() or {}
+
+
+def load_latents(path: str | Path) -> tuple[torch.Tensor, LatentMeta]:
+    """Latents [b, c, t, h, w], float32, unscaled, and what the file says of them.
+
+    Raises `VideoError` for a file that is no safetensors file, `InputError` for one without video
+    latents.
+    """
+    path = Path(path)
+    check_input(path)
+    try:
+        latents, said = _read(path)
+    except (SafetensorError, OSError) as error:
+        raise VideoError(f"{path} is no latent file: it is not readable as safetensors.") from error
+    meta = _from_strings(path, said)
+    _check_tensor(str(path), latents)
+    return latents.to(torch.float32), meta

@@ -1,0 +1,138 @@
+"""What do the options of the command line mean: which VAE, settings, clip and progress display?
+
+One function an option group, shared by the commands. Options arrive as the parser's namespace,
+whose fields are listed in `cli.py`. Bad ones are raised as a `VaeCoreError`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+import vae_core
+
+from .errors import SettingsError
+from .files import check_output
+from .posterior import Posterior
+from .settings import Progress, Settings
+from .vae import VideoVAE
+from .video import Clip, read_video
+from .video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+ResultType = TypeVar("ResultType")
+
+_CHOICES = ("tiling", "norm_scope", "layout", "size_fit", "frame_fit")
+
+
+def version() -> str:
+    """vae_core's own."""
+    return vae_core.__version__
+
+
+def say(text: str) -> None:
+    """Write to stdout, with a line's end."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON for a file or for stdout."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def load(path: Path | None, dtype: torch.dtype | None, device: str) -> VideoVAE:
+    """The VAE in `path`, or the one that ships; a dtype of None keeps the file's own."""
+    return vae_core.load(path or vae_core.tiny_vae_path(), dtype=dtype, device=_device(device))
+
+
+def load_for(args: Namespace) -> VideoVAE:
+    """The VAE that the options name, in the dtype and on the device that they name."""
+    return load(args.vae, DTYPES[args.dtype], args.device)
+
+
+def vae_name(vae: VideoVAE) -> str:
+    """What to call the VAE in reports: the name of its file or folder."""
+    return vae.loaded.source.name if vae.loaded else "a live module"
+
+
+def settings_of(args: Namespace) -> Settings:
+    """The settings that the options spell out. Raises `SettingsError`."""
+    if getattr(args, "seed", None) is not None and not args.sample:
+        raise SettingsError("--seed is for --sample; without it the posterior's mode is taken.")
+    chosen = {name: getattr(args, name) for name in _CHOICES if getattr(args, name) is not None}
+    return Settings(chunk_frames=args.chunk_frames, tile_px=args.tile, **chosen)
+
+
+def word(choice: Enum | str) -> str:
+    """The word for a setting that is one of a few."""
+    return str(choice.value) if isinstance(choice, Enum) else choice
+
+
+def video_options(args: Namespace, path: Path | None) -> VideoOptions:
+    """How to write a video to `path`, checked before anything runs; no path, nothing to check."""
+    options = VideoOptions(codec=args.codec, crf=args.crf)
+    if path is not None:
+        check_output(path, VIDEO_SUFFIXES)
+        check_options(path, options)
+    return options
+
+
+def clip_of(args: Namespace) -> Clip:
+    """The chosen frames of the clip. Raises `VideoError`."""
+    return read_video(args.clip, args.skip_frames, args.max_frames)
+
+
+@contextmanager
+def _progress(label: str, quiet: bool) -> Generator[Callable[[Progress], None]]:
+    """A progress display on stderr, in operations; none where stderr is no terminal."""
+    show_bar: Any = tqdm  # its stubs are partly untyped
+    bar = show_bar(desc=label, unit="FLOP", unit_scale=True, disable=quiet or None, leave=False)
+
+    def show(progress: Progress) -> None:
+        bar.total = progress.total_operations
+        bar.update(progress.done_operations - bar.n)
+
+    try:
+        yield show
+    finally:
+        bar.close()
+
+
+def timed(
+    work: Callable[[Settings], ResultType], label: str, settings: Settings, quiet: bool
+) -> tuple[ResultType, float]:
+    """What `work` returns, and how many seconds it took."""
+    with _progress(label, quiet) as show:
+        start = time.perf_counter()
+        result = work(replace(settings, on_progress=show))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return result, time.perf_counter() - start
+
+
+def latents_of(args: Namespace, posterior: Posterior) -> torch.Tensor:
+    """The posterior's mode, or a sample whose seed means the same on every device."""
+    if not args.sample:
+        return posterior.mode()
+    return posterior.sample(torch.Generator().manual_seed(args.seed or 0))
