@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from vae_core import Settings, from_module
-from vae_core.execute import Execution, Pass, Task
+from vae_core.execute import Execution, Pass
 from vae_core.grid import Chunk, tiles
-from vae_core.kernels import affine
 from vae_core.moments import Moments
-from vae_core.planner import Job, chunk_extent, make_plan
+from vae_core.plan import Job, chunk_extent
+from vae_core.planner import Machine, make_plan
 from vae_core.program import SOURCE, Program, Step
 from vae_core.region import Extent, Region
 from vae_core.weights import Weights
@@ -68,15 +68,15 @@ class StepBench:
         self.dtype = torch.float64
         self.extents = self.program.extents(self.source, self.chunk)
         self.weights = Weights(self.module, self.dtype, torch.device("cpu"))
-        plan = make_plan(Job(self.program, 1, self.source, 8), Settings())
+        plan = make_plan(Job(self.program, 1, self.source, 8), Settings(), Machine(False, 2**24))
         self.engine = Execution(self.program, self.weights, plan)
         step = self.step
         self.stores = {
             s: self.random(self.program.stores[s].channels, self.extents[s]) for s in self.touched()
         }
         src = self.extents[step.src]
-        self.cache = self.random(step.conv.in_channels, Extent(step.conv.history, src.h, src.w))
-        if self.chunk.first or not step.conv.history:
+        self.cache = self.random(step.conv.in_channels, Extent(step.history, src.h, src.w))
+        if self.chunk.first or not step.history:
             self.cache = None
 
     @property
@@ -92,44 +92,49 @@ class StepBench:
         return torch.randn(1, channels, extent.t, extent.h, extent.w, dtype=torch.float64)
 
     def run(
-        self, core: Region, stores: dict[int, torch.Tensor], cache: torch.Tensor | None
+        self, cells: Region, stores: dict[int, torch.Tensor], cache: torch.Tensor | None
     ) -> torch.Tensor:
-        """What a tile with this core writes, given stores and a cache that are left alone."""
+        """What a tile of these cells writes, given stores and a cache that are left alone."""
         own = {index: store.clone() for index, store in stores.items()}
-        at = Pass(self.chunk, 0, self.extents, own)
-        task = Task(self.step, at, self.norm(), None, cache, None)
+        at = Pass(self.chunk, 0, self.extents, own, dict(self.statistics()))
         with torch.inference_mode():
-            self.engine.run_tile(task, core)
-        return own[self.step.dst][(..., *core.slices)]
+            task = self.engine.task(self.index, at)
+            task.old_cache = cache
+            self.engine.run_tile(task, cells)
+        return own[self.step.dst][(..., *self.core(cells).slices)]
 
-    def norm(self):
+    def statistics(self) -> list[tuple[int, Moments]]:
+        """Those of src, where it is normalised: mean 0 and variance 1."""
         norm = self.step.norm
-        if norm is None:
-            return None
-        moments = Moments(
-            1,
-            torch.zeros(1, norm.groups, dtype=self.dtype),
-            torch.ones(1, norm.groups, dtype=self.dtype),
-        )
-        return affine(moments, norm.eps, *self.weights.affine(norm.path))
+        shape = (1, norm.groups) if norm else (0, 0)
+        zeros = torch.zeros(shape, dtype=self.dtype)
+        return [(self.step.src, Moments(1, zeros, zeros + 1))] if norm else []
 
-    def cores(self, largest: Extent) -> list[Region]:
-        return list(tiles(self.extents[self.step.dst], largest))
+    def core(self, cells: Region) -> Region:
+        """The outputs that cells make."""
+        return self.step.core(cells, self.extents[self.step.src], self.chunk)
 
-    def poisoned(self, core: Region) -> tuple[dict[int, torch.Tensor], torch.Tensor | None]:
+    def cells(self, largest: Extent) -> list[Region]:
+        """The tiles of the step."""
+        extent = self.step.cell_extent(self.extents[self.step.src], self.chunk)
+        return list(tiles(extent, largest))
+
+    def poisoned(self, cells: Region) -> tuple[dict[int, torch.Tensor], torch.Tensor | None]:
         """Stores and cache with NaN everywhere outside of what the tile declares."""
-        step = self.step
+        step, core = self.step, self.core(cells)
         keep: dict[int, list[Region]] = {index: [] for index in self.stores}
-        region = step.source_region(core, self.extents[step.src], self.chunk)
+        region = step.source_region(cells, self.extents[step.src], self.chunk)
         keep[step.src].append(region)
         if step.residual:
-            keep[step.residual.store].append(core)
+            first = self.chunk.keeps_first(self.extents[step.residual.store].t)
+            keep[step.residual.store].append(step.residual.source(core, first))
         if step.norm and step.norm.modulated:
             keep[SOURCE].append(self.latents(region))
         stores = {
             index: _outside_is_nan(store, keep[index]) for index, store in self.stores.items()
         }
-        declared = step.seen_region(core).clip(step.seen_extent(self.extents[step.src], self.chunk))
+        seen = step.seen_extent(self.extents[step.src], self.chunk)
+        declared = step.seen_region(cells).clip(seen)
         cache = self.cache
         if cache is not None:
             t = Extent(cache.shape[2], *cache.shape[3:]).region.t
@@ -164,6 +169,6 @@ def chunk_and_source(
     px, frames = program.stores[SOURCE].px, program.stores[SOURCE].frames
     clip = 17 if frames == 1 else 5
     job = Job(program, 1, Extent(clip, height // px, width // px), 8)
-    plan = make_plan(job, settings)
+    plan = make_plan(job, settings, Machine(False, 2**24))
     chunk = plan.chunks[0 if first else 1]
     return chunk, chunk_extent(job, chunk)

@@ -59,8 +59,12 @@ def test_clip_scope_decodes_as_one_whole_pass_does(modules, frames, chunk, dtype
 def test_the_chunk_size_changes_nothing_in_clip_scope(modules, layout) -> None:
     video, latents = random_video(17, 24, 40), random_latents(6, 3, 5)
     scope = {"norm_scope": "clip", "tile_px": 24, "layout": layout}
-    moments = [encode_moments(modules[torch.float32], video, chunk_frames=c, **scope) for c in CHUNKS]
-    frames = [decode_frames(modules[torch.float32], latents, chunk_frames=c, **scope) for c in CHUNKS]
+    moments = [
+        encode_moments(modules[torch.float32], video, chunk_frames=c, **scope) for c in CHUNKS
+    ]
+    frames = [
+        decode_frames(modules[torch.float32], latents, chunk_frames=c, **scope) for c in CHUNKS
+    ]
     for found in moments[1:]:
         assert_close(found, moments[0], 1e-5)
     for found in frames[1:]:

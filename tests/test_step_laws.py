@@ -9,9 +9,14 @@ from networks import random_module
 
 from vae_core.lowering import lower_decoder, lower_encoder
 from vae_core.region import Extent, Interval, Region
+from vae_core.rewrites import unique_frames
 
 MODULE = random_module(torch.float64)
-PROGRAMS = {"encoder": lower_encoder(MODULE), "decoder": lower_decoder(MODULE)}
+PROGRAMS = {
+    "encoder": lower_encoder(MODULE),
+    "decoder": lower_decoder(MODULE),
+    "decoder of unique frames": unique_frames(lower_decoder(MODULE)),
+}
 STEPS = [(name, i) for name, program in PROGRAMS.items() for i in range(len(program.steps))]
 LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 
@@ -30,12 +35,12 @@ def first(request: pytest.FixtureRequest) -> bool:
 @pytest.mark.parametrize(("name", "index"), STEPS)
 def test_tiles_of_a_step_make_up_its_whole(name: str, index: int, first: bool) -> None:
     step = bench(name, index, first)
-    (whole,) = step.cores(Extent(999, 999, 999))
+    (whole,) = step.cells(Extent(999, 999, 999))
     expected = step.run(whole, step.stores, step.cache)
     for largest in LARGEST:
-        for core in step.cores(largest):
-            found = step.run(core, step.stores, step.cache)
-            assert_close(found, expected[(..., *core.slices)], 1e-12)
+        for cells in step.cells(largest):
+            found = step.run(cells, step.stores, step.cache)
+            assert_close(found, expected[(..., *step.core(cells).slices)], 1e-12)
 
 
 @pytest.mark.parametrize(("name", "index"), STEPS)
@@ -43,10 +48,10 @@ def test_nan_outside_the_declared_region_changes_nothing(
     name: str, index: int, first: bool
 ) -> None:
     step = bench(name, index, first)
-    for core in step.cores(Extent(2, 3, 5)):
-        clean = step.run(core, step.stores, step.cache)
-        stores, cache = step.poisoned(core)
-        assert torch.equal(step.run(core, stores, cache), clean)
+    for cells in step.cells(Extent(2, 3, 5)):
+        clean = step.run(cells, step.stores, step.cache)
+        stores, cache = step.poisoned(cells)
+        assert torch.equal(step.run(cells, stores, cache), clean)
 
 
 def faces(region: Region) -> list[Region]:
@@ -64,11 +69,11 @@ def test_the_declared_region_is_no_larger_than_the_measured_one(
     name: str, index: int, first: bool
 ) -> None:
     step = bench(name, index, first)
-    for core in step.cores(Extent(2, 3, 5)):
-        region = step.step.source_region(core, step.extents[step.step.src], step.chunk)
+    for cells in step.cells(Extent(2, 3, 5)):
+        region = step.step.source_region(cells, step.extents[step.step.src], step.chunk)
         for face in faces(region):
             stores = {k: v.clone() for k, v in step.stores.items()}
             stores[step.step.src][(..., *face.slices)] = float("nan")
-            assert step.run(core, stores, step.cache).isnan().any(), (
+            assert step.run(cells, stores, step.cache).isnan().any(), (
                 f"{face} is declared but unused"
             )

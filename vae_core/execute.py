@@ -5,11 +5,12 @@
 1. The outer loop (the caller's) hands over chunks in order; causal caches go from each to the next.
 2. The middle loop takes the program's steps: allocate dst, finish the statistics of src, run the
    tiles, free what no later step reads.
-3. The inner loop takes the tiles of dst: read a region of src, normalise it, put it into the
-   convolution's input beside its history and the picture's edge, convolve, add the residual, write
-   the core, and merge its moments.
+3. The inner loop takes the tiles: read a region of src, normalise it, put it into the convolution's
+   input beside its history and the picture's edge, convolve, add the residual, write the core, and
+   merge its moments.
 
 Nothing here decides: chunks, tiles and placement come from the plan, geometry from the program.
+What a tile allocates is what `memory.tile_bytes` counts; change both together.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from torch import Tensor
 from . import kernels
 from .grid import Chunk, cells_of, tiles
 from .moments import Moments
-from .planner import Plan
-from .program import SOURCE, Conv, Norm, Program, Step, TimeMap
+from .plan import Plan
+from .program import SOURCE, Norm, Program, Step, TimeMap
 from .region import Extent, Region
-from .settings import Progress
+from .settings import Place, Progress
+from .stores import allocate
 from .weights import Weights
 
 
@@ -35,9 +37,9 @@ from .weights import Weights
 class Pass:
     """One chunk on its way through the program.
 
+    index: of the chunk. extents: of every store.
     stores: the live activations, by store index; the caller's own tensors at both ends.
     moments: statistics of the stores that a later step normalises.
-    extents: of every store.
     """
 
     chunk: Chunk
@@ -46,24 +48,30 @@ class Pass:
     stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     moments: dict[int, Moments] = field(default_factory=dict[int, Moments])
 
+    def keeps_first(self, store: int) -> bool:
+        """Whether the first frame of a store stands alone."""
+        return self.chunk.keeps_first(self.extents[store].t)
+
 
 @dataclass(slots=True)
 class Task:
     """One step of one pass, with everything that its tiles share.
 
-    norm: the affine map of its finished statistics, None where it normalises nothing.
-    groups: groups of channels over which dst's moments are wanted, None where nobody normalises
-        dst.
-    old_cache, new_cache: [b, c, k_t - 1, h, w]; None without history, at a clip's start, or at its
+    phases: the convolutions of each cell. shortcut: weight and bias of the residual's own.
+    norm: the affine map of src's finished statistics, None where it normalises nothing.
+    groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
+    old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     """
 
     step: Step
     at: Pass
+    phases: tuple[kernels.Phase, ...]
+    shortcut: kernels.Kernel | None
     norm: kernels.Affine | None
     groups: int | None
-    old_cache: Tensor | None
-    new_cache: Tensor | None
+    old_cache: Tensor | None = None
+    new_cache: Tensor | None = None
 
     @property
     def src(self) -> Extent:
@@ -71,7 +79,7 @@ class Task:
 
     @property
     def keeps_first(self) -> bool:
-        return self.at.chunk.keeps_first(self.src.t)
+        return self.at.keeps_first(self.step.src)
 
 
 class Execution:
@@ -94,7 +102,6 @@ class Execution:
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
-        self._groups = [_groups_wanted(program, index) for index in range(len(program.steps))]
         self._done_operations = 0
         self._chunk_index = 0
 
@@ -108,14 +115,14 @@ class Execution:
         t', h', w'].
 
         last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves
-            nothing allocated.
+        nothing allocated.
         """
         extent = Extent(*source.shape[2:])
         at = Pass(chunk, self._chunk_index, self._program.extents(extent, chunk))
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
-            for index, step in enumerate(self._program.steps):
-                self._run_step(index, step, at, last)
+            for index in range(len(self._program.steps)):
+                self._run_step(index, at, last)
         except BaseException:
             self.close()
             raise
@@ -124,33 +131,57 @@ class Execution:
             at.moments.clear()
         self._chunk_index += 1
 
-    def _run_step(self, index: int, step: Step, at: Pass, last: bool) -> None:
-        batch = at.stores[SOURCE].shape[0]
+    def _run_step(self, index: int, at: Pass, last: bool) -> None:
+        step = self._program.steps[index]
         if step.dst not in at.stores:
-            at.stores[step.dst] = self._empty(batch, step.conv.out_channels, at.extents[step.dst])
-        old, new = self._caches.get(index), None
-        if step.conv.history and not last:
-            new = self._empty(batch, step.conv.in_channels, _cache_extent(step, at))
-        norm = self._affine(step.norm, at.moments.pop(step.src)) if step.norm else None
-        task = Task(step, at, norm, self._groups[index], old, new)
-        for core in tiles(at.extents[step.dst], self._plan.tiles[index]):
-            self.run_tile(task, core)
-            self._advance(step, core, batch, at)
-        if new is not None:
-            self._caches[index] = new
+            at.stores[step.dst] = self._new_store(step.dst, at)
+        task = self.task(index, at)
+        if step.history and not last:
+            src = at.extents[step.src]
+            extent = Extent(step.history, src.h, src.w)
+            task.new_cache = self._empty(step.conv.in_channels, extent, at, self._plan.caches_at)
+        for cells in tiles(step.cell_extent(task.src, at.chunk), self._plan.tiles[index]):
+            self.run_tile(task, cells)
+            self._advance(step, cells, at)
+        if task.new_cache is not None:
+            self._caches[index] = task.new_cache
         self._free(index, at)
+
+    def task(self, index: int, at: Pass) -> Task:
+        """Step `index` of a pass, with its weights made ready and the statistics of src
+        finished.
+        """
+        step = self._program.steps[index]
+        norm = self._affine(step.norm, at.moments.pop(step.src)) if step.norm else None
+        shortcut = step.residual.shortcut if step.residual else None
+        return Task(
+            step,
+            at,
+            kernels.phases(self._weights.conv(step.path), step.upscale == 2, step.unfolds),
+            self._weights.conv(shortcut.path) if shortcut else None,
+            norm,
+            _groups_wanted(self._program, index),
+            self._caches.get(index),
+        )
+
+    def _new_store(self, store: int, at: Pass) -> Tensor:
+        spec = self._program.stores[store]
+        if spec.inside is not None:
+            return at.stores[spec.inside][:, : spec.channels]
+        return self._empty(spec.channels, at.extents[store], at, self._plan.stores_at)
+
+    def _empty(self, channels: int, extent: Extent, at: Pass, place: Place) -> Tensor:
+        batch = at.stores[SOURCE].shape[0]
+        shape = (batch, channels, extent.t, extent.h, extent.w)
+        return allocate(shape, self._weights.dtype, self._weights.device, place)
 
     def _free(self, index: int, at: Pass) -> None:
         for store, last_use in self._last_use.items():
             if last_use == index and store not in (SOURCE, self._program.sink):
                 del at.stores[store]
 
-    def _empty(self, batch: int, channels: int, extent: Extent) -> Tensor:
-        shape = (batch, channels, extent.t, extent.h, extent.w)
-        return torch.empty(shape, dtype=self._weights.dtype, device=self._weights.device)
-
-    def _advance(self, step: Step, core: Region, batch: int, at: Pass) -> None:
-        self._done_operations += batch * step.operations(core.extent)
+    def _advance(self, step: Step, cells: Region, at: Pass) -> None:
+        self._done_operations += at.stores[SOURCE].shape[0] * step.operations(cells.extent)
         if self._on_progress:
             total = max(self._plan.operations, self._done_operations)
             chunks = len(self._plan.chunks)
@@ -159,64 +190,84 @@ class Execution:
     def _affine(self, norm: Norm, moments: Moments) -> kernels.Affine:
         return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
 
-    def run_tile(self, task: Task, core: Region) -> None:
-        """Compute the outputs `core` of the task's step and merge their moments."""
+    def run_tile(self, task: Task, cells: Region) -> None:
+        """Compute what `cells` make in the task's step and merge its moments."""
+        buffer = self._input(task, cells)
+        *early, last = task.phases
+        for phase in early:
+            self._finish(task, cells, phase, kernels.convolve(buffer, phase, task.step.conv.stride))
+        result = kernels.convolve(buffer, last, task.step.conv.stride)
+        del buffer
+        self._finish(task, cells, last, result)
+
+    def _finish(self, task: Task, cells: Region, phase: kernels.Phase, result: Tensor) -> None:
+        """Add the residual to one phase of a tile, write it, and merge its moments."""
         step, at = task.step, task.at
-        result = self._convolve(step.conv, self._input(task, core))
-        target = at.stores[step.dst][(..., *core.slices)]
+        core = step.core(cells, task.src, at.chunk)
         if step.residual:
-            added = self._read(at.stores[step.residual.store], core)
-            result += (
-                self._convolve(step.residual.shortcut, added) if step.residual.shortcut else added
-            )
-        target.copy_(result)
+            self._add_residual(task, core, result)
+        target = at.stores[step.dst][(..., *core.slices)]
+        if step.unfolds:
+            first = 2 * cells.t.start - task.keeps_first
+            result, target = kernels.frames_of_phase(phase, result, target, first)
+        target[..., phase.row :: step.upscale, phase.column :: step.upscale].copy_(result)
         if task.groups:
-            self._measure(task, result)
+            self._measure(task, core, result)
 
-    def _measure(self, task: Task, result: Tensor) -> None:
-        assert task.groups
-        part, dst = kernels.measure(result, task.groups), task.step.dst
-        fresh = dst not in task.at.moments
-        task.at.moments[dst] = part if fresh else task.at.moments[dst].merge(part)
+    def _add_residual(self, task: Task, core: Region, result: Tensor) -> None:
+        residual, at = task.step.residual, task.at
+        assert residual
+        keeps_first = at.keeps_first(residual.store)
+        where = residual.source(core, keeps_first)
+        added = self._read(at.stores[residual.store], where)
+        if task.shortcut:
+            added = F.conv3d(added, *task.shortcut)
+        if residual.repeated:
+            kernels.add_pairs(result, added, core.t, where.t, keeps_first)
+        else:
+            result.add_(added)
 
-    def _convolve(self, conv: Conv, x: Tensor) -> Tensor:
-        """The convolution of x, whose edges and history are in it already."""
-        weight, bias = self._weights.conv(conv.path)
-        return F.conv3d(x, weight, bias, stride=(1, conv.stride, conv.stride))
+    def _measure(self, task: Task, core: Region, result: Tensor) -> None:
+        groups, dst, moments = task.groups, task.step.dst, task.at.moments
+        assert groups
+        shown = self._program.stores[dst].shown
+        alone = shown > 1 and core.t.start == 0 and task.at.keeps_first(dst)
+        parts = result.split((1, result.shape[2] - 1), dim=2) if alone else (result,)
+        for part, times in zip(parts, (1, shown) if alone else (shown,), strict=True):
+            if part.shape[2]:
+                found = kernels.measure(part, groups).repeated(times)
+                moments[dst] = moments[dst].merge(found) if dst in moments else found
 
     def _read(self, store: Tensor, region: Region) -> Tensor:
         """A region of a store, on the run's device and in its dtype: a view where it is so
         already.
         """
-        return store[(..., *region.slices)].to(
-            self._weights.device, self._weights.dtype, non_blocking=True
-        )
+        found = store[(..., *region.slices)]
+        return found.to(self._weights.device, self._weights.dtype, non_blocking=True)
 
-    def _input(self, task: Task, core: Region) -> Tensor:
-        """Everything that the outputs `core` see: [b, c, t + k_t - 1, h + halo, w + halo]."""
+    def _input(self, task: Task, cells: Region) -> Tensor:
+        """Everything that `cells` see: [b, c, t + history, h + halo, w + halo]."""
         step = task.step
-        whole = step.seen_region(core)
+        whole = step.seen_region(cells)
         inside = whole.clip(step.seen_extent(task.src, task.at.chunk))
-        batch = task.at.stores[SOURCE].shape[0]
-        buffer = self._empty(batch, step.conv.in_channels, whole.extent)
+        buffer = self._empty(step.conv.in_channels, whole.extent, task.at, Place.DEVICE)
         kernels.zero_outside(buffer, inside, whole)
-        self._fill(task, core, inside, buffer[(..., *inside.within(whole))])
+        self._fill(task, cells, inside, buffer[(..., *inside.within(whole))])
         self._history(task, inside, whole, buffer)
         return buffer
 
-    def _fill(self, task: Task, core: Region, inside: Region, out: Tensor) -> None:
+    def _fill(self, task: Task, cells: Region, inside: Region, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
         step = task.step
-        where = step.source_region(core, task.src, task.at.chunk)
+        where = step.source_region(cells, task.src, task.at.chunk)
         x = self._read(task.at.stores[step.src], where)
         if task.norm:
             self._normalise(task, x, where, out)
         elif step.time_map is TimeMap.POOL_PAIRS:
             kernels.pool_pairs(x, task.keeps_first and where.t.start == 0, out)
-        elif step.upscale > 1:
-            frames = 2 if step.time_map is TimeMap.REPEAT_PAIRS else 1
-            ratios = kernels.Repeats(frames, step.upscale, task.keeps_first)
-            kernels.repeat(x, where, inside, ratios, out)
+        elif step.time_map is TimeMap.REPEAT_PAIRS:
+            frames = kernels.shown(inside.t, where.t.start, 2, task.keeps_first, x.device)
+            out.copy_(x.index_select(2, frames))
         else:
             out.copy_(x)
 
@@ -233,14 +284,12 @@ class Execution:
             cells_of(where.h, ratios.px, keeps_first=False),
             cells_of(where.w, ratios.px, keeps_first=False),
         )
-        maps = self._maps(norm, task, cells)
-        kernels.modulate(x, maps, where, cells, ratios, out)
+        kernels.modulate(x, self._maps(norm, task, cells), where, cells, ratios, out)
 
     def _latent_ratios(self, task: Task) -> kernels.Repeats:
         latents, here = self._program.stores[SOURCE], self._program.stores[task.step.src]
-        return kernels.Repeats(
-            latents.frames // here.frames, latents.px // here.px, task.keeps_first
-        )
+        frames, px = latents.frames // here.frames, latents.px // here.px
+        return kernels.Repeats(frames, px, task.keeps_first)
 
     def _maps(self, norm: Norm, task: Task, cells: Region) -> kernels.Affine:
         """GroupNorm and modulation as one scale and shift for each of the latent `cells`."""
@@ -255,7 +304,7 @@ class Execution:
         return kernels.modulated(task.norm, scale, shift)
 
     def _history(self, task: Task, inside: Region, whole: Region, buffer: Tensor) -> None:
-        """Fill the frames before the chunk: from the cache, or with the clip's first frame; keep
+        """Fill the frames before the chunk, from the cache or with the clip's first frame, and keep
         the newest ones.
         """
         missing = inside.t.start - whole.t.start
@@ -266,14 +315,10 @@ class Execution:
                 past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
             else:
                 past.copy_(task.old_cache[(..., slice(-missing, None), *inside.slices[1:])])
-        if task.new_cache is not None and inside.t.stop == task.at.extents[task.step.dst].t:
-            kept = buffer[:, :, -task.step.conv.history :, h, w]
+        seen = task.step.seen_extent(task.src, task.at.chunk)
+        if task.new_cache is not None and inside.t.stop == seen.t:
+            kept = buffer[:, :, -task.step.history :, h, w]
             task.new_cache[(..., *inside.slices[1:])].copy_(kept)
-
-
-def _cache_extent(step: Step, at: Pass) -> Extent:
-    src = at.extents[step.src]
-    return Extent(step.conv.history, src.h, src.w)
 
 
 def _groups_wanted(program: Program, index: int) -> int | None:

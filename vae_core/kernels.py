@@ -23,6 +23,9 @@ from .grid import cell_runs
 from .moments import Moments
 from .region import Interval, Region
 
+Kernel = tuple[Tensor, Tensor | None]
+"""Weight [out, in, t, h, w] and bias [out] of a convolution."""
+
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which statistics of `dtype` tensors are accumulated: float32, or float64 for
@@ -154,14 +157,80 @@ def shown(
     return index.div(ratio, rounding_mode="floor") - first_cell
 
 
-def repeat(x: Tensor, source: Region, seen: Region, ratios: Repeats, out: Tensor) -> None:
-    """out, the elements `seen`, shows x, the elements `source`, by nearest upsampling."""
-    if ratios.frames > 1:
-        x = x.index_select(
-            2, shown(seen.t, source.t.start, ratios.frames, ratios.keeps_first, x.device)
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One of the convolutions that make the outputs of a cell.
+
+    weight: [out, in, t, h, w]. bias: [out] or None.
+    frame, row, column: which output of each cell it makes.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    frame: int = 0
+    row: int = 0
+    column: int = 0
+
+
+def phases(kernel: Kernel, upscaled: bool, unfolds: bool) -> tuple[Phase, ...]:
+    """The convolutions of a cell: one, or one for each of the outputs that a cell unfolds to."""
+    weight, bias = kernel
+    if upscaled:
+        rows = [folded(weight, 3, side) for side in (0, 1)]
+        return tuple(
+            Phase(folded(row, 4, c), bias, row=r, column=c)
+            for r, row in enumerate(rows)
+            for c in (0, 1)
         )
-    x = x.index_select(3, shown(seen.h, source.h.start, ratios.px, False, x.device))
-    out.copy_(x.index_select(4, shown(seen.w, source.w.start, ratios.px, False, x.device)))
+    if unfolds:
+        return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
+    return (Phase(weight, bias),)
+
+
+def folded(weight: Tensor, dim: int, side: int) -> Tensor:
+    """Three taps of which two fall on the same element, as two taps along `dim`.
+
+    side 0: (w0, w1 + w2), the element and its predecessor seen by the first of a pair in space, or
+    by the second in causal time. side 1: (w0 + w1, w2).
+    """
+    first, middle, last = weight.unbind(dim)
+    pair = (first, middle + last) if side == 0 else (first + middle, last)
+    return torch.stack(pair, dim)
+
+
+def convolve(x: Tensor, phase: Phase, stride: int) -> Tensor:
+    """The convolution of x [b, c, t, h, w], which holds history and the picture's edge already."""
+    if phase.weight.shape[3] == 2:  # of the two neighbours on either side, each phase sees one
+        x = x[
+            ...,
+            phase.row : x.shape[3] - 1 + phase.row,
+            phase.column : x.shape[4] - 1 + phase.column,
+        ]
+    return F.conv3d(x, phase.weight, phase.bias, stride=(1, stride, stride))
+
+
+def frames_of_phase(
+    phase: Phase, result: Tensor, target: Tensor, first: int
+) -> tuple[Tensor, Tensor]:
+    """The frames of `result` that count, and where they go in `target`, for one of a pair.
+
+    first: the frame of the clip, -1 where it is none, that phase 0 of the first cell makes; target
+    begins at the first frame that there is.
+    """
+    start = phase.frame + min(first, 0)
+    if start < 0:
+        result, start = result[:, :, 1:], start + 2
+    return result, target[:, :, start::2]
+
+
+def add_pairs(
+    result: Tensor, added: Tensor, frames: Interval, unique: Interval, keeps_first: bool
+) -> None:
+    """result, the frames `frames`, += added, whose frames `unique` are each shown twice."""
+    for run in cell_runs(frames, 2, keeps_first):
+        part = result[:, :, run.elements.within(frames)]
+        split = part.unflatten(2, (run.cells.size, run.repeat))
+        split.add_(added[:, :, run.cells.within(unique)].unsqueeze(3))
 
 
 def zero_outside(buffer: Tensor, inside: Region, whole: Region) -> None:

@@ -1,88 +1,213 @@
 """How many bytes will a chunk need at its worst moment?
 
-Arithmetic over the program's store lifetimes; no tensors:
+Arithmetic over a program's store lifetimes; no tensors:
 
 1. Stores live from the step that first writes them to the last step that touches them.
 2. Causal caches live from chunk to chunk, a step's new one beside its old one while it runs.
-3. The workspace of a step is its largest tile: the convolution's input, its result, and passing
-   copies.
+3. The workspace of a step is what its largest tile allocates, in the order in which
+   `execute.Execution` does so, and the weights that are folded for it.
 
-Weights, the caller's own input and the result are not counted: they are the caller's.
+Weights as they are, the caller's own input and the result are not counted: they are the caller's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from .grid import Chunk, tiles
-from .program import SOURCE, Program, Step
-from .region import Extent
+from .grid import Chunk, cells_of, tiles
+from .program import SOURCE, Norm, Program, Step
+from .region import Extent, Interval, Region
+
+SLACK_BYTES = 2**20
+"""Statistics and the small tensors made of them, beyond what is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What turns voxels into bytes.
+
+    batch: clips side by side.
+    element_bytes: of the dtype that is computed in. statistics_bytes: of the one for statistics.
+    far_stores, far_caches: whether they live away from the device, so that tiles copy what they
+        read.
+    """
+
+    batch: int
+    element_bytes: int
+    statistics_bytes: int
+    far_stores: bool = False
+    far_caches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Projected bytes at the worst step of the worst chunk. Invariant: peak = stores + caches +
-    workspace.
+    """Projected device bytes while one step of the largest chunk runs.
 
-    path: module path of that step.
+    path: module path of the step.
+    store_bytes, cache_bytes: those that live on the device. workspace_bytes: of its largest tile.
+    moved_bytes: copied to and from the device by all of its tiles.
+    far_bytes: stores and caches that live away from the device.
     """
 
     path: str
     store_bytes: int
     cache_bytes: int
     workspace_bytes: int
+    moved_bytes: int
+    far_bytes: int
 
     @property
     def peak_bytes(self) -> int:
-        """All of it together."""
+        """All of it together on the device."""
         return self.store_bytes + self.cache_bytes + self.workspace_bytes
 
-    def describe(self) -> str:
-        """The sum and its parts for a person."""
-        gib = 2**30
-        return (
-            f"{self.peak_bytes / gib:.2f} GiB (stores {self.store_bytes / gib:.2f},"
-            f" causal caches {self.cache_bytes / gib:.2f}, workspace"
-            f" {self.workspace_bytes / gib:.2f}) at {self.path}"
-        )
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The arithmetic for one program, the extents of one chunk, and sizes.
+
+    later: whether the chunk has a causal cache and leaves one, as all but a lone chunk do.
+    """
+
+    program: Program
+    chunk: Chunk
+    extents: tuple[Extent, ...]
+    sizes: Sizes
+    later: bool
+
+    def cell_extent(self, step: Step) -> Extent:
+        """All cells of a step."""
+        return step.cell_extent(self.extents[step.src], self.chunk)
+
+    def _voxels(self, channels: int, voxels: int) -> int:
+        return self.sizes.batch * channels * voxels * self.sizes.element_bytes
+
+    def store_bytes(self, store: int) -> int:
+        """Bytes of memory that a store has of its own; none inside another or at the two ends."""
+        spec = self.program.stores[store]
+        if store in (SOURCE, self.program.sink) or spec.inside is not None:
+            return 0
+        return self._voxels(spec.channels, self.extents[store].voxels)
+
+    def cache_bytes(self, step: Step) -> int:
+        """Bytes of a step's causal cache."""
+        src = self.extents[step.src]
+        frames = step.history if self.later else 0
+        return self._voxels(step.conv.in_channels, frames * src.h * src.w)
+
+    def tile_bytes(self, step: Step, cells: Region) -> int:
+        """The most that is allocated at once while a tile is computed."""
+        src = self.extents[step.src]
+        where = step.source_region(cells, src, self.chunk)
+        buffer = self._voxels(step.conv.in_channels, step.seen_region(cells).voxels)
+        read = self._voxels(step.conv.in_channels, where.voxels) if self._copies(step) else 0
+        filled = read + (self._map_bytes(step.norm, step.src, where) if step.norm else 0)
+        result = self._voxels(step.conv.out_channels, cells.voxels)
+        finished = result + max(self._residual_bytes(step, cells, result), self._measured(result))
+        if step.phases > 1:  # the input is kept for the next phase
+            return buffer + max(filled, finished)
+        return max(buffer + filled, buffer + result, finished)
+
+    def _copies(self, step: Step) -> bool:
+        """Whether what a step reads is copied: it lives elsewhere, or its frames are gathered."""
+        return self.sizes.far_stores or step.src == SOURCE or step.time_map.name == "REPEAT_PAIRS"
+
+    def _measured(self, result_bytes: int) -> int:
+        return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
+
+    def _residual_bytes(self, step: Step, cells: Region, result_bytes: int) -> int:
+        if step.residual is None:
+            return 0
+        channels = self.program.stores[step.residual.store].channels
+        copied = self._voxels(channels, cells.voxels) if self.sizes.far_stores else 0
+        return copied + (result_bytes if step.residual.shortcut else 0)
+
+    def _map_bytes(self, norm: Norm, store: int, where: Region) -> int:
+        """The maps of a modulated norm: at latent resolution, and with their columns gathered."""
+        if not norm.modulated:
+            return 0
+        latents, here = self.program.stores[SOURCE], self.program.stores[store]
+        px, first = latents.px // here.px, self.chunk.keeps_first(self.extents[store].t)
+        rows, columns = (cells_of(side, px, keeps_first=False).size for side in (where.h, where.w))
+        cells = rows * cells_of(where.t, latents.frames // here.frames, first).size
+        narrow = self.sizes.batch * norm.channels * cells * columns
+        wide = self.sizes.batch * norm.channels * cells * where.w.size
+        read = self._voxels(latents.channels, cells * columns)
+        made = 2 * narrow * (self.sizes.element_bytes + 2 * self.sizes.statistics_bytes)
+        return read + made + 2 * wide * self.sizes.statistics_bytes
+
+    def weight_bytes(self, step: Step) -> int:
+        """Bytes of the weights that are folded for a step."""
+        if step.phases == 1:
+            return 0
+        taps = prod(step.taps) * step.phases
+        folded = step.conv.in_channels * step.conv.out_channels * taps * self.sizes.element_bytes
+        return folded + folded // 2  # half as much again while they are made
+
+    def moved_bytes(self, step: Step, largest: Extent) -> int:
+        """Bytes that the tiles of a step copy to and from the device."""
+        moved = 2 * self.cache_bytes(step) if self.sizes.far_caches else 0
+        if not self.sizes.far_stores:
+            return moved
+        for cells in tiles(self.cell_extent(step), largest):
+            where = step.source_region(cells, self.extents[step.src], self.chunk)
+            moved += self._voxels(step.conv.in_channels, where.voxels)
+        written = self._voxels(step.conv.out_channels, self.extents[step.dst].voxels)
+        added = self.program.stores[step.residual.store].channels if step.residual else 0
+        return moved + written + self._voxels(added, self.extents[step.dst].voxels)
+
+    def largest_tile(self, step: Step, largest: Extent) -> Region:
+        """A tile of the greatest size, with a halo on every side where there is one."""
+        sides = zip(_sides(self.cell_extent(step)), _sides(largest), strict=True)
+        return Region(*(_inner(size, limit) for size, limit in sides))
+
+    def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
+        """What every step needs, given the largest tile of each."""
+        caches = [self.cache_bytes(step) for step in self.program.steps]
+        live = live_stores(self.program)
+        rows: list[Projection] = []
+        for index, step in enumerate(self.program.steps):
+            stores = sum(self.store_bytes(store) for store in live[index])
+            held = sum(caches) + caches[index]
+            work = self.tile_bytes(step, self.largest_tile(step, largest[index]))
+            far = stores * self.sizes.far_stores + held * self.sizes.far_caches
+            rows.append(
+                Projection(
+                    step.path,
+                    0 if self.sizes.far_stores else stores,
+                    0 if self.sizes.far_caches else held,
+                    work + self.weight_bytes(step) + SLACK_BYTES,
+                    self.moved_bytes(step, largest[index]),
+                    far,
+                )
+            )
+        return tuple(rows)
+
+
+def _sides(extent: Extent) -> tuple[int, int, int]:
+    return extent.t, extent.h, extent.w
+
+
+def _inner(size: int, limit: int) -> Interval:
+    """The longest piece of [0, size), one that touches no edge where there are three or more."""
+    count = -(-size // limit)
+    longest = -(-size // count)
+    start = min(longest, size - longest) if count > 2 else 0
+    return Interval(start, start + longest)
 
 
 def live_stores(program: Program) -> tuple[frozenset[int], ...]:
-    """For every step the stores that are allocated while it runs, the two ends left out."""
-    last, first = program.last_use(), {}
-    for index, step in reversed(list(enumerate(program.steps))):
-        first[step.dst] = index
+    """For every step the stores whose memory is held while it runs, the two ends left out."""
+    last = program.last_use()
+    for store, spec in enumerate(program.stores):
+        if spec.inside is not None:  # the outer memory lives as long as what lies inside it
+            last[spec.inside] = max(last[spec.inside], last[store])
+    first: dict[int, int] = {}
+    for index, step in enumerate(program.steps):
+        first.setdefault(step.dst, index)
     inner = set(range(len(program.stores))) - {SOURCE, program.sink}
     return tuple(
         frozenset(s for s in inner if first[s] <= index <= last[s])
         for index in range(len(program.steps))
     )
-
-
-def _cache_elements(step: Step, src: Extent) -> int:
-    return step.conv.history * src.h * src.w * step.conv.in_channels
-
-
-def _workspace_elements(step: Step, dst: Extent, largest: Extent) -> int:
-    """Elements of the largest tile's buffers: what is read, what the convolution sees, and its
-    result twice.
-    """
-    tile = next(iter(tiles(dst, largest)))
-    seen = step.seen_region(tile)
-    read = seen.voxels * step.conv.in_channels
-    return 2 * read + 2 * tile.voxels * step.conv.out_channels
-
-
-def project(
-    program: Program, chunk: Chunk, source: Extent, largest: tuple[Extent, ...], voxel_bytes: int
-) -> Projection:
-    """The worst moment of one chunk; voxel_bytes: bytes of an element times the batch."""
-    extents = program.extents(source, chunk)
-    caches = [_cache_elements(step, extents[step.src]) for step in program.steps]
-    rows: list[Projection] = []
-    for index, (step, live) in enumerate(zip(program.steps, live_stores(program), strict=True)):
-        stores = sum(extents[s].voxels * program.stores[s].channels for s in live)
-        held = sum(caches) + caches[index]
-        work = _workspace_elements(step, extents[step.dst], largest[index])
-        rows.append(Projection(step.path, *(n * voxel_bytes for n in (stores, held, work))))
-    return max(rows, key=lambda row: row.peak_bytes)

@@ -47,6 +47,10 @@ class Moments:
         m2 = self.m2 + other.m2 + distance * distance * (self.count * other.count / count)
         return Moments(count, mean, m2)
 
+    def repeated(self, times: int) -> Moments:
+        """The moments of the same voxels counted `times` times."""
+        return Moments(self.count * times, self.mean, self.m2 * times)
+
     @property
     def variance(self) -> Any:
         """Population variance (divided by count, as GroupNorm does)."""

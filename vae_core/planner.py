@@ -1,138 +1,52 @@
-"""Which chunks and tiles shall a run use, for one shape and one choice of settings?
+"""Which chunks, tiles and places shall a run use, for one shape and one choice of settings?
 
-1. The layout cuts the clip into chunks; `NormScope.CLIP` takes it whole and tiles it in time as
-   well.
-2. Every step gets the largest tile that it may use, in elements of what it writes.
-3. Operations are counted, so that progress and comparisons rest on work done.
+1. The layout cuts the clip into chunks; `NormScope.CLIP` takes it whole and tiles it in time too.
+2. For each placement, from fast to frugal, every step gets the largest tile whose workspace fits
+   what the budget leaves beside stores and caches, and never one larger than asked for.
+3. The first placement with tiles of a reasonable size wins; else the first that fits at all; else
+   `BudgetError` names the worst step and the smallest budget that would do.
 
-A plan is plain data. No tensor is touched, and nothing is run.
+Operations are the same for every tile size, so that a plan is the slower the more it copies, and a
+larger budget never copies more. A plan is plain data: no tensor is touched, and nothing is run.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
-from .grid import Chunk, decode_chunks, encode_chunks, tiles
-from .memory import Projection, project
+from .errors import BudgetError
+from .grid import Chunk, decode_chunks, encode_chunks
+from .memory import SLACK_BYTES, Memory, Projection, Sizes, live_stores
 from .moments import NormScope
-from .program import SOURCE, Program, Step
+from .plan import Job, Plan, chunk_extent
+from .program import SOURCE, Step
 from .region import Extent
-from .settings import Layout, Settings, Tiling
+from .settings import Layout, Placement, Settings, Tiling
 
 _WHOLE = sys.maxsize
 """A tile side that no picture reaches."""
 
+REASONABLE_PX = 64
+"""Below this side, tiles are so small that copying stores is the lesser evil."""
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is to be run, apart from how.
-
-    program: encoder or decoder.
-    batch: clips side by side.
-    source: extent of what goes in.
-    element_bytes: of the dtype that is computed in.
-    """
-
-    program: Program
-    batch: int
-    source: Extent
-    element_bytes: int
+_FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How one clip will be run.
+class Machine:
+    """What the planner needs to know of where a plan will run.
 
-    chunks: in order. tiles: for each step the largest tile, in elements of its dst.
-    operations: floating point operations of all chunks, batch included.
-    projection: projected bytes, see `memory.Projection`.
+    apart: whether the device's memory is not the host's.
+    workspace_bytes: what a tile may take where no budget asks for less; tiles of a size that stays
+        in a processor's cache, or fills a graphics card.
+    host_bytes: free host memory; stores that need more go to disk. None: unknown.
     """
 
-    job: Job
-    settings: Settings
-    chunks: tuple[Chunk, ...]
-    tiles: tuple[Extent, ...]
-    operations: int
-    projection: Projection
-
-    def tile_count(self) -> int:
-        """Tiles of all steps and chunks together."""
-        counts = (self._tiles_in(chunk) for chunk in self.chunks)
-        return sum(counts)
-
-    def _tiles_in(self, chunk: Chunk) -> int:
-        extents = self.job.program.extents(chunk_extent(self.job, chunk), chunk)
-        pairs = zip(self.job.program.steps, self.tiles, strict=True)
-        return sum(1 for step, tile in pairs for _ in tiles(extents[step.dst], tile))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The plan as numbers and names that JSON can hold."""
-        job = self.job
-        return {
-            "program": job.program.name,
-            "batch": job.batch,
-            "source": [job.source.t, job.source.h, job.source.w],
-            "chunks": [[chunk.source.size, chunk.target.size] for chunk in self.chunks],
-            "steps": len(job.program.steps),
-            "tiles": self.tile_count(),
-            "operations": self.operations,
-            "peak_bytes": self.projection.peak_bytes,
-            "worst_step": self.projection.path,
-            "steps_by_path": [
-                {"path": step.path, "tile": [tile.t, tile.h, tile.w]}
-                for step, tile in zip(job.program.steps, self._shown_tiles(), strict=True)
-            ],
-        }
-
-    def _shown_tiles(self) -> list[Extent]:
-        """The largest tile that really occurs, for each step."""
-        chunk = max(self.chunks, key=lambda c: c.source.size)
-        extents = self.job.program.extents(chunk_extent(self.job, chunk), chunk)
-        return [
-            _fitting(extents[s.dst], t)
-            for s, t in zip(self.job.program.steps, self.tiles, strict=True)
-        ]
-
-    def describe(self) -> str:
-        """The plan in a few sentences for a person."""
-        job, counts = self.job, [chunk.source.size for chunk in self.chunks]
-        unit = "sample" if job.program.name == "encoder" else "latent"
-        went_in = f"{job.source.t}x{job.source.h}x{job.source.w}"
-        return "\n".join(
-            (
-                f"{job.program.name}: {went_in} ({unit} frames x height x width), batch"
-                f" {job.batch}",
-                f"  chunks: {_runs(counts)} {unit} frames; {len(job.program.steps)} steps each,"
-                f" {self.tile_count()} tiles in all",
-                f"  work: {self.operations / 1e12:.2f} TFLOP",
-                f"  projected peak: {self.projection.describe()}",
-            )
-        )
-
-
-def _fitting(extent: Extent, largest: Extent) -> Extent:
-    first = next(iter(tiles(extent, largest)))
-    return first.extent
-
-
-def _runs(counts: list[int]) -> str:
-    """[9, 8, 8, 4] as '9 + 2 x 8 + 4'."""
-    parts: list[str] = []
-    at = 0
-    while at < len(counts):
-        same = 1
-        while at + same < len(counts) and counts[at + same] == counts[at]:
-            same += 1
-        parts.append(f"{same} x {counts[at]}" if same > 1 else f"{counts[at]}")
-        at += same
-    return " + ".join(parts)
-
-
-def chunk_extent(job: Job, chunk: Chunk) -> Extent:
-    """The extent of a chunk's source."""
-    return Extent(chunk.source.size, job.source.h, job.source.w)
+    apart: bool
+    workspace_bytes: int
+    host_bytes: int | None = None
 
 
 def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
@@ -140,31 +54,211 @@ def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
     layout, frames = cast("Layout", settings.layout), job.source.t
     encoding = job.program.stores[SOURCE].frames == 1
     whole = settings.norm_scope is NormScope.CLIP
-    chunk_frames = -(-4 * frames // 4) * 4 if whole else settings.chunk_frames
+    chunk_frames = 4 * frames if whole else settings.chunk_frames
     return (encode_chunks if encoding else decode_chunks)(frames, chunk_frames, layout)
 
 
-def _tile(job: Job, settings: Settings, step: Step) -> Extent:
-    """The largest tile of `step`, in elements of its dst."""
-    dst = job.program.stores[step.dst]
+def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
+    """The largest tile that `settings` allow a step, in its cells."""
+    spec = job.program.stores[step.dst]
+    px, frames = spec.px * step.upscale, spec.frames * (2 if step.unfolds else 1)
     sides = cast("tuple[int, int] | None", settings.tile_px)
-    if settings.tiling is Tiling.OFF or sides is None:
+    if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)
-    frames = (
-        settings.chunk_frames // dst.frames if settings.norm_scope is NormScope.CLIP else _WHOLE
+    in_time = settings.norm_scope is NormScope.CLIP and settings.tiling is not Tiling.OFF
+    t = settings.chunk_frames // frames if in_time else _WHOLE
+    return Extent(max(t, 1), max(sides[0] // px, 1), max(sides[1] // px, 1))
+
+
+def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
+    """The smallest tile that is worth running: 16 pixels, one frame."""
+    px = job.program.stores[step.dst].px * step.upscale
+    side = max(16 // px, 1)
+    return Extent(1, min(side, cells.h), min(side, cells.w))
+
+
+def _fitted(memory: Memory, step: Step, bounds: Extent, least: Extent, limit: int) -> Extent | None:
+    """The largest tile within `bounds` whose workspace is at most `limit` bytes; None without one.
+
+    Rows are cut before columns, since rows are contiguous, until tiles would be flatter than
+    2:1; frames come last.
+    """
+    cells = memory.cell_extent(step)
+    tile = Extent(min(bounds.t, cells.t), min(bounds.h, cells.h), min(bounds.w, cells.w))
+    while memory.tile_bytes(step, memory.largest_tile(step, tile)) > limit:
+        smaller = _cut(tile, least, cells)
+        if smaller is None:
+            return None
+        tile = smaller
+    return tile
+
+
+def _cut(tile: Extent, least: Extent, whole: Extent) -> Extent | None:
+    """The next smaller tile."""
+    if tile.h > least.h and (2 * tile.h >= tile.w or tile.w <= least.w):
+        return replace(tile, h=max(_next(tile.h, whole.h), least.h))
+    if tile.w > least.w:
+        return replace(tile, w=max(_next(tile.w, whole.w), least.w))
+    return replace(tile, t=_next(tile.t, whole.t)) if tile.t > least.t else None
+
+
+def _next(side: int, whole: int) -> int:
+    """The side of tiles of which one more is needed to cover `whole`."""
+    return -(-whole // (-(-whole // side) + 1)) if side > 2 else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A placement for one job: its arithmetic, and what every step may use."""
+
+    placement: Placement
+    memory: Memory
+    bounds: tuple[Extent, ...]
+    least: tuple[Extent, ...]
+
+    def room(self, index: int, budget: int | None, preferred: int) -> int:
+        """Bytes that the tiles of a step may take."""
+        if budget is None:
+            return preferred
+        step = self.memory.program.steps[index]
+        return min(preferred, budget - self.fixed(index) - self.memory.weight_bytes(step))
+
+    def fixed(self, index: int) -> int:
+        """Bytes on the device that no tile size changes."""
+        memory, sizes = self.memory, self.memory.sizes
+        steps = memory.program.steps
+        caches = sum(memory.cache_bytes(s) for s in steps) + memory.cache_bytes(steps[index])
+        stores = sum(memory.store_bytes(s) for s in live_stores(memory.program)[index])
+        return stores * (not sizes.far_stores) + caches * (not sizes.far_caches) + SLACK_BYTES
+
+    def tiles(self, budget: int | None, preferred: int) -> tuple[Extent, ...] | None:
+        """A tile for every step within the budget; None where some step has none."""
+        found: list[Extent] = []
+        for index, step in enumerate(self.memory.program.steps):
+            limits = (self.room(index, budget, preferred), self.room(index, budget, sys.maxsize))
+            options = (
+                _fitted(self.memory, step, self.bounds[index], self.least[index], limit)
+                for limit in limits
+            )
+            tile = next((option for option in options if option), None)
+            if tile is None:
+                return None
+            found.append(tile)
+        return tuple(found)
+
+    def smallest_budget(self) -> Projection:
+        """What the smallest tiles need, at the worst step."""
+        return max(self.memory.project(self.least), key=lambda row: row.peak_bytes)
+
+
+def _candidate(
+    job: Job, settings: Settings, chunks: tuple[Chunk, ...], placement: Placement
+) -> _Candidate:
+    widest = max(chunks, key=lambda chunk: (chunk.source.size, chunk.target.size))
+    far = placement in (Placement.HOST, Placement.MMAP)
+    sizes = Sizes(
+        job.batch,
+        job.element_bytes,
+        max(job.element_bytes, 4),
+        far_stores=far,
+        far_caches=far or placement is Placement.CACHES_ON_HOST,
     )
-    return Extent(max(frames, 1), max(sides[0] // dst.px, 1), max(sides[1] // dst.px, 1))
+    extents = job.program.extents(chunk_extent(job, widest), widest)
+    memory = Memory(job.program, widest, extents, sizes, later=len(chunks) > 1)
+    steps = job.program.steps
+    return _Candidate(
+        placement,
+        memory,
+        tuple(_bounds(job, settings, step) for step in steps),
+        tuple(_least(job, settings, memory, step) for step in steps),
+    )
 
 
-def make_plan(job: Job, settings: Settings) -> Plan:
-    """The plan for `job` under `settings`."""
+def _least(job: Job, settings: Settings, memory: Memory, step: Step) -> Extent:
+    """The smallest tile of a step; all of it where tiling is off."""
+    cells = memory.cell_extent(step)
+    return cells if settings.tiling is Tiling.OFF else _smallest(job, step, cells)
+
+
+def _placements(settings: Settings, machine: Machine) -> tuple[Placement, ...]:
+    asked = cast("Placement", settings.placement)
+    if asked is not Placement.AUTO:
+        return (asked,)
+    return _FASTEST_FIRST if machine.apart else (Placement.DEVICE, Placement.MMAP)
+
+
+def _budget(settings: Settings, machine: Machine) -> int | None:
+    """Bytes allowed on the device; where its memory is the host's, no more than is free."""
+    limits = (settings.budget_bytes, None if machine.apart else machine.host_bytes)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _reasonable(candidate: _Candidate, largest: tuple[Extent, ...]) -> bool:
+    """Whether no step has to use tiles that are smaller than it is worth."""
+    steps = candidate.memory.program.steps
+    for step, tile, bound in zip(steps, largest, candidate.bounds, strict=True):
+        px = candidate.memory.program.stores[step.dst].px * step.upscale
+        cells = candidate.memory.cell_extent(step)
+        side = max(REASONABLE_PX // px, 1)
+        if tile.h < min(side, cells.h, bound.h) or tile.w < min(side, cells.w, bound.w):
+            return False
+    return True
+
+
+def _choose(
+    candidates: list[_Candidate], budget: int | None, preferred: int
+) -> tuple[_Candidate, tuple[Extent, ...]] | None:
+    """The first candidate with reasonable tiles, else the last that fits; None where none does."""
+    fallback = None
+    for candidate in candidates:
+        largest = candidate.tiles(budget, preferred)
+        if largest is not None:
+            if _reasonable(candidate, largest):
+                return candidate, largest
+            fallback = (candidate, largest)
+    return fallback
+
+
+def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
+    """The plan for `job` under `settings` on `machine`.
+
+    Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits.
+    """
     chunks = _chunks(job, settings)
-    largest = tuple(_tile(job, settings, step) for step in job.program.steps)
-    operations = job.batch * sum(
-        job.program.operations(chunk_extent(job, chunk), chunk) for chunk in chunks
+    candidates = [_candidate(job, settings, chunks, p) for p in _placements(settings, machine)]
+    budget = _budget(settings, machine)
+    chosen = _choose(candidates, budget, machine.workspace_bytes)
+    if chosen is None:
+        raise _too_small(candidates, settings, cast("int", budget))
+    candidate, largest = chosen
+    rows = candidate.memory.project(largest)
+    operations = sum(job.program.operations(chunk_extent(job, c), c) for c in chunks)
+    placement = _spilled(candidate.placement, rows, machine)
+    return Plan(job, settings, chunks, largest, placement, job.batch * operations, rows)
+
+
+def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machine) -> Placement:
+    """Disk in place of the host where the host has no room."""
+    needed = max(row.far_bytes for row in rows)
+    too_much = machine.host_bytes is not None and needed > machine.host_bytes
+    return Placement.MMAP if placement is Placement.HOST and too_much else placement
+
+
+def _too_small(candidates: list[_Candidate], settings: Settings, budget: int) -> BudgetError:
+    needs = [(candidate.smallest_budget(), candidate) for candidate in candidates]
+    row, candidate = min(needs, key=lambda need: need[0].peak_bytes)
+    gib, chunk = 2**30, candidate.memory.chunk.source.size
+    index = [step.path for step in candidate.memory.program.steps].index(row.path)
+    tile = candidate.least[index]
+    remedy = "" if settings.placement is Placement.AUTO else ", or let the placement be automatic"
+    return BudgetError(
+        f"projected {row.peak_bytes / gib:.2f} GiB exceeds the budget of {budget / gib:.2f} GiB at"
+        f" {row.path} (chunk of {chunk} frames, tile of {tile.h}x{tile.w},"
+        f" {candidate.placement.value});"
+        f" smallest budget that fits: {row.peak_bytes / gib:.2f} GiB. Allow that much, or fewer"
+        f" frames in a chunk{remedy}.",
+        projected_bytes=row.peak_bytes,
+        budget_bytes=budget,
+        smallest_bytes=row.peak_bytes,
+        worst_path=row.path,
     )
-    widest = max(chunks, key=lambda chunk: chunk.source.size)
-    load = project(
-        job.program, widest, chunk_extent(job, widest), largest, job.batch * job.element_bytes
-    )
-    return Plan(job, settings, chunks, largest, operations, load)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .errors import LoweringError
-from .grid import Chunk, pooled_frames, repeated_frames
+from .grid import Chunk, cells_of, pooled_frames, repeated_frames
 from .region import Extent, Halo, Interval, Region
 
 SOURCE = 0
@@ -28,28 +28,41 @@ SOURCE = 0
 
 
 class TimeMap(Enum):
-    """How the frames that a convolution sees follow from the frames of its store."""
+    """How the frames that a convolution sees, and makes, follow from the frames of its store.
+
+    `SAME`: one for one. `POOL_PAIRS`: it sees means of pairs. `REPEAT_PAIRS`: it sees each frame
+    twice. `UNFOLD_PAIRS`: it sees each frame once and makes two of it, as if it had been there
+    twice (see `rewrites.unique_frames`). A chunk's first frame stands alone where the chunk says
+    so.
+    """
 
     SAME = "same"
     POOL_PAIRS = "pool pairs"
     REPEAT_PAIRS = "repeat pairs"
+    UNFOLD_PAIRS = "unfold pairs"
 
-    def frames(self, frames: int, keeps_first: bool) -> int:
-        """Frames that the convolution sees."""
+    def seen(self, frames: int, keeps_first: bool) -> int:
+        """Frames that the convolution sees of a store with `frames`."""
         if self is TimeMap.POOL_PAIRS:
             return pooled_frames(frames, keeps_first)
-        if self is TimeMap.REPEAT_PAIRS:
-            return repeated_frames(frames, keeps_first)
-        return frames
+        return repeated_frames(frames, keeps_first) if self is TimeMap.REPEAT_PAIRS else frames
 
     def source(self, seen: Interval, keeps_first: bool) -> Interval:
         """The frames of the store that the frames `seen` are made of."""
-        if self is TimeMap.SAME or seen.size == 0:
-            return seen
         if self is TimeMap.POOL_PAIRS:
-            start = 2 * seen.start - keeps_first
-            return Interval(max(start, 0), 2 * seen.stop - keeps_first)
-        return Interval((seen.start + keeps_first) // 2, (seen.stop - 1 + keeps_first) // 2 + 1)
+            return Interval(max(2 * seen.start - keeps_first, 0), 2 * seen.stop - keeps_first)
+        return shown_cells(seen, keeps_first) if self is TimeMap.REPEAT_PAIRS else seen
+
+    def made(self, seen: Interval, keeps_first: bool) -> Interval:
+        """The frames that the convolution makes where it has seen the newest frames `seen`."""
+        if self is not TimeMap.UNFOLD_PAIRS:
+            return seen
+        return Interval(max(2 * seen.start - keeps_first, 0), 2 * seen.stop - keeps_first)
+
+
+def shown_cells(frames: Interval, keeps_first: bool) -> Interval:
+    """The stored frames that `frames` show, when each is shown twice."""
+    return cells_of(frames, 2, keeps_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +83,16 @@ class Conv:
     stride: int
     pad: Halo
 
-    @property
-    def history(self) -> int:
-        """Frames kept from chunk to chunk; a kernel of one frame keeps none."""
-        return self.kernel_t - 1
-
     def size(self, seen: int) -> int:
         """Outputs along a side of which the convolution sees `seen` elements."""
         return (seen + self.pad.before + self.pad.after - self.kernel) // self.stride + 1
 
-    def reads(self, core: Interval) -> Interval:
-        """What the outputs `core` see along a side; it reaches outside the picture at its edges."""
-        start = core.start * self.stride - self.pad.before
-        return Interval(start, start + (core.size - 1) * self.stride + self.kernel)
-
-    def operations(self, out: Extent) -> int:
-        """Floating point operations for `out`: two for each multiply-add."""
-        return (
-            2 * out.voxels * self.in_channels * self.out_channels * self.kernel_t * self.kernel**2
-        )
+    def reads(self, cells: Interval) -> Interval:
+        """What the outputs `cells` see along a side; it reaches outside the picture at its
+        edges.
+        """
+        start = cells.start * self.stride - self.pad.before
+        return Interval(start, start + (cells.size - 1) * self.stride + self.kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +119,18 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """What a step adds to its result: a store, through a 1x1x1 convolution where channels
-    change.
+    """What a step adds to its result: a store, through a 1x1x1 convolution where channels change.
+
+    repeated: the store holds unique frames, each of which is added to a pair of results.
     """
 
     store: int
     shortcut: Conv | None = None
+    repeated: bool = False
+
+    def source(self, core: Region, keeps_first: bool) -> Region:
+        """The part of the store that is added to the results `core`."""
+        return Region(shown_cells(core.t, keeps_first), core.h, core.w) if self.repeated else core
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +140,27 @@ class StoreSpec:
     channels: how many.
     px: sample pixels for each element, along a side.
     frames: sample frames for each frame of it, the first apart.
+    shown: how often each frame counts in statistics, the first apart where it stands alone.
+    inside: the store whose first channels it overwrites, None for memory of its own.
     """
 
     channels: int
     px: int
     frames: int
+    shown: int = 1
+    inside: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One convolution with its fused read and write.
 
+    Work is cut up in *cells*. A cell is one output, but where a step unfolds time or space it is
+    what all outputs made from one place share: a pair of frames, a square of 2x2 elements.
+
     src, dst: stores read and written.
-    upscale: nearest upsampling of what is read, in height and width alike.
+    upscale: 2 where the convolution sees src by nearest upsampling in height and width, else 1. It
+        is computed as one convolution for each of the 2x2 phases, on src itself.
     """
 
     src: int
@@ -159,38 +177,75 @@ class Step:
         return self.conv.path
 
     @property
+    def unfolds(self) -> bool:
+        """Whether it makes a pair of frames for each that it sees."""
+        return self.time_map is TimeMap.UNFOLD_PAIRS
+
+    @property
     def in_place(self) -> bool:
         """Whether the result replaces the very store that is added to it."""
         return self.residual is not None and self.residual.store == self.dst
 
+    @property
+    def taps(self) -> tuple[int, int, int]:
+        """Size of the kernel that is really run, in (frames, rows, columns)."""
+        side = 2 if self.upscale == 2 else self.conv.kernel
+        return (2 if self.unfolds else self.conv.kernel_t), side, side
+
+    @property
+    def phases(self) -> int:
+        """Convolutions for each cell."""
+        return (2 if self.unfolds else 1) * self.upscale**2
+
+    @property
+    def history(self) -> int:
+        """Frames kept from chunk to chunk; a kernel of one frame keeps none."""
+        return self.taps[0] - 1
+
     def seen_extent(self, src: Extent, chunk: Chunk) -> Extent:
-        """The extent of the convolution's input, after the index maps and before padding."""
-        frames = self.time_map.frames(src.t, chunk.keeps_first(src.t))
-        return Extent(frames, src.h * self.upscale, src.w * self.upscale)
+        """The extent of the convolution's input, after the map of time and before padding."""
+        return Extent(self.time_map.seen(src.t, chunk.keeps_first(src.t)), src.h, src.w)
+
+    def cell_extent(self, src: Extent, chunk: Chunk) -> Extent:
+        """The extent of all cells."""
+        seen = self.seen_extent(src, chunk)
+        if self.upscale == 2:
+            return seen
+        return Extent(seen.t, self.conv.size(seen.h), self.conv.size(seen.w))
+
+    def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
+        """The outputs that `cells` make."""
+        t = self.time_map.made(cells.t, chunk.keeps_first(src.t))
+        h, w = (Interval(c.start * self.upscale, c.stop * self.upscale) for c in (cells.h, cells.w))
+        return Region(t, h, w)
 
     def target_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of dst."""
-        seen = self.seen_extent(src, chunk)
-        return Extent(seen.t, self.conv.size(seen.h), self.conv.size(seen.w))
+        return self.core(self.cell_extent(src, chunk).region, src, chunk).extent
 
-    def seen_region(self, core: Region) -> Region:
-        """What the outputs `core` see of the convolution's input; it may reach outside it."""
-        t = Interval(core.t.start - self.conv.history, core.t.stop)
-        return Region(t, self.conv.reads(core.h), self.conv.reads(core.w))
+    def seen_region(self, cells: Region) -> Region:
+        """What `cells` see of the convolution's input; it may reach outside it."""
+        t = Interval(cells.t.start - self.history, cells.t.stop)
+        if self.upscale == 2:
+            return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
+        return Region(t, self.conv.reads(cells.h), self.conv.reads(cells.w))
 
-    def source_region(self, core: Region, src: Extent, chunk: Chunk) -> Region:
-        """The part of src that the outputs `core` depend on."""
-        seen = self.seen_region(core).clip(self.seen_extent(src, chunk))
-        t = self.time_map.source(seen.t, chunk.keeps_first(src.t))
-        return Region(t, self._unscale(seen.h), self._unscale(seen.w))
+    def source_region(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
+        """The part of src that `cells` depend on."""
+        seen = self.seen_region(cells).clip(self.seen_extent(src, chunk))
+        return Region(self.time_map.source(seen.t, chunk.keeps_first(src.t)), seen.h, seen.w)
 
-    def _unscale(self, seen: Interval) -> Interval:
-        return Interval(seen.start // self.upscale, -(-seen.stop // self.upscale))
-
-    def operations(self, out: Extent) -> int:
-        """Floating point operations of its convolutions for outputs of extent `out`."""
+    def operations(self, cells: Extent) -> int:
+        """Floating point operations of its convolutions for so many cells: two a multiply-add."""
+        taps = self.taps[0] * self.taps[1] * self.taps[2]
+        main = self.phases * taps * self.conv.in_channels * self.conv.out_channels
         shortcut = self.residual.shortcut if self.residual else None
-        return self.conv.operations(out) + (shortcut.operations(out) if shortcut else 0)
+        added = shortcut.in_channels * shortcut.out_channels if shortcut else 0
+        return 2 * cells.voxels * (main + added)
+
+
+_WITH_NEIGHBOURS = Halo(1, 1)
+"""What a 3x3 convolution of upsampled elements sees of the elements themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +274,9 @@ class Program:
     def operations(self, source: Extent, chunk: Chunk) -> int:
         """Floating point operations of one chunk, for a batch of one."""
         extents = self.extents(source, chunk)
-        return sum(step.operations(extents[step.dst]) for step in self.steps)
+        return sum(
+            step.operations(step.cell_extent(extents[step.src], chunk)) for step in self.steps
+        )
 
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""
@@ -241,10 +298,15 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return f"joins {src.channels} to {dst.channels} channels by {step.conv}"
     if step.norm and step.norm.channels != src.channels:
         return f"normalises {src.channels} channels with a norm of {step.norm.channels}"
-    if step.norm and (step.time_map is not TimeMap.SAME or step.upscale != 1):
+    mapped = step.time_map in (TimeMap.POOL_PAIRS, TimeMap.REPEAT_PAIRS)
+    if step.norm and (mapped or step.upscale != 1):
         return "normalises and maps indices in one read"
-    if step.conv.history and step.time_map is not TimeMap.SAME:
+    if step.history and mapped:
         return "keeps history of mapped frames"
+    if step.unfolds and (step.conv.kernel_t != 3 or src.shown != 2):
+        return "unfolds what is not a kernel of three frames over unique frames"
+    if step.upscale == 2 and (step.conv.kernel, step.conv.pad) != (3, Halo(1, 1)):
+        return f"upsamples for a kernel that has no 2x2 phases: {step.conv}"
     if step.dst in written and not step.in_place:
         return f"overwrites store {step.dst}"
     return _residual_fault(program, step, written)

@@ -57,6 +57,14 @@ class Placement(Enum):
     MMAP = "mmap"
 
 
+class Place(Enum):
+    """Where a single store or cache lives; `DISK` is a temporary file mapped into memory."""
+
+    DEVICE = "device"
+    HOST = "host"
+    DISK = "disk"
+
+
 class Layout(Enum):
     """Where chunks begin and how many frames come out.
 

@@ -21,11 +21,16 @@ from .execute import Execution
 from .fitting import Fitted, fit
 from .loading import Architecture, LoadedModule, architecture_of_state
 from .lowering import lower_decoder, lower_encoder
-from .planner import Job, Plan, make_plan
+from .machine import machine_for
+from .moments import NormScope
+from .plan import Job, Plan
+from .planner import make_plan
 from .posterior import Posterior
 from .program import SOURCE, Program
 from .region import Extent, Interval
-from .settings import Settings
+from .rewrites import narrow_in_place, unique_frames
+from .settings import Layout, Settings
+from .stores import reserve
 from .weights import Weights
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -82,7 +87,19 @@ class VideoVAE:
         return self._plan(self.decoder, shape[0], extent, settings)
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
-        return make_plan(Job(program, batch, extent, self.dtype.itemsize), settings)
+        job = Job(self._rewritten(program, settings), batch, extent, self.dtype.itemsize)
+        return make_plan(job, settings, machine_for(self.device))
+
+    @staticmethod
+    def _rewritten(program: Program, settings: Settings) -> Program:
+        """`program` without the work that can be left out in this layout.
+
+        Where diffusers' parity rule lets a later chunk keep its first frame alone, the frames
+        before it are no pair, and repeated frames have to be stored as they are.
+        """
+        odd_chunks = settings.layout is Layout.DIFFUSERS and settings.chunk_latent_frames % 2
+        whole = settings.norm_scope is NormScope.CLIP
+        return narrow_in_place(program if odd_chunks and not whole else unique_frames(program))
 
     def encode(self, video: Tensor, settings: Settings = _DEFAULT) -> Posterior:
         """The posterior of `video` [b, 3, t, h, w], floating point pixels in [-1, 1].
@@ -137,6 +154,7 @@ class VideoVAE:
         """The result of each chunk: a part of `result` where there is one, else a tensor of its
         own.
         """
+        reserve(plan)
         weights = Weights(self.module, self.dtype, self.device)
         with closing(
             Execution(plan.job.program, weights, plan, plan.settings.on_progress)

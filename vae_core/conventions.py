@@ -1,0 +1,212 @@
+"""In which convention does somebody hand over latents, and how do they become ours?
+
+Inside, latents are unscaled [b, c, t, h, w]. Outside there are two more habits:
+1. Diffusion models see latents times a scaling factor. It belongs to the model and cannot be read
+   from the VAE's weights, which are the same for all: it comes from config.json, from the caller,
+   or from a model's name.
+2. kijai's ComfyUI-CogVideoXWrapper passes {"samples": [b, t, c, h, w], "additional_frames": k},
+   times 0.7 for every model, where the first k latent frames are filler of CogVideoX 1.5 that its
+   decoder leaves out (its nodes.py, commit fdb8abd, lines 794-798 and 853-884).
+
+`convention_of` tells the two kinds of a LATENT apart by shape and refuses to guess. Nothing is
+encoded, decoded or written here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, cast
+
+from torch import Tensor
+
+from .errors import InputError
+
+LATENT_CHANNELS = 16
+"""Channels of CogVideoX latents."""
+
+SCALING_FACTORS = {"2b": 1.15258426, "5b": 0.7, "1.5": 0.7}
+"""By kind of model: `scaling_factor` in vae/config.json of THUDM's CogVideoX-2b, CogVideoX-5b and
+CogVideoX1.5-5B (image-to-video models have that of their kind).
+"""
+
+KIJAI_FACTOR = 0.7
+"""What kijai's nodes multiply by, whatever the model: `scaling_factor` in their
+configs/vae_config.json.
+"""
+
+_FILLER_KEY = "additional_frames"
+
+_ASK = (
+    "It cannot be read from weights, since all CogVideoX models share the VAE's. Give the factor,"
+    " or the model: " + ", ".join(f"{name} ({factor})" for name, factor in SCALING_FACTORS.items())
+)
+
+
+class Convention(Enum):
+    """How a LATENT dictionary holds its latents: `CORE` unscaled [b, c, t, h, w], `KIJAI` [b, t, c,
+    h, w] times 0.7.
+    """
+
+    CORE = "core"
+    KIJAI = "kijai"
+
+
+def known_factor(model: str) -> float:
+    """The scaling factor of the CogVideoX model called `model`, such as "2b" or
+    "THUDM/CogVideoX1.5-5B-I2V".
+
+    Raises `InputError` where the name says neither 2B, 5B nor 1.5.
+    """
+    name = model.lower()
+    kinds = set(re.findall(r"(?<![\d.])(?:2b|5b)(?![a-z\d])", name))
+    if re.search(r"(?<![\d._])1[._]5(?!\d)", name):
+        kinds.add("1.5")
+    factors = {SCALING_FACTORS[kind] for kind in kinds}
+    if len(factors) != 1:
+        raise InputError(f"the scaling factor of the model {model!r} is not known. {_ASK}.")
+    return factors.pop()
+
+
+def scaling_factor(asked: float | str | None, configured: float | None = None) -> float:
+    """The factor that `asked` means: a number, a text that is one, a model's name, or, for None,
+    the one that config.json gave. The text "1.5" is the model of that name.
+
+    configured: `VideoVAE.scaling_factor`. Raises `InputError` where neither says one.
+    """
+    if asked is None and configured is None:
+        raise InputError(f"the scaling factor of these latents is not known. {_ASK}.")
+    if isinstance(asked, str):
+        return _factor_in(asked)
+    return _checked_factor(cast("float", configured if asked is None else asked))
+
+
+def _factor_in(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:  # no number
+        return known_factor(text)
+    return SCALING_FACTORS[text] if text in SCALING_FACTORS else _checked_factor(factor)
+
+
+def _checked_factor(factor: float) -> float:
+    if not (math.isfinite(factor) and factor > 0):
+        raise InputError(f"a scaling factor must be a number above 0; got {factor}. {_ASK}.")
+    return factor
+
+
+def scaled(latents: Tensor, factor: float) -> Tensor:
+    """Unscaled latents as a diffusion model sees them: times `factor`, of the same shape and dtype.
+
+    Raises `InputError` for a factor that is no number above 0.
+    """
+    return latents * _checked_factor(factor)
+
+
+def unscaled(latents: Tensor, factor: float) -> Tensor:
+    """A diffusion model's latents as this package has them: `scaled` undone, to rounding.
+
+    Raises `InputError` for a factor that is no number above 0.
+    """
+    return latents / _checked_factor(factor)
+
+
+def to_kijai(latents: Tensor, channels: int = LATENT_CHANNELS) -> dict[str, Any]:
+    """Unscaled latents [b, c, t, h, w] as a LATENT of kijai's nodes, without filler.
+
+    Returns {"samples": [b, t, c, h, w] times 0.7, contiguous, "additional_frames": 0}. Raises
+    `InputError` where dimension 1 does not hold `channels`.
+    """
+    _check(latents, "latents")
+    if latents.shape[1] != channels:
+        raise InputError(
+            f"latents must be [b, c, t, h, w] with {channels} channels in dimension 1; got"
+            f" {list(latents.shape)}. Latents that are kijai's already need no conversion."
+        )
+    samples = scaled(latents, KIJAI_FACTOR).transpose(1, 2)  # [b, t, c, h, w]
+    return {"samples": samples.contiguous(), _FILLER_KEY: 0}
+
+
+def from_kijai(latent: Mapping[str, Any], channels: int = LATENT_CHANNELS) -> Tensor:
+    """Unscaled latents [b, c, t, h, w], contiguous, of a LATENT of kijai's nodes.
+
+    The first `additional_frames` latent frames are filler and left out, as kijai's decoder does;
+    `filler_frames` tells how many. Raises `InputError` where dimension 2 does not hold `channels`,
+    or all is filler.
+    """
+    samples = _samples(latent)
+    if samples.shape[2] != channels:
+        raise InputError(
+            f"latents of kijai's nodes are [b, t, c, h, w] with {channels} channels in dimension 2;"
+            f" got {list(samples.shape)}. Latents of core nodes need no conversion."
+        )
+    start, frames = filler_frames(latent), samples.shape[1]
+    if start >= frames:
+        raise InputError(
+            f"{_FILLER_KEY} must be fewer than the latent frames; got {start} of {frames}."
+        )
+    return unscaled(samples[:, start:].transpose(1, 2), KIJAI_FACTOR).contiguous()
+
+
+def filler_frames(latent: Mapping[str, Any]) -> int:
+    """How many latent frames at the start are filler; 0 where the LATENT does not say.
+
+    Raises `InputError` for what is no whole number of at least 0.
+    """
+    count: Any = latent.get(_FILLER_KEY, 0)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise InputError(f"{_FILLER_KEY} must be a whole number of at least 0; got {count!r}.")
+    return count
+
+
+def convention_of(latent: Mapping[str, Any], channels: int = LATENT_CHANNELS) -> Convention:
+    """Whose a LATENT is: the dimension that holds `channels` says so.
+
+    Where both do, kijai's key `additional_frames` decides. Raises `InputError` where neither does,
+    or both without that key: the caller has to say.
+    """
+    samples = _samples(latent)
+    core, kijai = samples.shape[1] == channels, samples.shape[2] == channels
+    if core and kijai and _FILLER_KEY not in latent:
+        raise InputError(
+            f"latents of {channels} latent frames and {channels} channels may be [b, c, t, h, w]"
+            f" (core) or [b, t, c, h, w] (kijai); got {list(samples.shape)}. Say which they are."
+        )
+    if not (core or kijai):
+        raise InputError(
+            f"CogVideoX latents have {channels} channels, in dimension 1 (core) or 2 (kijai); got"
+            f" {list(samples.shape)}. They belong to another model."
+        )
+    return Convention.KIJAI if kijai and (not core or _FILLER_KEY in latent) else Convention.CORE
+
+
+def latents_of(
+    latent: Mapping[str, Any],
+    convention: Convention | None = None,
+    channels: int = LATENT_CHANNELS,
+) -> Tensor:
+    """Unscaled latents [b, c, t, h, w] of a LATENT in either convention; None finds out which.
+
+    Raises `InputError` as `convention_of` and `from_kijai` do.
+    """
+    found = convention or convention_of(latent, channels)
+    return from_kijai(latent, channels) if found is Convention.KIJAI else _samples(latent)
+
+
+def _samples(latent: Mapping[str, Any]) -> Tensor:
+    samples: Any = latent.get("samples")
+    if not isinstance(samples, Tensor):
+        keys = ", ".join(sorted(latent)) or "nothing"
+        raise InputError(f"a LATENT holds a tensor under 'samples'; this one holds {keys}.")
+    _check(samples, "video latents")
+    return samples
+
+
+def _check(latents: Tensor, what: str) -> None:
+    if latents.ndim != 5 or not latents.is_floating_point():
+        raise InputError(
+            f"{what} must be a floating point tensor of five dimensions; got"
+            f" {list(latents.shape)} of {latents.dtype}."
+        )

@@ -1,0 +1,186 @@
+"""What has been decided for one run, as plain data that a person and a program can read?
+
+A `Plan` is made by `planner.make_plan` and followed by `execute.Execution`; it decides nothing and
+runs nothing itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .grid import Chunk, tiles
+from .memory import Projection
+from .program import Program
+from .region import Extent
+from .settings import Place, Placement, Settings
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run, apart from how.
+
+    program: encoder or decoder.
+    batch: clips side by side.
+    source: extent of what goes in.
+    element_bytes: of the dtype that is computed in.
+    """
+
+    program: Program
+    batch: int
+    source: Extent
+    element_bytes: int
+
+
+def chunk_extent(job: Job, chunk: Chunk) -> Extent:
+    """The extent of a chunk's source."""
+    return Extent(chunk.source.size, job.source.h, job.source.w)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one clip will be run.
+
+    chunks: in order. tiles: for each step its largest tile, in cells of the step.
+    placement: where stores and caches live; never `AUTO`.
+    operations: floating point operations of all chunks, batch included.
+    rows: projected bytes while each step of the largest chunk runs.
+    """
+
+    job: Job
+    settings: Settings
+    chunks: tuple[Chunk, ...]
+    tiles: tuple[Extent, ...]
+    placement: Placement
+    operations: int
+    rows: tuple[Projection, ...]
+
+    @property
+    def stores_at(self) -> Place:
+        """Where full-extent activations live."""
+        far = {Placement.HOST: Place.HOST, Placement.MMAP: Place.DISK}
+        return far.get(self.placement, Place.DEVICE)
+
+    @property
+    def caches_at(self) -> Place:
+        """Where causal caches live."""
+        near = self.placement is not Placement.CACHES_ON_HOST
+        return self.stores_at if near else Place.HOST
+
+    @property
+    def worst(self) -> Projection:
+        """The step that needs the most."""
+        return max(self.rows, key=lambda row: row.peak_bytes)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Projected peak on the device, weights, input and result apart."""
+        return self.worst.peak_bytes
+
+    @property
+    def far_bytes(self) -> int:
+        """Projected peak of stores and caches away from the device."""
+        return max(row.far_bytes for row in self.rows)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes copied to and from the device, as though all chunks were as large as the
+        largest.
+        """
+        return len(self.chunks) * sum(row.moved_bytes for row in self.rows)
+
+    def tile_count(self) -> int:
+        """Tiles of all steps and chunks together."""
+        return sum(self._tiles_in(chunk) for chunk in self.chunks)
+
+    def _tiles_in(self, chunk: Chunk) -> int:
+        extents = self.job.program.extents(chunk_extent(self.job, chunk), chunk)
+        pairs = zip(self.job.program.steps, self.tiles, strict=True)
+        cells = ((step.cell_extent(extents[step.src], chunk), tile) for step, tile in pairs)
+        return sum(1 for extent, tile in cells for _ in tiles(extent, tile))
+
+    def tile_px(self) -> tuple[int, int]:
+        """Height and width of the first step's tiles at full resolution, in sample pixels."""
+        sizes = [
+            (tile.h * px, tile.w * px)
+            for step, tile in zip(self.job.program.steps, self.tiles, strict=True)
+            for px in [self.job.program.stores[step.dst].px * step.upscale]
+        ]
+        return min(sizes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as numbers and names that JSON can hold."""
+        job, worst = self.job, self.worst
+        return {
+            "program": job.program.name,
+            "batch": job.batch,
+            "source": [job.source.t, job.source.h, job.source.w],
+            "chunks": [[chunk.source.size, chunk.target.size] for chunk in self.chunks],
+            "steps": len(job.program.steps),
+            "tiles": self.tile_count(),
+            "placement": self.placement.value,
+            "operations": self.operations,
+            "peak_bytes": self.peak_bytes,
+            "store_bytes": worst.store_bytes,
+            "cache_bytes": worst.cache_bytes,
+            "workspace_bytes": worst.workspace_bytes,
+            "far_bytes": self.far_bytes,
+            "moved_bytes": self.moved_bytes,
+            "worst_step": worst.path,
+            "steps_by_path": [
+                {"path": step.path, "tile": [tile.t, tile.h, tile.w], "peak_bytes": row.peak_bytes}
+                for step, tile, row in zip(job.program.steps, self.tiles, self.rows, strict=True)
+            ],
+        }
+
+    def describe(self) -> str:
+        """The plan in a few lines for a person."""
+        job, worst = self.job, self.worst
+        unit = "sample" if job.program.name == "encoder" else "latent"
+        counts = runs([chunk.source.size for chunk in self.chunks])
+        lines = [
+            f"{job.program.name}: {job.source.t} {unit} frames of {job.source.h}x{job.source.w},"
+            f" batch {job.batch}",
+            f"  chunks: {counts} {unit} frames, {len(job.program.steps)} steps each",
+            f"  tiles: {self.tile_count()} in all, none beyond the bound of"
+            f" {_bound(self.settings)}",
+            f"  work: {self.operations / 1e12:.3g} TFLOP",
+            f"  projected peak: {worst.peak_bytes / _GIB:.2f} GiB at {worst.path} (stores"
+            f" {worst.store_bytes / _GIB:.2f}, caches {worst.cache_bytes / _GIB:.2f},"
+            f" workspace {worst.workspace_bytes / _GIB:.2f}), weights, input and result apart",
+            f"  placement: {_PLACES[self.placement]}",
+        ]
+        if self.far_bytes:
+            moved = self.moved_bytes / _GIB
+            lines.append(
+                f"  away from it: {self.far_bytes / _GIB:.2f} GiB; copied: {moved:.1f} GiB"
+            )
+        return "\n".join(lines)
+
+
+_PLACES = {
+    Placement.DEVICE: "stores and caches on the device",
+    Placement.CACHES_ON_HOST: "stores on the device, causal caches in host memory",
+    Placement.HOST: "stores and causal caches in host memory",
+    Placement.MMAP: "stores and causal caches in a temporary file",
+}
+
+
+def _bound(settings: Settings) -> str:
+    sides = settings.tile_px
+    return f"{sides[0]}x{sides[1]} px" if isinstance(sides, tuple) else "the whole picture"
+
+
+def runs(counts: list[int]) -> str:
+    """[9, 8, 8, 4] as '9 + 2 x 8 + 4'."""
+    parts: list[str] = []
+    at = 0
+    while at < len(counts):
+        same = 1
+        while at + same < len(counts) and counts[at + same] == counts[at]:
+            same += 1
+        parts.append(f"{same} x {counts[at]}" if same > 1 else f"{counts[at]}")
+        at += same
+    return " + ".join(parts)

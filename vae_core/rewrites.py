@@ -1,0 +1,82 @@
+"""Which work in a lowered program would be done twice, or held twice, and how is it left out?
+
+Passes from program to program, each exact in real numbers and free to be left out:
+
+1. `unique_frames`: upsampling in time shows every frame twice, and a convolution of single frames
+   makes the same of both. The frames are stored once, counted twice in statistics, and the next
+   causal convolution makes a pair of frames of each (kernels.pair_weights).
+2. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
+   channels of its own input, which nothing reads any more.
+
+Nothing here knows of sizes, tiles or tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .program import Program, Step, StoreSpec, TimeMap, verify
+
+
+def unique_frames(program: Program) -> Program:
+    """`program` with the frames that upsampling in time repeats stored and convolved once."""
+    stores, steps = list(program.stores), list(program.steps)
+    for index, step in enumerate(program.steps):
+        if step.time_map is TimeMap.REPEAT_PAIRS:
+            spec = stores[step.dst]
+            stores[step.dst] = replace(spec, frames=2 * spec.frames, shown=2)
+            steps[index] = replace(steps[index], time_map=TimeMap.SAME)
+            _unfold_readers(steps, stores, index)
+    return verify(Program(program.name, tuple(steps), tuple(stores)))
+
+
+def _unfold_readers(steps: list[Step], stores: list[StoreSpec], index: int) -> None:
+    """Let the steps after `index` that read its unique frames make pairs of them."""
+    unique = steps[index].dst
+    for later in range(index + 1, len(steps)):
+        step = steps[later]
+        if step.src == unique:
+            steps[later] = replace(step, time_map=TimeMap.UNFOLD_PAIRS)
+        if step.residual and step.residual.store == unique:
+            residual = replace(step.residual, repeated=True)
+            steps[later] = replace(step, residual=residual)
+            if step.in_place:
+                _move(steps, stores, later)
+            return
+
+
+def _move(steps: list[Step], stores: list[StoreSpec], index: int) -> None:
+    """Give step `index` a store of its own where it would overwrite unique frames by all frames."""
+    old = steps[index].dst
+    spec = stores[old]
+    stores.append(replace(spec, frames=spec.frames // 2, shown=1))
+    new = len(stores) - 1
+    steps[index] = replace(steps[index], dst=new)
+    for later in range(index + 1, len(steps)):
+        steps[later] = _renamed(steps[later], old, new)
+
+
+def _renamed(step: Step, old: int, new: int) -> Step:
+    """`step` with store `new` wherever it named `old`."""
+    residual = step.residual
+    if residual and residual.store == old:
+        residual = replace(residual, store=new)
+    return replace(
+        step,
+        src=new if step.src == old else step.src,
+        dst=new if step.dst == old else step.dst,
+        residual=residual,
+    )
+
+
+def narrow_in_place(program: Program) -> Program:
+    """`program` with narrower results of blocks written over the blocks' inputs."""
+    stores, last_use = list(program.stores), program.last_use()
+    for index, step in enumerate(program.steps):
+        residual = step.residual
+        if residual is None or residual.repeated or step.in_place:
+            continue
+        fits = stores[step.dst].channels <= stores[residual.store].channels
+        if fits and last_use[residual.store] == index:
+            stores[step.dst] = replace(stores[step.dst], inside=residual.store)
+    return verify(Program(program.name, program.steps, tuple(stores)))

@@ -1,0 +1,70 @@
+"""Where do activations live, and how is one made there?
+
+A store lives on the device that computes, in host memory, or in a temporary file that is mapped
+into memory. The file has no name that could be left behind: the operating system frees it when the
+process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import shutil
+import tempfile
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .errors import BudgetError
+from .plan import Plan
+from .settings import Place, Placement
+
+_LOG = logging.getLogger("vae_core")
+
+
+def reserve(plan: Plan) -> None:
+    """Say that a plan will use a temporary file, and refuse it where the disk has no room.
+
+    Raises `BudgetError` with both numbers.
+    """
+    if plan.placement is not Placement.MMAP:
+        return
+    folder, gib = tempfile.gettempdir(), 2**30
+    free_bytes = shutil.disk_usage(folder).free
+    if plan.far_bytes > free_bytes:
+        raise BudgetError(
+            f"a temporary file of {plan.far_bytes / gib:.2f} GiB is needed in {folder}, which has"
+            f" {free_bytes / gib:.2f} GiB free. Free some, or name another folder in TMPDIR.",
+            projected_bytes=plan.far_bytes,
+            budget_bytes=free_bytes,
+            smallest_bytes=plan.far_bytes,
+            worst_path=plan.worst.path,
+        )
+    _LOG.warning(
+        "activations of %.2f GiB go to a temporary file in %s", plan.far_bytes / gib, folder
+    )
+
+
+def allocate(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, place: Place
+) -> Tensor:
+    """An unwritten tensor of `shape` in `place`; its memory goes with its last reference."""
+    if place is Place.DISK:
+        return _mapped(shape, dtype)
+    return torch.empty(shape, dtype=dtype, device=device if place is Place.DEVICE else "cpu")
+
+
+def _mapped(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor in a nameless temporary file, whose blocks are reserved at once where that can
+    be.
+    """
+    size = prod(shape) * dtype.itemsize
+    with tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        memory = mmap.mmap(file.fileno(), size)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
