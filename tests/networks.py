@@ -76,3 +76,21 @@ def random_latents(
     """Standard normal latents [batch, channels, frames, height, width]."""
     generator = torch.Generator().manual_seed(frames * 11 + height)
     return torch.randn(batch, channels, frames, height, width, generator=generator).to(dtype)
+
+
+def full_size_module(dtype: torch.dtype = torch.bfloat16) -> AutoencoderKLCogVideoX:
+    """The network of the published models, without memory: on the device `meta`."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            module = AutoencoderKLCogVideoX(
+                down_block_types=("CogVideoXDownBlock3D",) * 4,
+                up_block_types=("CogVideoXUpBlock3D",) * 4,
+                block_out_channels=(128, 256, 256, 512),
+                layers_per_block=3,
+                latent_channels=16,
+            )
+    finally:
+        torch.set_default_dtype(before)
+    return module.eval().requires_grad_(False)

@@ -143,6 +143,7 @@ class Execution:
         for cells in tiles(step.cell_extent(task.src, at.chunk), self._plan.tiles[index]):
             self.run_tile(task, cells)
             self._advance(step, cells, at)
+        self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
         self._free(index, at)

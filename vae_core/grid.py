@@ -1,8 +1,8 @@
 """Where is a clip cut: into which chunks of time, and which tiles of space?
 
 1. `encode_chunks` and `decode_chunks` cut the clip's own frames into chunks by the layout's rule.
-2. `tiles` cuts one tensor into near-equal boxes that are no larger than asked for, so that no
-   sliver is left over.
+2. `tiles` cuts one tensor into boxes no larger than asked for, near-equal in space, so that no
+   sliver is left over there.
 3. `Chunk.keeps_first` says whether a chunk's first frame stands alone when time is pooled or
    repeated.
 
@@ -161,11 +161,23 @@ def cells_of(elements: Interval, ratio: int, keeps_first: bool) -> Interval:
     return Interval((elements.start + offset) // ratio, -(-(elements.stop + offset) // ratio))
 
 
+def time_pieces(size: int, largest: int) -> Iterator[Interval]:
+    """[0, size) in intervals of `largest`, the rest last: memory is then the same for every length.
+    """
+    for start in range(0, size, largest):
+        yield Interval(start, min(start + largest, size))
+
+
+def count_tiles(extent: Extent, largest: Extent) -> int:
+    """How many tiles `tiles` yields."""
+    return -(-extent.t // largest.t) * -(-extent.h // largest.h) * -(-extent.w // largest.w)
+
+
 def tiles(extent: Extent, largest: Extent) -> Iterator[Region]:
     """The tiles of a tensor of `extent`, each at most `largest`: time outermost, then rows, then
     columns.
     """
-    for t in pieces(extent.t, largest.t):
+    for t in time_pieces(extent.t, largest.t):
         for h in pieces(extent.h, largest.h):
             for w in pieces(extent.w, largest.w):
                 yield Region(t, h, w)

@@ -10,7 +10,7 @@ from .planner import Machine
 CPU_WORKSPACE_BYTES = 24 * 2**20
 """Tiles of about this size stay in a processor's last cache and are reused by the allocator."""
 
-ACCELERATOR_WORKSPACE_BYTES = 512 * 2**20
+ACCELERATOR_WORKSPACE_BYTES = 256 * 2**20
 """Tiles of about this size keep a graphics card busy; larger ones gain nothing."""
 
 

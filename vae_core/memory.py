@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .grid import Chunk, cells_of, tiles
+from .grid import Chunk, cells_of, pieces, time_pieces
 from .program import SOURCE, Norm, Program, Step
 from .region import Extent, Interval, Region
 
@@ -65,16 +65,18 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The arithmetic for one program, the extents of one chunk, and sizes.
+    """The arithmetic for one program and one chunk.
 
-    later: whether the chunk has a causal cache and leaves one, as all but a lone chunk do.
+    has_past, has_future: whether causal caches come in from a chunk before it, and go on to one
+        after it.
     """
 
     program: Program
     chunk: Chunk
     extents: tuple[Extent, ...]
     sizes: Sizes
-    later: bool
+    has_past: bool
+    has_future: bool
 
     def cell_extent(self, step: Step) -> Extent:
         """All cells of a step."""
@@ -93,8 +95,23 @@ class Memory:
     def cache_bytes(self, step: Step) -> int:
         """Bytes of a step's causal cache."""
         src = self.extents[step.src]
-        frames = step.history if self.later else 0
-        return self._voxels(step.conv.in_channels, frames * src.h * src.w)
+        return self._voxels(step.conv.in_channels, step.history * src.h * src.w)
+
+    def held_cache_bytes(self) -> list[int]:
+        """Bytes of all causal caches while each step runs: old ones of the steps from it on, and
+        new ones of those up to it.
+        """
+        sizes = [self.cache_bytes(step) for step in self.program.steps]
+        return [
+            sum(sizes[index:]) * self.has_past + sum(sizes[: index + 1]) * self.has_future
+            for index in range(len(sizes))
+        ]
+
+    def held_store_bytes(self) -> list[int]:
+        """Bytes of all stores while each step runs."""
+        return [
+            sum(self.store_bytes(store) for store in stores) for stores in live_stores(self.program)
+        ]
 
     def tile_bytes(self, step: Step, cells: Region) -> int:
         """The most that is allocated at once while a tile is computed."""
@@ -147,29 +164,42 @@ class Memory:
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
-        moved = 2 * self.cache_bytes(step) if self.sizes.far_caches else 0
+        moves = self.sizes.far_caches * (self.has_past + self.has_future)
+        moved = moves * self.cache_bytes(step)
         if not self.sizes.far_stores:
             return moved
-        for cells in tiles(self.cell_extent(step), largest):
-            where = step.source_region(cells, self.extents[step.src], self.chunk)
-            moved += self._voxels(step.conv.in_channels, where.voxels)
+        moved += self._voxels(step.conv.in_channels, self._read_voxels(step, largest))
         written = self._voxels(step.conv.out_channels, self.extents[step.dst].voxels)
         added = self.program.stores[step.residual.store].channels if step.residual else 0
         return moved + written + self._voxels(added, self.extents[step.dst].voxels)
 
+    def _read_voxels(self, step: Step, largest: Extent) -> int:
+        """Voxels that all tiles of a step read: tiles are a product of pieces, so is what they
+        read.
+        """
+        extent = self.cell_extent(step)
+        read = [0, 0, 0]
+        for axis, (size, limit) in enumerate(zip(_sides(extent), _sides(largest), strict=True)):
+            for piece in (pieces if axis else time_pieces)(size, limit):
+                sides = [Interval(0, 1)] * 3
+                sides[axis] = piece
+                src = self.extents[step.src]
+                where = step.source_region(Region(*sides), src, self.chunk)
+                read[axis] += _sides(where.extent)[axis]
+        return prod(read)
+
     def largest_tile(self, step: Step, largest: Extent) -> Region:
         """A tile of the greatest size, with a halo on every side where there is one."""
-        sides = zip(_sides(self.cell_extent(step)), _sides(largest), strict=True)
-        return Region(*(_inner(size, limit) for size, limit in sides))
+        cells = self.cell_extent(step)
+        t = Interval(0, min(largest.t, cells.t))
+        if cells.t >= 2 * t.size:
+            t = t.shift(t.size)
+        return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
-        caches = [self.cache_bytes(step) for step in self.program.steps]
-        live = live_stores(self.program)
         rows: list[Projection] = []
-        for index, step in enumerate(self.program.steps):
-            stores = sum(self.store_bytes(store) for store in live[index])
-            held = sum(caches) + caches[index]
+        for index, (step, stores, held) in enumerate(self._held()):
             work = self.tile_bytes(step, self.largest_tile(step, largest[index]))
             far = stores * self.sizes.far_stores + held * self.sizes.far_caches
             rows.append(
@@ -183,6 +213,21 @@ class Memory:
                 )
             )
         return tuple(rows)
+
+    def _held(self) -> zip[tuple[Step, int, int]]:
+        return zip(
+            self.program.steps, self.held_store_bytes(), self.held_cache_bytes(), strict=True
+        )
+
+    def fixed_bytes(self) -> list[int]:
+        """Bytes on the device while each step runs that no tile size changes."""
+        return [
+            stores * (not self.sizes.far_stores)
+            + held * (not self.sizes.far_caches)
+            + self.weight_bytes(step)
+            + SLACK_BYTES
+            for step, stores, held in self._held()
+        ]
 
 
 def _sides(extent: Extent) -> tuple[int, int, int]:

@@ -9,13 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .grid import Chunk, tiles
+from .grid import Chunk, count_tiles
 from .memory import Projection
 from .program import Program
 from .region import Extent
 from .settings import Place, Placement, Settings
 
 _GIB = 2**30
+
+
+def size_text(size_bytes: int) -> str:
+    """A number of bytes for a person: GiB, or MiB below a tenth of one."""
+    gib = size_bytes / _GIB
+    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{size_bytes / 2**20:.1f} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Plan:
         extents = self.job.program.extents(chunk_extent(self.job, chunk), chunk)
         pairs = zip(self.job.program.steps, self.tiles, strict=True)
         cells = ((step.cell_extent(extents[step.src], chunk), tile) for step, tile in pairs)
-        return sum(1 for extent, tile in cells for _ in tiles(extent, tile))
+        return sum(count_tiles(extent, tile) for extent, tile in cells)
 
     def tile_px(self) -> tuple[int, int]:
         """Height and width of the first step's tiles at full resolution, in sample pixels."""
@@ -147,16 +153,14 @@ class Plan:
             f"  tiles: {self.tile_count()} in all, none beyond the bound of"
             f" {_bound(self.settings)}",
             f"  work: {self.operations / 1e12:.3g} TFLOP",
-            f"  projected peak: {worst.peak_bytes / _GIB:.2f} GiB at {worst.path} (stores"
-            f" {worst.store_bytes / _GIB:.2f}, caches {worst.cache_bytes / _GIB:.2f},"
-            f" workspace {worst.workspace_bytes / _GIB:.2f}), weights, input and result apart",
+            f"  projected peak: {size_text(worst.peak_bytes)} at {worst.path} (stores"
+            f" {size_text(worst.store_bytes)}, caches {size_text(worst.cache_bytes)}, workspace"
+            f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {_PLACES[self.placement]}",
         ]
         if self.far_bytes:
-            moved = self.moved_bytes / _GIB
-            lines.append(
-                f"  away from it: {self.far_bytes / _GIB:.2f} GiB; copied: {moved:.1f} GiB"
-            )
+            far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
+            lines.append(f"  away from it: {far}; copied back and forth: {moved}")
         return "\n".join(lines)
 
 

@@ -13,14 +13,16 @@ larger budget never copies more. A plan is plain data: no tensor is touched, and
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 from .errors import BudgetError
 from .grid import Chunk, decode_chunks, encode_chunks
-from .memory import SLACK_BYTES, Memory, Projection, Sizes, live_stores
+from .memory import Memory, Projection, Sizes
 from .moments import NormScope
-from .plan import Job, Plan, chunk_extent
+from .plan import Job, Plan, chunk_extent, size_text
 from .program import SOURCE, Step
 from .region import Extent
 from .settings import Layout, Placement, Settings, Tiling
@@ -78,19 +80,31 @@ def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
 
 
 def _fitted(memory: Memory, step: Step, bounds: Extent, least: Extent, limit: int) -> Extent | None:
-    """The largest tile within `bounds` whose workspace is at most `limit` bytes; None without one.
-
-    Rows are cut before columns, since rows are contiguous, until tiles would be flatter than
-    2:1; frames come last.
+    """The largest tile within `bounds` whose workspace is at most `limit` bytes; None without
+    one.
     """
     cells = memory.cell_extent(step)
-    tile = Extent(min(bounds.t, cells.t), min(bounds.h, cells.h), min(bounds.w, cells.w))
-    while memory.tile_bytes(step, memory.largest_tile(step, tile)) > limit:
-        smaller = _cut(tile, least, cells)
-        if smaller is None:
-            return None
-        tile = smaller
-    return tile
+    start = Extent(min(bounds.t, cells.t), min(bounds.h, cells.h), min(bounds.w, cells.w))
+    sizes = _shrinking(start, least, cells)
+    first = bisect_left(
+        sizes,
+        True,
+        key=lambda tile: memory.tile_bytes(step, memory.largest_tile(step, tile)) <= limit,
+    )
+    return sizes[first] if first < len(sizes) else None
+
+
+@lru_cache(maxsize=1024)
+def _shrinking(start: Extent, least: Extent, cells: Extent) -> tuple[Extent, ...]:
+    """Tiles from `start` down to `least`, each the next smaller one.
+
+    Rows are cut before columns, since rows are contiguous, until tiles would be flatter than 2:1;
+    frames come last.
+    """
+    found = [start]
+    while (smaller := _cut(found[-1], least, cells)) is not None:
+        found.append(smaller)
+    return tuple(found)
 
 
 def _cut(tile: Extent, least: Extent, whole: Extent) -> Extent | None:
@@ -103,58 +117,71 @@ def _cut(tile: Extent, least: Extent, whole: Extent) -> Extent | None:
 
 
 def _next(side: int, whole: int) -> int:
-    """The side of tiles of which one more is needed to cover `whole`."""
-    return -(-whole // (-(-whole // side) + 1)) if side > 2 else 1
+    """The side of tiles of which one more is needed to cover `whole`; always a smaller one."""
+    return min(side - 1, -(-whole // (-(-whole // side) + 1)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A placement for one job: its arithmetic, and what every step may use."""
+    """A placement for one job: its arithmetic, and what every step may use.
+
+    memories: one for each kind of chunk: sizes differ, and so do the caches that come and go.
+    bounds, least: the largest and the smallest tile of each step.
+    """
 
     placement: Placement
-    memory: Memory
+    memories: tuple[Memory, ...]
     bounds: tuple[Extent, ...]
     least: tuple[Extent, ...]
 
-    def room(self, index: int, budget: int | None, preferred: int) -> int:
-        """Bytes that the tiles of a step may take."""
-        if budget is None:
-            return preferred
-        step = self.memory.program.steps[index]
-        return min(preferred, budget - self.fixed(index) - self.memory.weight_bytes(step))
-
-    def fixed(self, index: int) -> int:
-        """Bytes on the device that no tile size changes."""
-        memory, sizes = self.memory, self.memory.sizes
-        steps = memory.program.steps
-        caches = sum(memory.cache_bytes(s) for s in steps) + memory.cache_bytes(steps[index])
-        stores = sum(memory.store_bytes(s) for s in live_stores(memory.program)[index])
-        return stores * (not sizes.far_stores) + caches * (not sizes.far_caches) + SLACK_BYTES
+    @property
+    def widest(self) -> Memory:
+        """The kind of chunk with the most frames, whose tiles suit the others too."""
+        return max(self.memories, key=lambda memory: memory.chunk.source.size)
 
     def tiles(self, budget: int | None, preferred: int) -> tuple[Extent, ...] | None:
         """A tile for every step within the budget; None where some step has none."""
+        fixed = [
+            max(kinds) for kinds in zip(*(m.fixed_bytes() for m in self.memories), strict=True)
+        ]
         found: list[Extent] = []
-        for index, step in enumerate(self.memory.program.steps):
-            limits = (self.room(index, budget, preferred), self.room(index, budget, sys.maxsize))
-            options = (
-                _fitted(self.memory, step, self.bounds[index], self.least[index], limit)
-                for limit in limits
-            )
-            tile = next((option for option in options if option), None)
+        for index in range(len(self.bounds)):
+            room = sys.maxsize if budget is None else budget - fixed[index]
+            tile = self._tile(index, min(preferred, room)) or self._tile(index, room)
             if tile is None:
                 return None
             found.append(tile)
         return tuple(found)
 
+    def _tile(self, index: int, limit: int) -> Extent | None:
+        step = self.widest.program.steps[index]
+        return _fitted(self.widest, step, self.bounds[index], self.least[index], limit)
+
+    def rows(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
+        """What each step needs in the kind of chunk where it needs the most."""
+        kinds = zip(*(memory.project(largest) for memory in self.memories), strict=True)
+        return tuple(max(rows, key=lambda row: row.peak_bytes) for rows in kinds)
+
     def smallest_budget(self) -> Projection:
         """What the smallest tiles need, at the worst step."""
-        return max(self.memory.project(self.least), key=lambda row: row.peak_bytes)
+        return max(self.rows(self.least), key=lambda row: row.peak_bytes)
+
+
+def _memories(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
+    """The arithmetic of every kind of chunk that occurs."""
+    found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
+    for index, chunk in enumerate(chunks):
+        source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
+        kind = (source, chunk.first, past, future)
+        if kind not in found:
+            extents = job.program.extents(source, chunk)
+            found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
+    return tuple(found.values())
 
 
 def _candidate(
     job: Job, settings: Settings, chunks: tuple[Chunk, ...], placement: Placement
 ) -> _Candidate:
-    widest = max(chunks, key=lambda chunk: (chunk.source.size, chunk.target.size))
     far = placement in (Placement.HOST, Placement.MMAP)
     sizes = Sizes(
         job.batch,
@@ -163,15 +190,11 @@ def _candidate(
         far_stores=far,
         far_caches=far or placement is Placement.CACHES_ON_HOST,
     )
-    extents = job.program.extents(chunk_extent(job, widest), widest)
-    memory = Memory(job.program, widest, extents, sizes, later=len(chunks) > 1)
+    memories = _memories(job, chunks, sizes)
     steps = job.program.steps
-    return _Candidate(
-        placement,
-        memory,
-        tuple(_bounds(job, settings, step) for step in steps),
-        tuple(_least(job, settings, memory, step) for step in steps),
-    )
+    bounds = tuple(_bounds(job, settings, step) for step in steps)
+    bare = _Candidate(placement, memories, bounds, bounds)
+    return replace(bare, least=tuple(_least(job, settings, bare.widest, step) for step in steps))
 
 
 def _least(job: Job, settings: Settings, memory: Memory, step: Step) -> Extent:
@@ -195,10 +218,10 @@ def _budget(settings: Settings, machine: Machine) -> int | None:
 
 def _reasonable(candidate: _Candidate, largest: tuple[Extent, ...]) -> bool:
     """Whether no step has to use tiles that are smaller than it is worth."""
-    steps = candidate.memory.program.steps
-    for step, tile, bound in zip(steps, largest, candidate.bounds, strict=True):
-        px = candidate.memory.program.stores[step.dst].px * step.upscale
-        cells = candidate.memory.cell_extent(step)
+    memory = candidate.widest
+    for step, tile, bound in zip(memory.program.steps, largest, candidate.bounds, strict=True):
+        px = memory.program.stores[step.dst].px * step.upscale
+        cells = memory.cell_extent(step)
         side = max(REASONABLE_PX // px, 1)
         if tile.h < min(side, cells.h, bound.h) or tile.w < min(side, cells.w, bound.w):
             return False
@@ -231,7 +254,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     if chosen is None:
         raise _too_small(candidates, settings, cast("int", budget))
     candidate, largest = chosen
-    rows = candidate.memory.project(largest)
+    rows = candidate.rows(largest)
     operations = sum(job.program.operations(chunk_extent(job, c), c) for c in chunks)
     placement = _spilled(candidate.placement, rows, machine)
     return Plan(job, settings, chunks, largest, placement, job.batch * operations, rows)
@@ -247,16 +270,14 @@ def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machin
 def _too_small(candidates: list[_Candidate], settings: Settings, budget: int) -> BudgetError:
     needs = [(candidate.smallest_budget(), candidate) for candidate in candidates]
     row, candidate = min(needs, key=lambda need: need[0].peak_bytes)
-    gib, chunk = 2**30, candidate.memory.chunk.source.size
-    index = [step.path for step in candidate.memory.program.steps].index(row.path)
-    tile = candidate.least[index]
+    chunk, needed = candidate.widest.chunk.source.size, size_text(row.peak_bytes)
+    index = [step.path for step in candidate.widest.program.steps].index(row.path)
+    tile, place = candidate.least[index], candidate.placement.value
     remedy = "" if settings.placement is Placement.AUTO else ", or let the placement be automatic"
     return BudgetError(
-        f"projected {row.peak_bytes / gib:.2f} GiB exceeds the budget of {budget / gib:.2f} GiB at"
-        f" {row.path} (chunk of {chunk} frames, tile of {tile.h}x{tile.w},"
-        f" {candidate.placement.value});"
-        f" smallest budget that fits: {row.peak_bytes / gib:.2f} GiB. Allow that much, or fewer"
-        f" frames in a chunk{remedy}.",
+        f"projected {needed} exceeds the budget of {size_text(budget)} at {row.path}"
+        f" (chunk of {chunk} frames, tile of {tile.h}x{tile.w}, {place}); smallest budget that"
+        f" fits: {needed}. Allow that much, or fewer frames in a chunk{remedy}.",
         projected_bytes=row.peak_bytes,
         budget_bytes=budget,
         smallest_bytes=row.peak_bytes,

@@ -1,0 +1,150 @@
+"""The budget law: measured peak <= projected peak <= budget, or an error before the first kernel.
+
+The device is played by `meta` inside `FakeTensorMode` and counted at the dispatcher.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from device_bytes import DeviceBytes
+from networks import full_size_module
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vae_core import BudgetError, Settings, from_module
+from vae_core.lowering import lower_decoder, lower_encoder
+from vae_core.memory import SLACK_BYTES
+from vae_core.plan import Job
+from vae_core.planner import Machine, make_plan
+from vae_core.region import Extent
+from vae_core.rewrites import narrow_in_place, unique_frames
+
+MIB, GIB = 2**20, 2**30
+FULL_SIZE = full_size_module()
+ENCODER = lower_encoder(FULL_SIZE)
+DECODER = narrow_in_place(unique_frames(lower_decoder(FULL_SIZE)))
+CARD = Machine(apart=True, workspace_bytes=256 * MIB)
+
+
+def measured_and_plan(kind: str, shape, dtype=torch.bfloat16, **settings):
+    """Peak device bytes of a run of the full-size network, and the plan that it followed.
+
+    shape: (sample frames, height, width).
+    """
+    chosen = Settings(**{"tile_px": None, **settings})
+    frames, height, width = shape
+    with FakeTensorMode():
+        vae = from_module(full_size_module(dtype), device="meta")
+        if kind == "encode":
+            x = torch.empty(1, 3, frames, height, width, dtype=dtype)
+            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
+        else:
+            x = torch.empty(1, 16, (frames - 1) // 4 + 1, height // 8, width // 8, dtype=dtype)
+            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
+        with DeviceBytes("meta") as counter:
+            run(x, chosen)
+    return counter.peak_bytes, plan
+
+
+def assert_honest(measured: int, plan) -> None:
+    """Projected is no less than measured, and no more than 1.15 times it, slack apart."""
+    assert measured <= plan.peak_bytes
+    assert plan.peak_bytes - SLACK_BYTES <= 1.15 * measured
+
+
+GRID = [
+    ("encode", (1, 64, 96), {}),
+    ("decode", (1, 64, 96), {}),
+    ("encode", (9, 96, 160), {"placement": "device"}),
+    ("decode", (9, 96, 160), {"placement": "device"}),
+    ("encode", (9, 96, 160), {"placement": "caches-on-host", "budget_bytes": 120 * MIB}),
+    ("decode", (9, 96, 160), {"placement": "caches-on-host", "budget_bytes": 150 * MIB}),
+    ("encode", (17, 96, 160), {"placement": "host", "budget_bytes": 30 * MIB}),
+    ("decode", (17, 96, 160), {"placement": "host", "budget_bytes": 40 * MIB}),
+    ("decode", (13, 64, 96), {"chunk_frames": 4, "tile_px": 32}),
+    ("encode", (17, 64, 96), {"norm_scope": "clip", "placement": "host", "tile_px": 48}),
+    ("decode", (17, 64, 96), {"norm_scope": "clip", "placement": "host", "tile_px": 48}),
+    ("decode", (16, 64, 96), {"layout": "diffusers", "chunk_frames": 12}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), GRID)
+def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings) -> None:
+    measured, plan = measured_and_plan(kind, shape, **settings)
+    assert_honest(measured, plan)
+    assert plan.peak_bytes <= settings.get("budget_bytes", plan.peak_bytes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_projections_hold_in_every_dtype(dtype) -> None:
+    for kind in ("encode", "decode"):
+        assert_honest(*measured_and_plan(kind, (9, 64, 96), dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["device", "caches-on-host", "host"])
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+@pytest.mark.parametrize("shape", [(17, 480, 720), (49, 240, 368), (9, 768, 1360)])
+def test_projections_hold_at_real_sizes(kind, shape, placement) -> None:
+    assert_honest(*measured_and_plan(kind, shape, placement=placement))
+
+
+def job(program, frames: int, height: int, width: int) -> Job:
+    encoding = program is ENCODER
+    source = Extent(frames, height, width)
+    latents = Extent((frames - 1) // 4 + 1, height // 8, width // 8)
+    return Job(program, 1, source if encoding else latents, 2)
+
+
+@pytest.mark.parametrize("program", [ENCODER, DECODER], ids=["encode", "decode"])
+@pytest.mark.parametrize("shape", [(49, 480, 720), (9, 256, 256), (81, 768, 1360)])
+def test_a_larger_budget_never_makes_a_slower_plan(program, shape) -> None:
+    with pytest.raises(BudgetError) as refusal:
+        make_plan(job(program, *shape), Settings(tile_px=None, budget_bytes=MIB), CARD)
+    budget, before = refusal.value.smallest_bytes, None
+    while budget < 24 * GIB:
+        plan = make_plan(job(program, *shape), Settings(tile_px=None, budget_bytes=budget), CARD)
+        assert plan.peak_bytes <= budget
+        cost = (plan.operations, plan.moved_bytes)
+        assert before is None or cost <= before, f"{budget} bytes: {cost} after {before}"
+        before, budget = cost, int(budget * 1.31)
+    assert plan.moved_bytes == 0
+
+
+@pytest.mark.parametrize("program", [ENCODER, DECODER], ids=["encode", "decode"])
+def test_a_byte_less_than_the_smallest_budget_is_refused(program) -> None:
+    clip = job(program, 49, 480, 720)
+    with pytest.raises(BudgetError) as refusal:
+        make_plan(clip, Settings(budget_bytes=MIB), CARD)
+    error = refusal.value
+    assert error.worst_path in str(error)
+    assert f"smallest budget that fits: {error.smallest_bytes / MIB:.1f} MiB" in str(error)
+    make_plan(clip, Settings(budget_bytes=error.smallest_bytes), CARD)
+    with pytest.raises(BudgetError):
+        make_plan(clip, Settings(budget_bytes=error.smallest_bytes - 1), CARD)
+
+
+def test_device_bytes_are_flat_in_clip_length() -> None:
+    for norm_scope in ("chunk", "clip"):
+        settings = Settings(norm_scope=norm_scope, placement="host")
+        peaks = [
+            make_plan(job(program, frames, 480, 720), settings, CARD).peak_bytes
+            for program in (ENCODER, DECODER)
+            for frames in (49, 249)
+        ]
+        assert peaks[1] <= 1.05 * peaks[0]
+        assert peaks[3] <= 1.05 * peaks[2]
+
+
+def test_stores_go_to_disk_where_the_host_has_no_room() -> None:
+    clip, tight = job(DECODER, 249, 480, 720), Machine(True, 256 * MIB, host_bytes=4 * GIB)
+    settings = Settings(norm_scope="clip", placement="auto", budget_bytes=GIB)
+    assert make_plan(clip, settings, CARD).placement.value == "host"
+    assert make_plan(clip, settings, tight).placement.value == "mmap"
+
+
+def test_a_processor_spills_to_disk_before_it_gives_up() -> None:
+    processor = Machine(apart=False, workspace_bytes=24 * MIB, host_bytes=2 * GIB)
+    plan = make_plan(job(DECODER, 49, 480, 720), Settings(), processor)
+    assert plan.placement.value == "mmap"
+    assert plan.peak_bytes <= 2 * GIB
