@@ -60,10 +60,10 @@ GRID = [
     ("encode", (9, 96, 160), {"placement": "caches-on-host", "budget_bytes": 120 * MIB}),
     ("decode", (9, 96, 160), {"placement": "caches-on-host", "budget_bytes": 150 * MIB}),
     ("encode", (17, 96, 160), {"placement": "host", "budget_bytes": 30 * MIB}),
-    ("decode", (17, 96, 160), {"placement": "host", "budget_bytes": 40 * MIB}),
-    ("decode", (13, 64, 96), {"chunk_frames": 4, "tile_px": 32}),
+    ("decode", (9, 96, 160), {"placement": "host", "budget_bytes": 60 * MIB}),
+    ("decode", (9, 64, 96), {"chunk_frames": 4, "tile_px": 48}),
     ("encode", (17, 64, 96), {"norm_scope": "clip", "placement": "host", "tile_px": 48}),
-    ("decode", (17, 64, 96), {"norm_scope": "clip", "placement": "host", "tile_px": 48}),
+    ("decode", (9, 64, 96), {"norm_scope": "clip", "placement": "host"}),
     ("decode", (16, 64, 96), {"layout": "diffusers", "chunk_frames": 12}),
 ]
 

@@ -100,7 +100,7 @@ def test_cell_runs_show_each_element_its_cell(start, size, ratio, keeps_first) -
 def test_a_time_map_names_exactly_the_frames_it_uses(time_map, keeps_first, start, size) -> None:
     used = set()
     for seen in range(start, start + size):
-        if time_map is TimeMap.SAME:
+        if time_map in (TimeMap.SAME, TimeMap.UNFOLD_PAIRS):
             used |= {seen}
         elif time_map is TimeMap.REPEAT_PAIRS:
             used |= {(seen + keeps_first) // 2}
@@ -109,6 +109,14 @@ def test_a_time_map_names_exactly_the_frames_it_uses(time_map, keeps_first, star
             used |= {0} if keeps_first and seen == 0 else pair
     found = time_map.source(Interval(start, start + size), keeps_first)
     assert used == set(range(found.start, found.stop))
+
+
+@given(start=st.integers(0, 20), size=st.integers(1, 20), keeps_first=st.booleans())
+def test_unfolded_frames_show_the_frames_they_came_from(start, size, keeps_first) -> None:
+    made = TimeMap.UNFOLD_PAIRS.made(Interval(start, start + size), keeps_first)
+    shown = [(frame + keeps_first) // 2 for frame in range(made.start, made.stop)]
+    alone = keeps_first and start == 0
+    assert shown == sorted(2 * list(range(start, start + size)))[alone:]
 
 
 @given(
