@@ -52,6 +52,16 @@ class Fitted:
                 )
         return x
 
+    def crop(self, video: Tensor, h: Interval, w: Interval) -> tuple[Tensor, Fitted]:
+        """The part of `video` [b, c, t, h, w] from which rows h and columns w of the network's
+        picture are taken, and how. Padding is less than a latent element, so that a crop that
+        starts on one holds something.
+        """
+        h_in, w_in = h.clip(self.source.h), w.clip(self.source.w)
+        view = video[..., h_in.start : h_in.stop, w_in.start : w_in.stop]
+        source = Extent(self.source.t, h_in.size, w_in.size)
+        return view, Fitted(source, Extent(self.network.t, h.size, w.size), ())
+
 
 def _last_frames(video: Tensor, count: int) -> Tensor:
     last = video[:, :, -1:]

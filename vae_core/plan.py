@@ -6,9 +6,10 @@ runs nothing itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .blend import BlendGeometry
 from .grid import Chunk, count_tiles
 from .memory import Projection
 from .program import Program
@@ -51,8 +52,9 @@ class Plan:
 
     chunks: in order. tiles: for each step its largest tile, in cells of the step.
     placement: where stores and caches live; never `AUTO`.
-    operations: floating point operations of all chunks, batch included.
-    rows: projected bytes while each step of the largest chunk runs.
+    operations: floating point operations of all chunks and crops, batch included.
+    rows: projected bytes while each step of the largest chunk of the largest crop runs.
+    blend: the crops that go through the whole network one by one; None where the picture does.
     """
 
     job: Job
@@ -62,6 +64,19 @@ class Plan:
     placement: Placement
     operations: int
     rows: tuple[Projection, ...]
+    blend: BlendGeometry | None = None
+
+    @property
+    def crops(self) -> tuple[Job, ...]:
+        """What goes through the whole network by itself: the job, or one for each blended tile."""
+        if self.blend is None:
+            return (self.job,)
+        extents = (tile.source.extent for tile in self.blend.tiles())
+        return tuple(replace(self.job, source=extent) for extent in extents)
+
+    def for_crop(self, extent: Extent) -> Plan:
+        """The same plan for one crop of the picture; tiles are bounds, and so hold for it too."""
+        return replace(self, job=replace(self.job, source=extent), blend=None)
 
     @property
     def stores_at(self) -> Place:
@@ -99,11 +114,11 @@ class Plan:
 
     def tile_count(self) -> int:
         """Tiles of all steps and chunks together."""
-        return sum(self._tiles_in(chunk) for chunk in self.chunks)
+        return sum(self._tiles_in(job, chunk) for job in self.crops for chunk in self.chunks)
 
-    def _tiles_in(self, chunk: Chunk) -> int:
-        extents = self.job.program.extents(chunk_extent(self.job, chunk), chunk)
-        pairs = zip(self.job.program.steps, self.tiles, strict=True)
+    def _tiles_in(self, job: Job, chunk: Chunk) -> int:
+        extents = job.program.extents(chunk_extent(job, chunk), chunk)
+        pairs = zip(job.program.steps, self.tiles, strict=True)
         cells = ((step.cell_extent(extents[step.src], chunk), tile) for step, tile in pairs)
         return sum(count_tiles(extent, tile) for extent, tile in cells)
 
@@ -126,6 +141,7 @@ class Plan:
             "chunks": [[chunk.source.size, chunk.target.size] for chunk in self.chunks],
             "steps": len(job.program.steps),
             "tiles": self.tile_count(),
+            "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
@@ -158,6 +174,9 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {_PLACES[self.placement]}",
         ]
+        if self.blend:
+            crop = self.blend.largest
+            lines.append(f"  blended: {self.blend.count} crops of at most {crop.h}x{crop.w}")
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
+from .blend import BlendGeometry, blend_geometry
 from .errors import BudgetError
 from .grid import Chunk, decode_chunks, encode_chunks
 from .memory import Memory, Projection, Sizes
@@ -245,19 +246,37 @@ def _choose(
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     """The plan for `job` under `settings` on `machine`.
 
-    Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits.
+    Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits,
+    and `SettingsError` where blended tiles cannot be had.
     """
-    chunks = _chunks(job, settings)
-    candidates = [_candidate(job, settings, chunks, p) for p in _placements(settings, machine)]
+    chunks, blend = _chunks(job, settings), _blend(job, settings)
+    widest = job if blend is None else replace(job, source=blend.largest)
+    candidates = [_candidate(widest, settings, chunks, p) for p in _placements(settings, machine)]
     budget = _budget(settings, machine)
     chosen = _choose(candidates, budget, machine.workspace_bytes)
     if chosen is None:
         raise _too_small(candidates, settings, cast("int", budget))
     candidate, largest = chosen
     rows = candidate.rows(largest)
-    operations = sum(job.program.operations(chunk_extent(job, c), c) for c in chunks)
     placement = _spilled(candidate.placement, rows, machine)
-    return Plan(job, settings, chunks, largest, placement, job.batch * operations, rows)
+    plan = Plan(job, settings, chunks, largest, placement, 0, rows, blend)
+    return replace(plan, operations=_operations(plan))
+
+
+def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
+    """The crops to be blended; None in the other modes."""
+    if settings.tiling is not Tiling.BLEND:
+        return None
+    stores = job.program.stores
+    return blend_geometry(job.source, settings, stores[SOURCE].px, stores[job.program.sink].px)
+
+
+def _operations(plan: Plan) -> int:
+    return plan.job.batch * sum(
+        crop.program.operations(chunk_extent(crop, chunk), chunk)
+        for crop in plan.crops
+        for chunk in plan.chunks
+    )
 
 
 def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machine) -> Placement:

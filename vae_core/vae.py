@@ -9,13 +9,14 @@ Files, command lines and hosts are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from .blend import blend_tiles
 from .errors import InputError
 from .execute import Execution
 from .fitting import Fitted, fit
@@ -27,9 +28,9 @@ from .plan import Job, Plan
 from .planner import make_plan
 from .posterior import Posterior
 from .program import SOURCE, Program
-from .region import Extent, Interval
+from .region import Extent, Interval, Region
 from .rewrites import narrow_in_place, unique_frames
-from .settings import Layout, Settings
+from .settings import Layout, Progress, Settings
 from .stores import reserve
 from .weights import Weights
 
@@ -112,8 +113,7 @@ class VideoVAE:
         _check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), settings)
         moments = self._result(plan, plan.chunks[-1].target.stop, video.device)
-        for _ in self._run(plan, video, fitted, moments):
-            pass
+        self._fill(plan, video, fitted, moments)
         return Posterior.from_moments(moments, fitted)
 
     def decode(
@@ -128,17 +128,17 @@ class VideoVAE:
         plan = self.plan_decode(latents.shape, settings)
         _check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
-        for _ in self._run(plan, latents, None, video):
-            pass
+        self._fill(plan, latents, None, video)
         return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
 
     def decode_stream(self, latents: Tensor, settings: Settings = _DEFAULT) -> Iterator[Tensor]:
         """Finished frames [b, 3, t, h, w], chunk by chunk; together they are what `decode`
-        returns.
+        returns. Where tiling is `BLEND` the first one comes when all are finished.
         """
         plan = self.plan_decode(latents.shape, settings)
         _check_values(latents, "latents", "unscaled floating point latents")
-        return self._run(plan, latents, None, None)
+        stream = self._run if plan.blend is None else self._run_blended
+        return stream(plan, latents, None, None)
 
     def _result(self, plan: Plan, frames: int, device: torch.device) -> Tensor:
         """An unwritten result of `frames` frames."""
@@ -147,6 +147,37 @@ class VideoVAE:
         height, width = (side * source_spec.px // sink_spec.px for side in (source.h, source.w))
         shape = (plan.job.batch, sink_spec.channels, frames, height, width)
         return torch.empty(shape, dtype=self.dtype, device=device)
+
+    def _fill(self, plan: Plan, source: Tensor, fitted: Fitted | None, result: Tensor) -> None:
+        """Run all of `plan` into `result`."""
+        stream = self._run if plan.blend is None else self._run_blended
+        for _ in stream(plan, source, fitted, result):
+            pass
+
+    def _run_blended(
+        self, plan: Plan, source: Tensor, fitted: Fitted | None, result: Tensor | None
+    ) -> Iterator[Tensor]:
+        """As `_run`, crop after crop, each of them for the whole clip."""
+        assert plan.blend
+        frames = plan.chunks[-1].target.stop
+        whole = self._result(plan, frames, source.device) if result is None else result
+        carry = _Carry(plan.settings.on_progress)
+
+        def run(crop: Region) -> Tensor:
+            part = plan.for_crop(crop.extent)
+            settings = replace(plan.settings, on_progress=carry.callback())
+            part = replace(part, settings=settings)
+            if fitted is None:
+                read, own = source[(..., *crop.slices)], None
+            else:
+                read, own = fitted.crop(source, crop.h, crop.w)
+            out = self._result(part, frames, source.device)
+            for _ in self._run(part, read, own, out):
+                pass
+            return out
+
+        blend_tiles(plan.blend, run, whole)
+        yield from (_read(whole, chunk.target) for chunk in plan.chunks)
 
     def _run(
         self, plan: Plan, source: Tensor, fitted: Fitted | None, result: Tensor | None
@@ -172,6 +203,26 @@ class VideoVAE:
                 )
                 execution.run(chunk, read, out, last=index == len(plan.chunks) - 1)
                 yield out
+
+
+class _Carry:
+    """Progress over several executions of one plan: each goes on where the last one stopped."""
+
+    def __init__(self, report: Callable[[Progress], object] | None) -> None:
+        self._report = report
+        self._done = 0
+
+    def callback(self) -> Callable[[Progress], object] | None:
+        """What the next execution reports to."""
+        if self._report is None:
+            return None
+        report, before = self._report, self._done
+
+        def add(progress: Progress) -> None:
+            self._done = before + progress.done_operations
+            report(replace(progress, done_operations=self._done))
+
+        return add
 
 
 def _read(x: Tensor, frames: Interval) -> Tensor:
