@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 
 from vae_core import Settings, from_module
-from vae_core.execute import Execution, Pass
+from vae_core.execute import Execution
 from vae_core.grid import Chunk, tiles
 from vae_core.moments import Moments
 from vae_core.plan import Job, chunk_extent
 from vae_core.planner import Machine, make_plan
 from vae_core.program import SOURCE, Program, Step
 from vae_core.region import Extent, Region
+from vae_core.tile import Pass
 from vae_core.weights import Weights
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
@@ -100,7 +101,7 @@ class StepBench:
         with torch.inference_mode():
             task = self.engine.task(self.index, at)
             task.old_cache = cache
-            self.engine.run_tile(task, cells)
+            self.engine.tile_runner.run(task, cells)
         return own[self.step.dst][(..., *self.core(cells).slices)]
 
     def statistics(self) -> list[tuple[int, Moments]]:

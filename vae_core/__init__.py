@@ -12,6 +12,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .accelerate import accelerate, restore
+from .conventions import (
+    Convention,
+    from_kijai,
+    latents_of,
+    scaled,
+    scaling_factor,
+    to_kijai,
+    unscaled,
+)
 from .errors import (
     BudgetError,
     InputError,
@@ -22,8 +32,9 @@ from .errors import (
     VideoError,
 )
 from .moments import NormScope
+from .posterior import Posterior
 from .region import Extent
-from .settings import Fit, Layout, Progress, Settings, Tiling
+from .settings import BlendOrder, Fit, Layout, Placement, Progress, Settings, Tiling
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -60,7 +71,9 @@ def sample_clip_path() -> Path:
 
 
 __all__ = [
+    "BlendOrder",
     "BudgetError",
+    "Convention",
     "Extent",
     "Fit",
     "InputError",
@@ -68,6 +81,8 @@ __all__ = [
     "LoadError",
     "LoweringError",
     "NormScope",
+    "Placement",
+    "Posterior",
     "Progress",
     "Settings",
     "SettingsError",
@@ -76,8 +91,16 @@ __all__ = [
     "VideoError",
     "VideoVAE",
     "__version__",
+    "accelerate",
+    "from_kijai",
     "from_module",
+    "latents_of",
     "load",
+    "restore",
     "sample_clip_path",
+    "scaled",
+    "scaling_factor",
     "tiny_vae_path",
+    "to_kijai",
+    "unscaled",
 ]

@@ -30,6 +30,9 @@ from .errors import SettingsError
 from .region import Extent, Interval, Region
 from .settings import SPATIAL_RATIO, BlendOrder, Settings
 
+USUAL_TILE_PX = 256
+"""Side of blended tiles where none was asked for."""
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -158,8 +161,8 @@ def blend_geometry(source: Extent, settings: Settings, from_px: int, to_px: int)
     of `to_px` pixels.
 
     tile_px and overlap_px count in whole latent elements of 8 px, rounded down, but an overlap that
-    was asked for is at least one of them. A picture no larger than a tile is one tile, as is any
-    picture where tile_px is None. Height and width of the source are whole latent elements.
+    was asked for is at least one of them. A picture no larger than a tile is one tile.
+    Height and width of the source are whole latent elements.
     Raises `SettingsError` where an overlap is not smaller than its tile.
     """
     to_source, to_target = SPATIAL_RATIO // from_px, SPATIAL_RATIO // to_px
@@ -183,11 +186,9 @@ class _Cut:
     overlap: int
 
 
-def _cuts(settings: Settings) -> tuple[_Cut, _Cut] | None:
-    """The cut of (height, width); None where the picture is to stay whole."""
-    if settings.tile_px is None:
-        return None
-    tile_h, tile_w = cast("tuple[int, int]", settings.tile_px)
+def _cuts(settings: Settings) -> tuple[_Cut, _Cut]:
+    """The cut of (height, width)."""
+    tile_h, tile_w = cast("tuple[int, int]", settings.tile_px or (USUAL_TILE_PX, USUAL_TILE_PX))
     overlap_h, overlap_w = cast("tuple[int, int]", settings.overlap_px)
     return _cut("height", tile_h, overlap_h), _cut("width", tile_w, overlap_w)
 
@@ -206,10 +207,8 @@ def _cut(name: str, tile_px: int, overlap_px: int) -> _Cut:
     return _Cut(tile, overlap)
 
 
-def _sides(
-    sizes: tuple[int, int], cuts: tuple[_Cut, _Cut] | None, order: BlendOrder
-) -> tuple[Side, Side]:
-    if cuts is None or all(size <= cut.tile for size, cut in zip(sizes, cuts, strict=True)):
+def _sides(sizes: tuple[int, int], cuts: tuple[_Cut, _Cut], order: BlendOrder) -> tuple[Side, Side]:
+    if all(size <= cut.tile for size, cut in zip(sizes, cuts, strict=True)):
         whole_h, whole_w = (Side((Interval(0, size),)) for size in sizes)
         return whole_h, whole_w
     side = _strided if order is BlendOrder.REFERENCE else _shifted

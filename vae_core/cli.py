@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,16 +27,19 @@ from typing import Any, NoReturn
 import torch
 
 from . import commands, options
+from .conventions import Convention
 from .errors import SettingsError, VaeCoreError
 from .moments import NormScope
 from .roundtrip import roundtrip
-from .settings import Fit, Layout, Settings, Tiling
+from .settings import BlendOrder, Fit, Layout, Placement, Settings, Tiling
 
 _SIGPIPE_CODE = 141
 _TINY = "the tiny VAE that ships"
 _USUAL = Settings()
 _CHOICES: dict[str, tuple[type[Enum], str]] = {
-    "--tiling": (Tiling, "tiles, or whole pictures"),
+    "--tiling": (Tiling, "exact or blended tiles, or whole pictures"),
+    "--blend-order": (BlendOrder, "how blended tiles are put together"),
+    "--placement": (Placement, "where activations live"),
     "--norm-scope": (NormScope, "what statistics are taken over"),
     "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
     "--size-fit": (Fit, "how to get multiples of 8"),
@@ -82,6 +86,15 @@ def _shape(text: str) -> tuple[int, int, int]:
     return frames, height, width
 
 
+def _bytes(text: str) -> int:
+    """`6GiB`, `800MiB`, `1.5G` or a number of bytes."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*) *([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 6GiB, 800MiB or bytes")
+    unit = 1024 ** " KMG".index(found[2].upper() or " ")
+    return int(float(found[1]) * unit)
+
+
 def _fps(text: str) -> Fraction:
     """`24`, `23.976` or `24000/1001`."""
     try:
@@ -105,7 +118,7 @@ def _add_network(parser: argparse.ArgumentParser, usual: str = _TINY) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how it is computed; tiling never changes the result")
+    group = parser.add_argument_group("how it is computed; exact tiles never change the result")
     group.add_argument(
         "--chunk-frames",
         type=_whole,
@@ -118,7 +131,21 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         type=_tile,
         default=_USUAL.tile_px,
         metavar="PX",
-        help="largest tile: 256, 128x192 (height x width), or auto (default: 256)",
+        help="largest tile: 256, 128x192 (height x width), or auto (default: auto)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=_tile,
+        dest="overlap_px",
+        metavar="PX",
+        help="pixels that blended tiles share (default: 64)",
+    )
+    group.add_argument(
+        "--budget",
+        type=_bytes,
+        dest="budget_bytes",
+        metavar="SIZE",
+        help="bound on device memory beside the weights, such as 6GiB or 800MiB (default: none)",
     )
     for flag, (kind, about) in _CHOICES.items():
         values = [member.value for member in kind]
@@ -135,6 +162,20 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         "--sample", action="store_true", help="draw from the posterior instead of taking its mode"
     )
     group.add_argument("--seed", type=_whole, metavar="N", help="for --sample (default: 0)")
+
+
+def _add_form(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how latents lie in the file (default: unscaled)")
+    group.add_argument(
+        "--convention",
+        choices=[one.value for one in Convention],
+        help="whose layout: core [b, c, t, h, w], or kijai [b, t, c, h, w] times 0.7",
+    )
+    group.add_argument(
+        "--scale",
+        metavar="FACTOR",
+        help="times a factor: a number, a model (2b, 5b, 1.5), or config for the VAE's config.json",
+    )
 
 
 def _add_video_out(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +200,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", type=Path, help="video, picture, or folder of pictures")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="LATENTS")
     parser.add_argument("--moments", action="store_true", help="store mean and logvar as well")
+    _add_form(parser)
     _add_network(parser)
     _add_settings(parser)
     _add_selection(parser)
@@ -168,6 +210,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("latents", type=Path, help="file written by encode, or by ComfyUI")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="CLIP")
     parser.add_argument("--fps", type=_fps, help="frames a second (default: the file's, else 8)")
+    _add_form(parser)
     _add_network(parser)
     _add_settings(parser)
     _add_video_out(parser)

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 
+from .conventions import UNSCALED
 from .errors import VideoError
 from .files import check_distinct, check_output
 from .fitting import Fitted
@@ -25,6 +26,7 @@ from .latent_file import LATENT_SUFFIXES, LatentMeta, load_latents, save_latents
 from .options import (
     DTYPES,
     clip_of,
+    form_of,
     json_text,
     latents_of,
     load,
@@ -81,7 +83,8 @@ def _unweighted(args: Namespace) -> VideoVAE:
 
     with torch.device("meta"):
         module = AutoencoderKLCogVideoX()  # its defaults are CogVideoX's own numbers
-    return from_module(module, DTYPES[args.dtype], "cpu")
+    # Without weights there is nothing to run: `meta` stands for a graphics card of any kind.
+    return from_module(module, DTYPES[args.dtype], "cpu" if args.device == "cpu" else "meta")
 
 
 def plan(args: Namespace) -> None:
@@ -132,12 +135,13 @@ def encode(args: Namespace) -> None:
     clip = clip_of(args)
     check_distinct(args.clip, args.output)
     vae = load_for(args)
+    form = form_of(args, vae) or UNSCALED
     video = frames_to_tensor(clip.frames)
     posterior, seconds = timed(partial(vae.encode, video), "encode", settings, args.quiet)
     latents = latents_of(args, posterior)
     meta = _meta(vae, clip, posterior.fitted, settings)
     moments = (posterior.mean, posterior.logvar) if args.moments else None
-    save_latents(args.output, latents, meta, moments)
+    save_latents(args.output, latents, meta, moments, form)
     _say_notes(clip.notes + posterior.fitted.notes)
     frames = f"{len(clip.frames)} sample frames to latents {list(latents.shape)}"
     say(f"{args.output}: {frames} in {seconds:.1f} s")
@@ -152,7 +156,8 @@ def decode(args: Namespace) -> None:
     """A file of latents to a video."""
     options = video_options(args, args.output)
     settings = settings_of(args)
-    latents, meta = load_latents(args.latents)
+    vae = load_for(args)
+    latents, meta = load_latents(args.latents, form_of(args, vae))
     check_distinct(args.latents, args.output)
     if latents.shape[0] != 1:
         raise VideoError(
@@ -160,7 +165,6 @@ def decode(args: Namespace) -> None:
         )
     if args.layout is None and meta.chunk_layout is not None:
         settings = replace(settings, layout=meta.chunk_layout)
-    vae = load_for(args)
     work = partial(vae.decode, latents, trim=_trim(meta))
     video, seconds = timed(work, "decode", settings, args.quiet)
     frames = tensor_to_frames(video)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
@@ -111,6 +112,38 @@ def unscaled(latents: Tensor, factor: float) -> Tensor:
     Raises `InputError` for a factor that is no number above 0.
     """
     return latents / _checked_factor(factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How latents lie in somebody's file: in whose order of dimensions, and times which factor."""
+
+    convention: Convention = Convention.CORE
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _checked_factor(self.factor)
+
+    @property
+    def layout(self) -> str:
+        """The order of dimensions in words, as the metadata of latent files have it."""
+        return "b t c h w" if self.convention is Convention.KIJAI else "b c t h w"
+
+    def of(self, latents: Tensor) -> Tensor:
+        """Unscaled latents [b, c, t, h, w] in this form."""
+        return self._turned(scaled(latents, self.factor))
+
+    def undo(self, stored: Tensor) -> Tensor:
+        """Unscaled latents [b, c, t, h, w] of a tensor in this form, to rounding."""
+        return unscaled(self._turned(stored), self.factor)
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Dimensions 1 and 2 exchanged, which undoes itself; or `x`."""
+        return x.transpose(1, 2) if self.convention is Convention.KIJAI else x
+
+
+UNSCALED = Form()
+"""Ours, and that of ComfyUI's core."""
 
 
 def to_kijai(latents: Tensor, channels: int = LATENT_CHANNELS) -> dict[str, Any]:

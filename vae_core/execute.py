@@ -5,81 +5,29 @@
 1. The outer loop (the caller's) hands over chunks in order; causal caches go from each to the next.
 2. The middle loop takes the program's steps: allocate dst, finish the statistics of src, run the
    tiles, free what no later step reads.
-3. The inner loop takes the tiles: read a region of src, normalise it, put it into the convolution's
-   input beside its history and the picture's edge, convolve, add the residual, write the core, and
-   merge its moments.
+3. The inner loop takes the tiles (see `tile`), in smaller pieces where memory runs out (see
+   `recovery`).
 
 Nothing here decides: chunks, tiles and placement come from the plan, geometry from the program.
-What a tile allocates is what `memory.tile_bytes` counts; change both together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
-from .grid import Chunk, cells_of, tiles
+from . import kernels, recovery
+from .errors import DeviceMemoryError
+from .grid import Chunk, tiles
 from .moments import Moments
 from .plan import Plan
-from .program import SOURCE, Norm, Program, Step, TimeMap
+from .program import SOURCE, Norm, Program, Step
 from .region import Extent, Region
 from .settings import Place, Progress
-from .stores import allocate
+from .tile import Pass, Task, TileRunner
 from .weights import Weights
-
-
-@dataclass(slots=True)
-class Pass:
-    """One chunk on its way through the program.
-
-    index: of the chunk. extents: of every store.
-    stores: the live activations, by store index; the caller's own tensors at both ends.
-    moments: statistics of the stores that a later step normalises.
-    """
-
-    chunk: Chunk
-    index: int
-    extents: tuple[Extent, ...]
-    stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    moments: dict[int, Moments] = field(default_factory=dict[int, Moments])
-
-    def keeps_first(self, store: int) -> bool:
-        """Whether the first frame of a store stands alone."""
-        return self.chunk.keeps_first(self.extents[store].t)
-
-
-@dataclass(slots=True)
-class Task:
-    """One step of one pass, with everything that its tiles share.
-
-    phases: the convolutions of each cell. shortcut: weight and bias of the residual's own.
-    norm: the affine map of src's finished statistics, None where it normalises nothing.
-    groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
-    old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
-        end.
-    """
-
-    step: Step
-    at: Pass
-    phases: tuple[kernels.Phase, ...]
-    shortcut: kernels.Kernel | None
-    norm: kernels.Affine | None
-    groups: int | None
-    old_cache: Tensor | None = None
-    new_cache: Tensor | None = None
-
-    @property
-    def src(self) -> Extent:
-        return self.at.extents[self.step.src]
-
-    @property
-    def keeps_first(self) -> bool:
-        return self.at.keeps_first(self.step.src)
 
 
 class Execution:
@@ -98,10 +46,13 @@ class Execution:
     ) -> None:
         self._program = program
         self._weights = weights
+        self.tile_runner = TileRunner(program, weights)
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
+        self._most_cells: dict[int, int] = {}
+        self._announced = False
         self._done_operations = 0
         self._chunk_index = 0
 
@@ -135,25 +86,102 @@ class Execution:
         step = self._program.steps[index]
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
-        task = self.task(index, at)
+        task = self._prepared(index, at)
+        at.moments.pop(step.src, None)
         if step.history and not last:
             src = at.extents[step.src]
             extent = Extent(step.history, src.h, src.w)
-            task.new_cache = self._empty(step.conv.in_channels, extent, at, self._plan.caches_at)
+            task.new_cache = self._roomy(step.conv.in_channels, extent, at, self._plan.caches_at)
         for cells in tiles(step.cell_extent(task.src, at.chunk), self._plan.tiles[index]):
-            self.run_tile(task, cells)
-            self._advance(step, cells, at)
+            self._run_pieces(index, task, cells)
         self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
         self._free(index, at)
+
+    def _prepared(self, index: int, at: Pass) -> Task:
+        """The task of a step, with room made for its weights and statistics where there is none."""
+        failures = 0
+        while True:
+            try:
+                return self.task(index, at)
+            except Exception as error:
+                failures += 1
+                if failures > _PATIENCE or not recovery.is_out_of_memory(error):
+                    raise
+            recovery.free_unused(self._weights.device)
+            self._evict(at)
+
+    def _run_pieces(self, index: int, task: Task, cells: Region) -> None:
+        """Run a tile, in smaller pieces where the device has no room for the whole of it."""
+        pending, failures = [cells], 0
+        while pending:
+            piece = pending.pop()
+            fits = piece.voxels <= self._most_cells.get(index, piece.voxels)
+            if fits and self._attempt(task, piece):
+                self._advance(task.step, piece, task.at)
+                failures = 0
+            else:
+                failures += 1
+                pending += reversed(self._smaller(index, task, piece, failures))
+
+    def _attempt(self, task: Task, cells: Region) -> bool:
+        """Whether a tile could be run; False where memory ran out."""
+        try:
+            self.tile_runner.run(task, cells)
+        except Exception as error:
+            if not recovery.is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _smaller(self, index: int, task: Task, cells: Region, failures: int) -> tuple[Region, ...]:
+        """What to run in place of a tile that does not fit, after so many failures in a row."""
+        recovery.free_unused(self._weights.device)
+        halves = cells.halves(_LEAST)
+        if halves:
+            if index not in self._most_cells:
+                self._announce(task.step.path, "smaller tiles")
+            self._most_cells[index] = cells.voxels - 1
+            return halves
+        if self._evict(task.at, task):
+            self._announce(task.step.path, "activations move to host memory")
+        elif failures < _PATIENCE:
+            self._announce(task.step.path, "trying again")
+        else:
+            raise DeviceMemoryError(
+                f"out of memory at {task.step.path}, even with tiles of one element, with"
+                f" activations in host memory, and after {failures} attempts. Free memory on"
+                f" {self._weights.device}, or set chunk_frames or the batch lower."
+            )
+        return (cells,)
+
+    def _evict(self, at: Pass, task: Task | None = None) -> bool:
+        """Move what lives on the device to host memory; whether anything did."""
+        moved = False
+        for held in (at.stores, self._caches):
+            for key, tensor in held.items():
+                own = held is self._caches or key not in (SOURCE, self._program.sink)
+                if own and tensor.device.type != "cpu":
+                    held[key], moved = tensor.cpu(), True
+        for name in ("old_cache", "new_cache"):
+            cache = getattr(task, name, None)
+            if cache is not None and cache.device.type != "cpu":
+                setattr(task, name, cache.cpu())
+                moved = True
+        return moved
+
+    def _announce(self, path: str, measure: str) -> None:
+        if not self._announced:
+            recovery.announce(path, measure)
+        self._announced = True
 
     def task(self, index: int, at: Pass) -> Task:
         """Step `index` of a pass, with its weights made ready and the statistics of src
         finished.
         """
         step = self._program.steps[index]
-        norm = self._affine(step.norm, at.moments.pop(step.src)) if step.norm else None
+        norm = self._affine(step.norm, at.moments[step.src]) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         return Task(
             step,
@@ -169,12 +197,18 @@ class Execution:
         spec = self._program.stores[store]
         if spec.inside is not None:
             return at.stores[spec.inside][:, : spec.channels]
-        return self._empty(spec.channels, at.extents[store], at, self._plan.stores_at)
+        return self._roomy(spec.channels, at.extents[store], at, self._plan.stores_at)
 
-    def _empty(self, channels: int, extent: Extent, at: Pass, place: Place) -> Tensor:
-        batch = at.stores[SOURCE].shape[0]
-        shape = (batch, channels, extent.t, extent.h, extent.w)
-        return allocate(shape, self._weights.dtype, self._weights.device, place)
+    def _roomy(self, channels: int, extent: Extent, at: Pass, place: Place) -> Tensor:
+        """An unwritten store or cache in `place`, or on the host where the device has no room."""
+        try:
+            return at.empty(self._weights, channels, extent, place)
+        except Exception as error:
+            if place is not Place.DEVICE or not recovery.is_out_of_memory(error):
+                raise
+        recovery.free_unused(self._weights.device)
+        self._announce("an activation's allocation", "it goes to host memory")
+        return at.empty(self._weights, channels, extent, Place.HOST)
 
     def _free(self, index: int, at: Pass) -> None:
         for store, last_use in self._last_use.items():
@@ -191,135 +225,12 @@ class Execution:
     def _affine(self, norm: Norm, moments: Moments) -> kernels.Affine:
         return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
 
-    def run_tile(self, task: Task, cells: Region) -> None:
-        """Compute what `cells` make in the task's step and merge its moments."""
-        buffer = self._input(task, cells)
-        *early, last = task.phases
-        for phase in early:
-            self._finish(task, cells, phase, kernels.convolve(buffer, phase, task.step.conv.stride))
-        result = kernels.convolve(buffer, last, task.step.conv.stride)
-        del buffer
-        self._finish(task, cells, last, result)
 
-    def _finish(self, task: Task, cells: Region, phase: kernels.Phase, result: Tensor) -> None:
-        """Add the residual to one phase of a tile, write it, and merge its moments."""
-        step, at = task.step, task.at
-        core = step.core(cells, task.src, at.chunk)
-        if step.residual:
-            self._add_residual(task, core, result)
-        target = at.stores[step.dst][(..., *core.slices)]
-        if step.unfolds:
-            first = 2 * cells.t.start - task.keeps_first
-            result, target = kernels.frames_of_phase(phase, result, target, first)
-        target[..., phase.row :: step.upscale, phase.column :: step.upscale].copy_(result)
-        if task.groups:
-            self._measure(task, core, result)
+_LEAST = Extent(1, 1, 1)
+"""The smallest piece that a tile is cut into when memory runs out."""
 
-    def _add_residual(self, task: Task, core: Region, result: Tensor) -> None:
-        residual, at = task.step.residual, task.at
-        assert residual
-        keeps_first = at.keeps_first(residual.store)
-        where = residual.source(core, keeps_first)
-        added = self._read(at.stores[residual.store], where)
-        if task.shortcut:
-            added = F.conv3d(added, *task.shortcut)
-        if residual.repeated:
-            kernels.add_pairs(result, added, core.t, where.t, keeps_first)
-        else:
-            result.add_(added)
-
-    def _measure(self, task: Task, core: Region, result: Tensor) -> None:
-        groups, dst, moments = task.groups, task.step.dst, task.at.moments
-        assert groups
-        shown = self._program.stores[dst].shown
-        alone = shown > 1 and core.t.start == 0 and task.at.keeps_first(dst)
-        parts = result.split((1, result.shape[2] - 1), dim=2) if alone else (result,)
-        for part, times in zip(parts, (1, shown) if alone else (shown,), strict=True):
-            if part.shape[2]:
-                found = kernels.measure(part, groups).repeated(times)
-                moments[dst] = moments[dst].merge(found) if dst in moments else found
-
-    def _read(self, store: Tensor, region: Region) -> Tensor:
-        """A region of a store, on the run's device and in its dtype: a view where it is so
-        already.
-        """
-        found = store[(..., *region.slices)]
-        return found.to(self._weights.device, self._weights.dtype, non_blocking=True)
-
-    def _input(self, task: Task, cells: Region) -> Tensor:
-        """Everything that `cells` see: [b, c, t + history, h + halo, w + halo]."""
-        step = task.step
-        whole = step.seen_region(cells)
-        inside = whole.clip(step.seen_extent(task.src, task.at.chunk))
-        buffer = self._empty(step.conv.in_channels, whole.extent, task.at, Place.DEVICE)
-        kernels.zero_outside(buffer, inside, whole)
-        self._fill(task, cells, inside, buffer[(..., *inside.within(whole))])
-        self._history(task, inside, whole, buffer)
-        return buffer
-
-    def _fill(self, task: Task, cells: Region, inside: Region, out: Tensor) -> None:
-        """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
-        step = task.step
-        where = step.source_region(cells, task.src, task.at.chunk)
-        x = self._read(task.at.stores[step.src], where)
-        if task.norm:
-            self._normalise(task, x, where, out)
-        elif step.time_map is TimeMap.POOL_PAIRS:
-            kernels.pool_pairs(x, task.keeps_first and where.t.start == 0, out)
-        elif step.time_map is TimeMap.REPEAT_PAIRS:
-            frames = kernels.shown(inside.t, where.t.start, 2, task.keeps_first, x.device)
-            out.copy_(x.index_select(2, frames))
-        else:
-            out.copy_(x)
-
-    def _normalise(self, task: Task, x: Tensor, where: Region, out: Tensor) -> None:
-        norm = task.step.norm
-        assert norm
-        assert task.norm
-        if not norm.modulated:
-            kernels.normalise(x, task.norm, out)
-            return
-        ratios = self._latent_ratios(task)
-        cells = Region(
-            cells_of(where.t, ratios.frames, ratios.keeps_first),
-            cells_of(where.h, ratios.px, keeps_first=False),
-            cells_of(where.w, ratios.px, keeps_first=False),
-        )
-        kernels.modulate(x, self._maps(norm, task, cells), where, cells, ratios, out)
-
-    def _latent_ratios(self, task: Task) -> kernels.Repeats:
-        latents, here = self._program.stores[SOURCE], self._program.stores[task.step.src]
-        frames, px = latents.frames // here.frames, latents.px // here.px
-        return kernels.Repeats(frames, px, task.keeps_first)
-
-    def _maps(self, norm: Norm, task: Task, cells: Region) -> kernels.Affine:
-        """GroupNorm and modulation as one scale and shift for each of the latent `cells`."""
-        assert norm.scale_path
-        assert norm.shift_path
-        assert task.norm
-        latents = self._read(task.at.stores[SOURCE], cells)
-        scale, shift = (
-            F.conv3d(latents, *self._weights.conv(path))
-            for path in (norm.scale_path, norm.shift_path)
-        )
-        return kernels.modulated(task.norm, scale, shift)
-
-    def _history(self, task: Task, inside: Region, whole: Region, buffer: Tensor) -> None:
-        """Fill the frames before the chunk, from the cache or with the clip's first frame, and keep
-        the newest ones.
-        """
-        missing = inside.t.start - whole.t.start
-        _, h, w = inside.within(whole)
-        if missing:
-            past = buffer[:, :, :missing, h, w]
-            if task.old_cache is None:
-                past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
-            else:
-                past.copy_(task.old_cache[(..., slice(-missing, None), *inside.slices[1:])])
-        seen = task.step.seen_extent(task.src, task.at.chunk)
-        if task.new_cache is not None and inside.t.stop == seen.t:
-            kept = buffer[:, :, -task.step.history :, h, w]
-            task.new_cache[(..., *inside.slices[1:])].copy_(kept)
+_PATIENCE = 20
+"""Failures in a row, each after something was freed or made smaller, before a run is given up."""
 
 
 def _groups_wanted(program: Program, index: int) -> int | None:

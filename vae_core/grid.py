@@ -162,7 +162,7 @@ def cells_of(elements: Interval, ratio: int, keeps_first: bool) -> Interval:
 
 
 def time_pieces(size: int, largest: int) -> Iterator[Interval]:
-    """[0, size) in intervals of `largest`, the rest last: memory is then the same for every length."""
+    """[0, size) in intervals of `largest`, the rest last: one memory for every length."""
     for start in range(0, size, largest):
         yield Interval(start, min(start + largest, size))
 

@@ -14,6 +14,7 @@ than a tile. They know nothing of chunks, stores or programs:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ def measure(x: Tensor, groups: int) -> Moments:
     flat = x.reshape(x.shape[0], groups, -1)  # [b, groups, voxels]
     mean = flat.mean(dim=-1, dtype=dtype)
     centred = torch.sub(flat, mean.unsqueeze(-1))
-    norm: Tensor = torch.linalg.vector_norm(centred, dim=-1)
+    norm = cast("Tensor", torch.linalg.vector_norm(centred, dim=-1))
     return Moments(flat.shape[-1], mean, norm.square())
 
 
@@ -128,7 +129,8 @@ def modulate(
 
 def _split(x: Tensor, frames: int, rows: int) -> Tensor:
     """x [b, c, t, h, w] as a view [b, c, t/frames, frames, h/rows, rows, w]."""
-    return x.unflatten(3, (x.shape[3] // rows, rows)).unflatten(2, (x.shape[2] // frames, frames))
+    split = cast("Tensor", x.unflatten(3, (x.shape[3] // rows, rows)))
+    return cast("Tensor", split.unflatten(2, (x.shape[2] // frames, frames)))
 
 
 def _broadcast(x: Tensor) -> Tensor:
@@ -229,7 +231,7 @@ def add_pairs(
     """result, the frames `frames`, += added, whose frames `unique` are each shown twice."""
     for run in cell_runs(frames, 2, keeps_first):
         part = result[:, :, run.elements.within(frames)]
-        split = part.unflatten(2, (run.cells.size, run.repeat))
+        split = cast("Tensor", part.unflatten(2, (run.cells.size, run.repeat)))
         split.add_(added[:, :, run.cells.within(unique)].unsqueeze(3))
 
 

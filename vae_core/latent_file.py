@@ -5,11 +5,13 @@ list it):
 1. `latent_tensor` is float32 [b, c, t, h, w], unscaled; beside it the empty
    `latent_format_version_0`, without which LoadLatent divides by the factor of an image VAE. `mean`
    and `logvar`, of the same shape, are there on request.
-2. String metadata hold layout, scale, the VAE's scaling factor, the source's extent and rate, the
+2. On request the latents lie in another `Form`, a diffusion model's or kijai's, and are turned back
+   on reading; `mean` and `logvar` never are.
+3. String metadata hold layout, scale, the VAE's scaling factor, the source's extent and rate, the
    extent that padding or cropping made of it, the VAE's name and the chunking. All of it is
    optional on reading: see `LatentMeta`.
 
-It does not scale latents, nor check them against a network: decoding does that.
+It does not check latents against a network: decoding does that.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from .conventions import UNSCALED, Convention, Form
 from .errors import InputError, VideoError
 from .files import check_input, whole_file
 
 LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})
 LATENT_KEY = "latent_tensor"
 VERSION_KEY = "latent_format_version_0"
-LAYOUT = "b c t h w"
 SCALE = "unscaled"
 _CHANNELS = 16
 
@@ -79,18 +81,16 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _to_strings(meta: LatentMeta) -> dict[str, str]:
+def _to_strings(meta: LatentMeta, form: Form) -> dict[str, str]:
     said = {one.name: getattr(meta, one.name) for one in fields(meta)}
-    return {"layout": LAYOUT, "scale": SCALE} | {
+    scale = SCALE if form.factor == 1.0 else repr(form.factor)
+    return {"layout": form.layout, "scale": scale} | {
         name: str(value) for name, value in said.items() if value is not None
     }
 
 
 def _from_strings(path: Path, said: Mapping[str, str]) -> LatentMeta:
-    """The fields that `said` holds; `InputError` for another layout or scale, or no number."""
-    for name, expected in (("layout", LAYOUT), ("scale", SCALE)):
-        if said.get(name, expected) != expected:
-            raise InputError(f"latents must have {name} {expected!r}; {path} says {said[name]!r}.")
+    """The fields that `said` holds; `InputError` for what is no number."""
     kinds = {one.name: _READERS[str(one.type)] for one in fields(LatentMeta)}
     return LatentMeta(
         **{
@@ -99,6 +99,27 @@ def _from_strings(path: Path, said: Mapping[str, str]) -> LatentMeta:
             if name in said
         }
     )
+
+
+def _form(path: Path, said: Mapping[str, str], told: Form | None) -> Form:
+    """How the latents of a file lie: as its metadata say, else as we were told, else unscaled.
+
+    `InputError` for a layout or scale that is unknown, or that contradicts what we were told.
+    """
+    if "layout" not in said and "scale" not in said:
+        return told or UNSCALED
+    layouts = {Form(one).layout: one for one in Convention}
+    layout, scale = said.get("layout", UNSCALED.layout), said.get("scale", SCALE)
+    if layout not in layouts:
+        raise InputError(f"latents must have layout {' or '.join(layouts)}; {path} says {layout}.")
+    factor = 1.0 if scale == SCALE else _value(path, "scale", float, scale)
+    form = Form(layouts[layout], factor)
+    if told is not None and told != form:
+        raise InputError(
+            f"{path} says that its latents are {layout}, scale {scale}; you say {told.layout},"
+            f" scale {told.factor}. Leave out --convention and --scale."
+        )
+    return form
 
 
 def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
@@ -124,8 +145,8 @@ def _check_tensor(whose: str, latents: torch.Tensor) -> None:
     if shape[1] != _CHANNELS and shape[2] == _CHANNELS:
         raise InputError(
             f"latents must be [b, c, t, h, w] and unscaled; {whose} holds {shape}, which looks like"
-            " [b, t, c, h, w], the layout of the CogVideoXWrapper nodes. Convert it there to a"
-            " standard LATENT first."
+            " [b, t, c, h, w], the layout of the CogVideoXWrapper nodes. For a file of theirs,"
+            " add --convention kijai."
         )
     if not latents.is_floating_point():
         raise InputError(f"latents must be floating point; {whose} holds {latents.dtype}.")
@@ -138,16 +159,19 @@ def save_latents(
     latents: torch.Tensor,
     meta: LatentMeta,
     moments: tuple[torch.Tensor, torch.Tensor] | None = None,
+    form: Form = UNSCALED,
 ) -> None:
     """Write latents [b, c, t, h, w], unscaled, as float32, and `moments` (mean, logvar) of the same
     shape if given.
+
+    form: what the file shall hold instead; moments stay as they are.
 
     The file appears when it is complete. Raises `InputError` for a wrong tensor, `VideoError` for a
     place that cannot be written to.
     """
     path = Path(path)
     _check_tensor("the tensor to be saved", latents)
-    named = {LATENT_KEY: latents}
+    named = {LATENT_KEY: form.of(latents)}
     if moments is not None:
         named |= {"mean": moments[0], "logvar": moments[1]}
     # A copy, since the mean may share memory with the latents, which safetensors refuses.
@@ -158,7 +182,7 @@ def save_latents(
     tensors[VERSION_KEY] = torch.zeros(0)
     try:
         with whole_file(path) as part:
-            cast("Any", save_file)(tensors, part, metadata=_to_strings(meta))
+            cast("Any", save_file)(tensors, part, metadata=_to_strings(meta, form))
     except SafetensorError as error:
         raise VideoError(f"cannot write {path}: {error}.") from error
 
@@ -173,8 +197,10 @@ def _read(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
         return file.get_tensor(LATENT_KEY), file.metadata() or {}
 
 
-def load_latents(path: str | Path) -> tuple[torch.Tensor, LatentMeta]:
+def load_latents(path: str | Path, form: Form | None = None) -> tuple[torch.Tensor, LatentMeta]:
     """Latents [b, c, t, h, w], float32, unscaled, and what the file says of them.
+
+    form: how they lie in a file that does not say.
 
     Raises `VideoError` for a file that is no safetensors file, `InputError` for one without video
     latents.
@@ -185,6 +211,8 @@ def load_latents(path: str | Path) -> tuple[torch.Tensor, LatentMeta]:
         latents, said = _read(path)
     except (SafetensorError, OSError) as error:
         raise VideoError(f"{path} is no latent file: it is not readable as safetensors.") from error
-    meta = _from_strings(path, said)
+    meta, lies = _from_strings(path, said), _form(path, said, form)
+    if latents.ndim == 5:
+        latents = lies.undo(latents.to(torch.float32)) if latents.is_floating_point() else latents
     _check_tensor(str(path), latents)
-    return latents.to(torch.float32), meta
+    return latents.to(torch.float32).contiguous(), meta

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import vae_core
 
+from .conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
 from .errors import SettingsError
 from .files import check_output
 from .posterior import Posterior
@@ -35,11 +36,24 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
 }
 
 ResultType = TypeVar("ResultType")
 
-_CHOICES = ("tiling", "norm_scope", "layout", "size_fit", "frame_fit")
+_CHOICES = (
+    "tiling",
+    "norm_scope",
+    "layout",
+    "size_fit",
+    "frame_fit",
+    "blend_order",
+    "placement",
+    "overlap_px",
+    "budget_bytes",
+)
 
 
 def version() -> str:
@@ -129,6 +143,19 @@ def timed(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return result, time.perf_counter() - start
+
+
+def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
+    """How latents lie in the file: None where the options do not say. Raises `VaeCoreError`."""
+    if args.convention is None and args.scale is None:
+        return None
+    convention = Convention(args.convention or Convention.CORE)
+    if args.scale is None:
+        return Form(convention, KIJAI_FACTOR if convention is Convention.KIJAI else 1.0)
+    if convention is Convention.KIJAI:
+        raise SettingsError(f"kijai's latents are always times {KIJAI_FACTOR}; leave out --scale.")
+    asked = None if args.scale == "config" else args.scale
+    return Form(convention, scaling_factor(asked, vae.scaling_factor))
 
 
 def latents_of(args: Namespace, posterior: Posterior) -> torch.Tensor:

@@ -163,8 +163,9 @@ class Plan:
         unit = "sample" if job.program.name == "encoder" else "latent"
         counts = runs([chunk.source.size for chunk in self.chunks])
         lines = [
-            f"{job.program.name}: {job.source.t} {unit} frames of {job.source.h}x{job.source.w},"
-            f" batch {job.batch}",
+            f"{job.program.name}: {job.source.t}x{job.source.h}x{job.source.w} ({unit} frames x"
+            " height"
+            f" x width), batch {job.batch}",
             f"  chunks: {counts} {unit} frames, {len(job.program.steps)} steps each",
             f"  tiles: {self.tile_count()} in all, none beyond the bound of"
             f" {_bound(self.settings)}",

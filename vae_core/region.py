@@ -7,7 +7,7 @@ Pure geometry: no tensors, no settings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,21 @@ class Region:
     def within(self, outer: Region) -> tuple[slice, slice, slice]:
         """Where this region lies in a tensor that holds `outer`."""
         return self.t.within(outer.t), self.h.within(outer.h), self.w.within(outer.w)
+
+    def halves(self, least: Extent) -> tuple[Region, Region] | None:
+        """This region cut in two across rows, columns or frames, whichever is the longest beside
+        `least`; None where no side is longer than that.
+        """
+        smallest = {"h": least.h, "w": least.w, "t": least.t}
+        spare = {name: getattr(self, name).size / size for name, size in smallest.items()}
+        name = max(spare, key=lambda key: spare[key])
+        if spare[name] <= 1:
+            return None
+        side: Interval = getattr(self, name)
+        middle = (side.start + side.stop) // 2
+        parts = (Interval(side.start, middle), Interval(middle, side.stop))
+        first, second = (replace(self, **{name: part}) for part in parts)
+        return first, second
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:

@@ -157,7 +157,7 @@ class Settings:
         alike (a decode chunk is chunk_frames/4 latent frames).
     tiling: see `Tiling`.
     tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to
-        the planner.
+        the planner (where tiles are blended, it means 256).
     overlap_px: sample pixels that neighbouring tiles share, as one number or (height, width); used
         only where tiling is `BLEND`, exact tiles have none.
     blend_order: see `BlendOrder`.
@@ -176,7 +176,7 @@ class Settings:
 
     chunk_frames: int = 8
     tiling: Tiling | str = Tiling.EXACT
-    tile_px: int | tuple[int, int] | None = 256
+    tile_px: int | tuple[int, int] | None = None
     overlap_px: int | tuple[int, int] = 64
     blend_order: BlendOrder | str = BlendOrder.NORMALISED
     norm_scope: NormScope | str = NormScope.CHUNK

@@ -1,0 +1,128 @@
+"""Running out of memory: is it survived, with the same result, and is it said what was done?"""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+import torch
+from contract import assert_close
+from device_bytes import DeviceBytes
+from networks import full_size_module, random_latents, random_module, random_video
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vae_core import Settings, from_module
+from vae_core.errors import DeviceMemoryError
+from vae_core.recovery import is_out_of_memory
+
+ATEN = torch.ops.aten
+VIDEO, LATENTS = random_video(9, 24, 40), random_latents(3, 3, 5)
+SETTINGS = Settings(chunk_frames=4, tile_px=16)
+
+
+class FailAt(TorchDispatchMode):
+    """Lets the calls of one operation whose numbers are in `numbers` fail for want of memory."""
+
+    def __init__(self, operation, numbers) -> None:
+        super().__init__()
+        self.operation, self.numbers, self.calls = operation, numbers, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is self.operation:
+            self.calls += 1
+            if self.calls - 1 in self.numbers:
+                raise torch.OutOfMemoryError("injected")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return from_module(random_module())
+
+
+def encode(vae):
+    return vae.encode(VIDEO, SETTINGS).moments
+
+
+def decode(vae):
+    return vae.decode(LATENTS, SETTINGS)
+
+
+# a convolution, the second pass of the statistics, and the gathering of modulation maps
+OPERATIONS = [ATEN.conv3d.default, ATEN.sub.Tensor, ATEN.index_select.default]
+
+
+@pytest.mark.parametrize("run", [encode, decode])
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("period", [31, 47])
+def test_failures_all_along_are_survived_with_the_same_result(vae, run, operation, period) -> None:
+    expected = run(vae)
+    with FailAt(operation, range(0, 10**6, period)) as mode:
+        found = run(vae)
+    assert_close(found, expected, 1e-5)
+    assert mode.calls > 10 or (run is encode and operation is ATEN.index_select.default)
+
+
+@pytest.mark.parametrize("run", [encode, decode])
+def test_a_failure_at_any_one_step_is_survived_with_the_same_result(vae, run) -> None:
+    expected = run(vae)
+    with FailAt(ATEN.conv3d.default, ()) as mode:
+        run(vae)
+    for number in range(0, mode.calls, max(mode.calls // 60, 1)):
+        with FailAt(ATEN.conv3d.default, {number}):
+            assert_close(run(vae), expected, 1e-5)
+
+
+def test_it_is_said_once(vae, caplog) -> None:
+    with caplog.at_level(logging.WARNING, "vae_core"), FailAt(OPERATIONS[0], range(0, 999, 7)):
+        decode(vae)
+    said = [record.getMessage() for record in caplog.records if record.name == "vae_core"]
+    assert len(said) == 1
+    assert "out of memory at decoder.conv_in.conv: smaller tiles" in said[0]
+
+
+def test_failure_after_failure_ends_in_words_and_leaves_nothing(vae) -> None:
+    counter = DeviceBytes("cpu")
+    with (
+        counter,
+        FailAt(OPERATIONS[0], range(10**9)),
+        pytest.raises(DeviceMemoryError, match="tiles of one element"),
+    ):
+        decode(vae)
+    gc.collect()
+    assert counter.live_bytes == 0
+
+
+def test_other_errors_are_left_alone(vae) -> None:
+    class Fault(RuntimeError):
+        pass
+
+    def fail(_progress) -> None:
+        raise Fault("something else")
+
+    with pytest.raises(Fault):
+        vae.decode(LATENTS, Settings(on_progress=fail))
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+@pytest.mark.parametrize("share", [0.7, 0.2])
+def test_a_device_that_is_smaller_than_planned_for_is_enough(share: float) -> None:
+    """The device, played by `meta`, refuses what goes beyond a share of the projected peak."""
+    with FakeTensorMode():
+        vae = from_module(full_size_module(), device="meta")
+        latents = torch.empty(1, 16, 3, 16, 20, dtype=torch.bfloat16)
+        plan = vae.plan_decode(latents.shape, Settings(placement="device"))
+        limit = int(share * plan.peak_bytes)
+
+        def refuse() -> None:
+            if counter.live_bytes > limit:
+                raise torch.OutOfMemoryError("the card is full")
+
+        counter = DeviceBytes("meta", refuse)
+        with counter:
+            frames = vae.decode(latents, Settings(placement="device"))
+    assert frames.shape == (1, 3, 9, 128, 160)
