@@ -8,7 +8,11 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 from hypothesis import settings
+
+# Small tensors gain nothing from threads, and processes that run side by side lose by them.
+torch.set_num_threads(1)
 
 # One slow example on a busy machine is no failure; and a CI run must be repeatable.
 settings.register_profile("repository", deadline=None, derandomize="CI" in os.environ)
@@ -48,6 +52,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         items[:] = kept
         config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary what this one left out."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """Take what one of several processes left out; all of them leave out the same."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(

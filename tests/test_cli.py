@@ -148,6 +148,48 @@ def test_samples_follow_the_seed_and_moments_are_stored(
     assert torch.equal(a["mean"], c["mean"])
 
 
+FORMS = {"kijai": ["--convention", "kijai"], "2b": ["--scale", "2b"], "file": ["--scale", "config"]}
+
+
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+def test_latents_go_out_and_in_in_other_conventions(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    vae = ("--vae", files / "vae", "--quiet")
+    for name, extra in (("plain", []), ("other", options)):
+        argv = ("encode", files / "clip.mp4", "-o", f"{name}.latent", *vae, *extra)
+        assert run(capsys, *argv).code == 0
+    plain, other = (load_latents(here / f"{name}.latent")[0] for name in ("plain", "other"))
+    stored = load_file(here / "other.latent")
+    assert not torch.equal(stored[LATENT_KEY], plain)
+    torch.testing.assert_close(other, plain)
+    save_file({LATENT_KEY: stored[LATENT_KEY]}, here / "a.latent")
+    save_file({LATENT_KEY: plain}, here / "b.latent")
+    for name, extra in (("a", options), ("b", [])):
+        argv = ("decode", f"{name}.latent", "-o", f"{name}.mp4", *vae, *extra)
+        assert run(capsys, *argv).code == 0
+    frames = [read_video(here / f"{name}.mp4").frames.astype(int) for name in "ab"]
+    assert np.abs(frames[0] - frames[1]).max() <= 8, "no more than the codec makes of rounding"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--convention", "kijai", "--scale", "2b"], "always times 0.7"),
+        (["--scale", "14b"], "cannot be read from weights"),
+        (["--scale", "-1"], "above 0"),
+    ],
+)
+def test_forms_that_make_no_sense_are_refused(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    argv = ("encode", files / "clip.mp4", "-o", "a.latent", "--vae", files / "vae", *options)
+    shown = run(capsys, *argv)
+    assert shown.code == 2
+    assert sentence in shown.err
+    assert not (here / "a.latent").exists()
+
+
 def test_latents_without_metadata_decode_at_their_full_size(
     files: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from vae_core.conventions import Convention, Form
 from vae_core.errors import InputError, VideoError
 from vae_core.latent_file import LATENT_KEY, VERSION_KEY, LatentMeta, load_latents, save_latents
 
@@ -79,6 +80,35 @@ def test_the_file_says_layout_and_scale_in_words(tmp_path: Path) -> None:
     assert said["fps"] == "24000/1001"
 
 
+FORMS = [Form(), Form(Convention.CORE, 1.15258426), Form(Convention.KIJAI, 0.7)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_latents_written_in_any_form_come_back_unscaled(tmp_path: Path, form: Form) -> None:
+    path = tmp_path / "a.latent"
+    save_latents(path, some_latents(), META, (some_latents(), some_latents()), form)
+    assert torch.equal(load_file(path)[LATENT_KEY], form.of(some_latents()))
+    assert torch.equal(load_file(path)["mean"], some_latents())
+    for told in (None, form):
+        latents, meta = load_latents(path, told)
+        torch.testing.assert_close(latents, some_latents())
+        assert meta == META
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_does_not_say_is_read_in_the_form_it_is_said_to_have(
+    tmp_path: Path, form: Form
+) -> None:
+    save_file({LATENT_KEY: form.of(some_latents()).contiguous()}, tmp_path / "a.latent")
+    torch.testing.assert_close(load_latents(tmp_path / "a.latent", form)[0], some_latents())
+
+
+def test_a_form_that_the_file_contradicts_is_refused(tmp_path: Path) -> None:
+    save_latents(tmp_path / "a.latent", some_latents(), META)
+    with pytest.raises(InputError, match="Leave out --convention and --scale"):
+        load_latents(tmp_path / "a.latent", Form(Convention.KIJAI, 0.7))
+
+
 def test_moments_are_stored_beside_even_where_the_mean_is_the_latents(tmp_path: Path) -> None:
     moments = torch.cat([some_latents(), some_latents() - 3], dim=1)
     mean, logvar = moments.chunk(2, dim=1)  # views of one storage, as an encoder gives them
@@ -117,8 +147,8 @@ def test_files_with_other_tensors_are_refused(
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        ({"scale": "scaled"}, "must have scale 'unscaled'"),
-        ({"layout": "b t c h w"}, "must have layout"),
+        ({"scale": "scaled"}, "no number above 0"),
+        ({"layout": "b h w c t"}, "must have layout"),
         ({"sample_frames": "many"}, "no number above 0"),
         ({"height_px": "-8"}, "no number above 0"),
         ({"fps": "1/0"}, "no number above 0"),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import BudgetError
-from .plan import Plan
+from .plan import Plan, size_text
 from .settings import Place, Placement
 
 _LOG = logging.getLogger("vae_core")
@@ -31,20 +31,18 @@ def reserve(plan: Plan) -> None:
     """
     if plan.placement is not Placement.MMAP:
         return
-    folder, gib = tempfile.gettempdir(), 2**30
+    folder, needed = tempfile.gettempdir(), size_text(plan.far_bytes)
     free_bytes = shutil.disk_usage(folder).free
     if plan.far_bytes > free_bytes:
         raise BudgetError(
-            f"a temporary file of {plan.far_bytes / gib:.2f} GiB is needed in {folder}, which has"
-            f" {free_bytes / gib:.2f} GiB free. Free some, or name another folder in TMPDIR.",
+            f"a temporary file of {needed} is needed in {folder}, which has"
+            f" {size_text(free_bytes)} free. Free some, or name another folder in TMPDIR.",
             projected_bytes=plan.far_bytes,
             budget_bytes=free_bytes,
             smallest_bytes=plan.far_bytes,
             worst_path=plan.worst.path,
         )
-    _LOG.warning(
-        "activations of %.2f GiB go to a temporary file in %s", plan.far_bytes / gib, folder
-    )
+    _LOG.warning("activations of %s go to a temporary file in %s", needed, folder)
 
 
 def allocate(
