@@ -24,7 +24,7 @@ from torch import Tensor
 
 import vae_core
 from vae_core import NormScope, Settings, Tiling, VideoVAE
-from vae_core.video import read_video
+from vae_core.media.video import read_video
 
 Levels = npt.NDArray[np.float32]
 """Sample frames [t, h, w, 3], 0 to 255, clipped, not rounded."""

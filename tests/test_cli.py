@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 import vae_core
 from vae_core.cli import main
-from vae_core.latent_file import LATENT_KEY, VERSION_KEY, load_latents
-from vae_core.video import Frames, read_video
-from vae_core.video_writing import VideoOptions, VideoWriter, write_video
+from vae_core.media.latent_file import LATENT_KEY, VERSION_KEY, load_latents
+from vae_core.media.video import Frames, read_video
+from vae_core.media.video_writing import VideoOptions, VideoWriter, write_video
 
 ROOT = Path(vae_core.__file__).parents[1]
 

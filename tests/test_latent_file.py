@@ -12,7 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from vae_core.conventions import Convention, Form
 from vae_core.errors import InputError, VideoError
-from vae_core.latent_file import LATENT_KEY, VERSION_KEY, LatentMeta, load_latents, save_latents
+from vae_core.media.latent_file import (
+    LATENT_KEY,
+    VERSION_KEY,
+    LatentMeta,
+    load_latents,
+    save_latents,
+)
 
 META = LatentMeta(
     scaling_factor=1.15258426,

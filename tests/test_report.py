@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_core.contact_sheet import chosen_frames, contact_sheet, magnification
 from vae_core.errors import VideoError
-from vae_core.report import Difference, Likeness, Report, compare
-from vae_core.video import Frames
+from vae_core.jobs.contact_sheet import chosen_frames, contact_sheet, magnification
+from vae_core.jobs.report import Difference, Likeness, Report, compare
+from vae_core.media.video import Frames
 
 
 def some_frames(count: int = 3, height: int = 32, width: int = 48) -> Frames:

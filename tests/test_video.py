@@ -16,7 +16,7 @@ from av.video.reformatter import Colorspace
 from PIL import Image
 
 from vae_core.errors import VideoError
-from vae_core.video import (
+from vae_core.media.video import (
     Frame,
     Frames,
     frames_to_tensor,
@@ -24,7 +24,7 @@ from vae_core.video import (
     read_video,
     tensor_to_frames,
 )
-from vae_core.video_writing import VideoOptions, write_video
+from vae_core.media.video_writing import VideoOptions, write_video
 
 LIMITED, FULL = 1, 2
 BT709, BT601 = int(Colorspace.ITU709), int(Colorspace.ITU601)

@@ -26,11 +26,11 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import commands, options
 from .conventions import Convention
 from .errors import SettingsError, VaeCoreError
+from .jobs import commands, options
+from .jobs.roundtrip import roundtrip
 from .moments import NormScope
-from .roundtrip import roundtrip
 from .settings import BlendOrder, Fit, Layout, Placement, Settings, Tiling
 
 _SIGPIPE_CODE = 141

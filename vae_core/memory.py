@@ -115,9 +115,8 @@ class Memory:
 
     def tile_bytes(self, step: Step, cells: Region) -> int:
         """The most that is allocated at once while a tile is computed."""
-        src = self.extents[step.src]
-        where = step.source_region(cells, src, self.chunk)
-        buffer = self._voxels(step.conv.in_channels, step.seen_region(cells).voxels)
+        seen, where = step.seen_region(cells), self._read_region(step, cells)
+        buffer = self._voxels(step.conv.in_channels, seen.voxels)
         read = self._voxels(step.conv.in_channels, where.voxels) if self._copies(step) else 0
         filled = read + (self._map_bytes(step.norm, step.src, where) if step.norm else 0)
         result = self._voxels(step.conv.out_channels, cells.voxels)
@@ -125,6 +124,20 @@ class Memory:
         if step.phases > 1:  # the input is kept for the next phase
             return buffer + max(filled, finished)
         return max(buffer + filled, buffer + result, finished)
+
+    def _read_region(self, step: Step, cells: Region) -> Region:
+        """What a tile of this size reads at the most.
+
+        One that is not the whole of a side may lie anywhere, so that no picture's edge spares it
+        anything; nor does a chunk's first frame, which may be in another chunk.
+        """
+        seen, whole, src = step.seen_region(cells), self.cell_extent(step), self.extents[step.src]
+        h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
+        w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
+        if cells.t.size == whole.t:
+            return Region(step.source_region(cells, src, self.chunk).t, h, w)
+        later = Interval(seen.t.size, 2 * seen.t.size)
+        return Region(step.time_map.source(later, keeps_first=False), h, w)
 
     def _copies(self, step: Step) -> bool:
         """Whether what a step reads is copied: it lives elsewhere, or its frames are gathered."""
@@ -146,7 +159,8 @@ class Memory:
             return 0
         latents, here = self.program.stores[SOURCE], self.program.stores[store]
         px, first = latents.px // here.px, self.chunk.keeps_first(self.extents[store].t)
-        rows, columns = (cells_of(side, px, keeps_first=False).size for side in (where.h, where.w))
+        rows = min(_most_cells(where.h.size, px), self.extents[SOURCE].h)
+        columns = min(_most_cells(where.w.size, px), self.extents[SOURCE].w)
         cells = rows * cells_of(where.t, latents.frames // here.frames, first).size
         narrow = self.sizes.batch * norm.channels * cells * columns
         wide = self.sizes.batch * norm.channels * cells * where.w.size
@@ -232,6 +246,11 @@ class Memory:
 
 def _sides(extent: Extent) -> tuple[int, int, int]:
     return extent.t, extent.h, extent.w
+
+
+def _most_cells(size: int, ratio: int) -> int:
+    """The most cells that `size` elements can touch, wherever they lie."""
+    return (size + ratio - 2) // ratio + 1
 
 
 def _inner(size: int, limit: int) -> Interval:

@@ -148,15 +148,29 @@ class _Candidate:
         found: list[Extent] = []
         for index in range(len(self.bounds)):
             room = sys.maxsize if budget is None else budget - fixed[index]
-            tile = self._tile(index, min(preferred, room)) or self._tile(index, room)
+            tile = self._tile(index, room, preferred)
             if tile is None:
                 return None
             found.append(tile)
         return tuple(found)
 
-    def _tile(self, index: int, limit: int) -> Extent | None:
-        step = self.widest.program.steps[index]
-        return _fitted(self.widest, step, self.bounds[index], self.least[index], limit)
+    def _tile(self, index: int, room: int, preferred: int) -> Extent | None:
+        """The largest tile that takes no more than is preferred, if it is a reasonable one; else
+        the largest up to a reasonable one that there is room for.
+        """
+        memory, step = self.widest, self.widest.program.steps[index]
+        bounds, usual, least = self.bounds[index], self.usual(index), self.least[index]
+        at_ease = _fitted(memory, step, bounds, usual, min(preferred, room))
+        return at_ease or _fitted(memory, step, usual, least, room)
+
+    def usual(self, index: int) -> Extent:
+        """The smallest tile that is no hindrance, in cells: `REASONABLE_PX`, or all there is."""
+        program, step = self.widest.program, self.widest.program.steps[index]
+        side = max(REASONABLE_PX // (program.stores[step.dst].px * step.upscale), 1)
+        cells, bound, least = self.widest.cell_extent(step), self.bounds[index], self.least[index]
+        h = max(min(side, cells.h, bound.h), least.h)
+        w = max(min(side, cells.w, bound.w), least.w)
+        return Extent(least.t, h, w)
 
     def rows(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What each step needs in the kind of chunk where it needs the most."""
@@ -219,14 +233,9 @@ def _budget(settings: Settings, machine: Machine) -> int | None:
 
 def _reasonable(candidate: _Candidate, largest: tuple[Extent, ...]) -> bool:
     """Whether no step has to use tiles that are smaller than it is worth."""
-    memory = candidate.widest
-    for step, tile, bound in zip(memory.program.steps, largest, candidate.bounds, strict=True):
-        px = memory.program.stores[step.dst].px * step.upscale
-        cells = memory.cell_extent(step)
-        side = max(REASONABLE_PX // px, 1)
-        if tile.h < min(side, cells.h, bound.h) or tile.w < min(side, cells.w, bound.w):
-            return False
-    return True
+    usual = (candidate.usual(index) for index in range(len(largest)))
+    pairs = zip(largest, usual, strict=True)
+    return all(tile.h >= least.h and tile.w >= least.w for tile, least in pairs)
 
 
 def _choose(

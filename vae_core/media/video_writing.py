@@ -24,7 +24,7 @@ import av.error
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from .errors import VideoError
+from ..errors import VideoError
 from .files import whole_file
 from .video import BT709, CONVERSION, Frame
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .video import Frames
+from ..media.video import Frames
 
 _WHITE = 255
 

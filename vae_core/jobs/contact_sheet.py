@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .files import whole_file
+from ..media.files import whole_file
+from ..media.video import Frames
 from .report import Report, decibels, gibibytes
-from .video import Frames
 
 _COLUMNS = 5
 _CELL_PX = (340, 340)  # the largest width and height of a picture on the sheet

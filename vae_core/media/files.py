@@ -18,7 +18,7 @@ from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import VideoError
+from ..errors import VideoError
 
 
 def check_input(path: Path) -> None:

@@ -17,9 +17,13 @@ import torch
 
 import vae_core
 
+from ..fitting import Fitted
+from ..media.files import check_distinct, check_output, whole_file
+from ..media.video import Clip, Frames, frames_to_tensor, tensor_to_frames
+from ..media.video_writing import write_video
+from ..settings import Settings, Tiling
+from ..vae import VideoVAE
 from .contact_sheet import contact_sheet
-from .files import check_distinct, check_output, whole_file
-from .fitting import Fitted
 from .options import (
     clip_of,
     json_text,
@@ -34,10 +38,6 @@ from .options import (
 )
 from .peak_memory import peak_bytes, peak_kind, start_peak
 from .report import Difference, Report, compare
-from .settings import Settings, Tiling
-from .vae import VideoVAE
-from .video import Clip, Frames, frames_to_tensor, tensor_to_frames
-from .video_writing import write_video
 
 
 @dataclass(frozen=True, slots=True)

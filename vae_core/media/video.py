@@ -31,7 +31,7 @@ import torch
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from .errors import VideoError
+from ..errors import VideoError
 from .files import check_input
 
 Frame = npt.NDArray[np.uint8]

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 import vae_core
 
-from .conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
-from .errors import SettingsError
-from .files import check_output
-from .posterior import Posterior
-from .settings import Progress, Settings
-from .vae import VideoVAE
-from .video import Clip, read_video
-from .video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
+from ..conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
+from ..errors import SettingsError
+from ..media.files import check_output
+from ..media.video import Clip, read_video
+from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
+from ..posterior import Posterior
+from ..settings import Progress, Settings
+from ..vae import VideoVAE
 
 DTYPES = {
     "float64": torch.float64,

@@ -18,11 +18,16 @@ from typing import Any, cast
 
 import torch
 
-from .conventions import UNSCALED
-from .errors import VideoError
-from .files import check_distinct, check_output
-from .fitting import Fitted
-from .latent_file import LATENT_SUFFIXES, LatentMeta, load_latents, save_latents
+from ..conventions import UNSCALED
+from ..errors import VideoError
+from ..fitting import Fitted
+from ..media.files import check_distinct, check_output
+from ..media.latent_file import LATENT_SUFFIXES, LatentMeta, load_latents, save_latents
+from ..media.video import PICTURE_FPS, Clip, frames_to_tensor, tensor_to_frames
+from ..media.video_writing import write_video
+from ..region import Extent
+from ..settings import Settings
+from ..vae import VideoVAE, from_module
 from .options import (
     DTYPES,
     clip_of,
@@ -39,11 +44,6 @@ from .options import (
     video_options,
     word,
 )
-from .region import Extent
-from .settings import Settings
-from .vae import VideoVAE, from_module
-from .video import PICTURE_FPS, Clip, frames_to_tensor, tensor_to_frames
-from .video_writing import write_video
 
 
 def info(args: Namespace) -> None:

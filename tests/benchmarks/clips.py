@@ -1,0 +1,58 @@
+"""Which clips are measured, and what shapes do they have?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Clip:
+    """frames: sample frames, 4(n-1)+1. height, width: in pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.frames}x{self.height}x{self.width}"
+
+    @classmethod
+    def parse(cls, text: str) -> Clip:
+        """'49x480x720' as a clip."""
+        frames, height, width = (int(part) for part in text.split("x"))
+        return cls(frames, height, width)
+
+    @property
+    def megapixels(self) -> float:
+        return self.height * self.width / 1e6
+
+    @property
+    def video_shape(self) -> tuple[int, ...]:
+        """[b, c, t, h, w]."""
+        return (1, 3, self.frames, self.height, self.width)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """[b, c, n, h/8, w/8]."""
+        return (1, 16, (self.frames - 1) // 4 + 1, self.height // 8, self.width // 8)
+
+
+TABLE = tuple(
+    Clip.parse(text)
+    for text in (
+        "9x480x720",
+        "49x480x720",
+        "49x720x1280",
+        "81x768x1360",
+        "249x768x1360",
+        "49x1088x1920",
+        "49x2160x3840",
+    )
+)
+"""From a short preview to 10 seconds and to 4K."""
+
+OVER_FRAMES = tuple(Clip(frames, 768, 1360) for frames in (9, 17, 49, 81, 249))
+
+OVER_MEGAPIXELS = tuple(
+    Clip(49, *size) for size in ((240, 360), (480, 720), (720, 1280), (1088, 1920), (2160, 3840))
+)

@@ -1,0 +1,73 @@
+"""How can a run of forty thousand tiles be counted in minutes?
+
+1. Two tiles are of one kind where nothing that decides about allocation, arithmetic or copies
+   differs: the step, the chunk's extents and caches, the tile's size, the picture's edges that it
+   touches, and the latent cells that it sees.
+2. The first tile of a kind runs under the counter; for the others the same figures are added, and
+   empty statistics stand in for those of a step whose tiles all came before.
+
+`test_counted.py` shows that the figures are those of running every tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import torch
+
+from vae_core.grid import cells_of
+from vae_core.moments import Moments
+from vae_core.program import SOURCE
+from vae_core.region import Interval, Region
+from vae_core.tile import Task, TileRunner
+
+from .counting import Count, Counter
+
+
+def _side_kind(side: Interval, whole: int, seen: Interval, px: int) -> Hashable:
+    """px: elements of a side to each latent cell."""
+    latent_cells = cells_of(seen, px, keeps_first=False).size
+    return side.size, side.start == 0, side.stop == whole, latent_cells
+
+
+def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
+    step, at, stores = task.step, task.at, runner.program.stores
+    whole = step.cell_extent(task.src, at.chunk)
+    seen = step.source_region(cells, task.src, at.chunk)
+    px = max(stores[SOURCE].px // stores[step.src].px, 1)
+    return (
+        (step.path, at.extents, at.chunk.first, task.old_cache is None, task.new_cache is None),
+        (cells.t.size, cells.t.start, cells.t.stop == whole.t),
+        _side_kind(cells.h, whole.h, seen.h, px),
+        _side_kind(cells.w, whole.w, seen.w, px),
+    )
+
+
+def _stand_in(task: Task) -> None:
+    """Statistics of dst, empty but of the size that later steps expect."""
+    dst, moments = task.step.dst, task.at.moments
+    if task.groups and dst not in moments:
+        source = task.at.stores[SOURCE]
+        device = task.phases[0].weight.device
+        mean, m2 = (torch.empty(source.shape[0], task.groups, device=device) for _ in range(2))
+        moments[dst] = Moments(1, mean, m2)
+
+
+@contextmanager
+def each_kind_once(counter: Counter) -> Iterator[None]:
+    """Inside the block `TileRunner` runs one tile of each kind and counts the others like it."""
+    known: dict[Hashable, Count] = {}
+    run_tile = TileRunner.run
+
+    def run_or_add(self: TileRunner, task: Task, cells: Region) -> None:
+        kind = _kind(self, task, cells)
+        if kind in known:
+            counter.add(known[kind])
+            _stand_in(task)
+        else:
+            known[kind] = counter.measure(lambda: run_tile(self, task, cells))
+
+    with patch.object(TileRunner, "run", run_or_add):
+        yield

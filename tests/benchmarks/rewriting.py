@@ -1,0 +1,48 @@
+"""What does each rewrite of the programs save?
+
+1. Each is added to those before it, on the same clip, everything on the device.
+2. Operations and bytes are what plans say; the diffusers row is counted.
+
+Phase convolutions and modulation at latent resolution are part of lowering itself, and so of the
+first row of ours. That rewritten programs equal the plain ones is shown by the tests of the laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from networks import full_size_module
+
+from vae_core import Settings
+from vae_core.lowering import lower_decoder, lower_encoder
+from vae_core.plan import Job
+from vae_core.planner import make_plan
+from vae_core.program import Program
+from vae_core.region import Extent
+from vae_core.rewrites import narrow_in_place, unique_frames
+
+from .clips import Clip
+from .sides import CARD, DTYPE, Diffusers
+
+CLIP = Clip(49, 480, 720)
+
+REWRITES: tuple[tuple[str, Callable[[Program], Program]], ...] = (
+    ("as lowered", lambda program: program),
+    ("+ unique frames", unique_frames),
+    ("+ narrower results in place", narrow_in_place),
+)
+
+
+def rewrite_rows(kind: str) -> list[tuple[str, int, int]]:
+    """(what, operations, peak bytes) of untiled diffusers, then of every rewrite."""
+    whole = Diffusers().count(kind, CLIP)
+    rows = [("diffusers untiled", whole.operations, whole.peak_bytes)]
+    module = full_size_module(DTYPE)
+    program = lower_encoder(module) if kind == "encode" else lower_decoder(module)
+    shape = CLIP.video_shape if kind == "encode" else CLIP.latent_shape
+    for what, rewrite in REWRITES:
+        program = rewrite(program)
+        job = Job(program, 1, Extent(*shape[2:]), DTYPE.itemsize)
+        plan = make_plan(job, Settings(placement="device"), CARD)
+        rows.append((what, plan.operations, plan.peak_bytes))
+    return rows

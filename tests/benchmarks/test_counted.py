@@ -1,0 +1,148 @@
+"""Do the benchmarks count what they say, and do the limits hold?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.clips import Clip
+from benchmarks.counting import Count, Counter
+from benchmarks.limits import (
+    COUNTED_TILES,
+    TILES_PX,
+    length_limits,
+    memory_limits,
+    operation_limits,
+    projection_limits,
+)
+from benchmarks.quick import counted_operations, counted_peak, projected_limits, row_of
+from benchmarks.recording import Recorder, Replay
+from benchmarks.rows import Case
+from benchmarks.sides import Diffusers, Ours
+from benchmarks.timing import quarter_px
+
+GIB, TERA = 2**30, 1e12
+KINDS = ("encode", "decode")
+SHORT = Clip(9, 480, 720)
+
+DIFFUSERS_GIB_TFLOP = {
+    ("encode", False): (4.88, 29),
+    ("decode", False): (11.06, 59),
+    ("encode", True): (1.23, 40),
+    ("decode", True): (2.78, 82),
+}
+"""9x480x720 in bfloat16, as counted elsewhere with diffusers 0.42.1."""
+
+
+def assert_all_met(limits) -> None:
+    failed = [str(limit) for limit in limits if not limit.met]
+    assert failed == []
+
+
+@pytest.mark.parametrize(("kind", "tiled"), DIFFUSERS_GIB_TFLOP)
+def test_diffusers_counts_what_was_counted_elsewhere(kind, tiled) -> None:
+    found = Diffusers(tiled).count(kind, SHORT)
+    gib, tera = DIFFUSERS_GIB_TFLOP[kind, tiled]
+    assert found.peak_bytes / GIB == pytest.approx(gib, abs=0.01)
+    assert found.operations / TERA == pytest.approx(tera, abs=0.5)
+
+
+def test_operations_are_those_of_the_flop_counter() -> None:
+    with torch.device("meta"):
+        conv, x = torch.nn.Conv3d(4, 8, 3, stride=(1, 2, 2)), torch.empty(2, 4, 5, 9, 11)
+    with Counter() as counter, FlopCounterMode(display=False) as reference:
+        conv(x)
+    assert counter.operations == reference.get_total_flops() > 0
+
+
+def test_moved_bytes_are_those_that_change_devices() -> None:
+    x = torch.zeros(3, 5)
+    with Counter() as counter:
+        y = x.to("meta")
+        y.copy_(x)
+        x.copy_(x + 1)
+        y.half()
+    assert counter.moved_bytes == 2 * x.nbytes
+
+
+def test_a_count_added_again_is_as_though_it_had_run_again() -> None:
+    def work() -> None:
+        torch.empty(100, device="meta").add(1)
+
+    with Counter() as counter:
+        kept = torch.empty(10, device="meta")
+        found = counter.measure(work)
+        more = torch.empty(30, device="meta")
+        counter.add(found)
+    assert found == Count(800, 0, 0)
+    assert counter.peak_bytes == kept.nbytes + more.nbytes + 800
+
+
+@pytest.mark.parametrize(
+    ("kind", "placement", "clip"),
+    [
+        ("encode", "caches-on-host", Clip(17, 32, 128)),
+        ("decode", "host", Clip(17, 32, 128)),
+    ],
+)
+def test_one_tile_of_each_kind_counts_what_all_tiles_count(kind, placement, clip) -> None:
+    all_tiles, one_of_each = (
+        Ours(placement, tile_px=32, every_tile=every).count(kind, clip) for every in (True, False)
+    )
+    assert one_of_each == all_tiles
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counted_operations_are_the_planned_ones(kind) -> None:
+    side, clip = Ours("device", tile_px=64), Clip(9, 64, 96)
+    planned = side.plan(kind, clip).operations
+    assert side.count(kind, clip).operations == pytest.approx(planned, rel=1e-3)
+
+
+def test_projected_memory_is_within_every_limit() -> None:
+    assert_all_met(projected_limits())
+
+
+@pytest.mark.slow
+def test_counted_memory_is_within_every_limit() -> None:
+    assert_all_met(memory_limits(counted_peak))
+
+
+@pytest.mark.slow
+def test_a_long_clip_takes_the_memory_of_a_short_one() -> None:
+    assert_all_met(length_limits(counted_peak))
+
+
+@pytest.mark.slow
+def test_exact_tiles_compute_no_more_than_the_untiled_network() -> None:
+    assert_all_met(operation_limits(counted_operations, COUNTED_TILES, TILES_PX))
+
+
+@pytest.mark.slow
+def test_projections_are_close_to_what_is_counted() -> None:
+    cases = [
+        Case(Ours(placement), kind, Clip(17, 480, 720))
+        for placement in ("device", "caches-on-host", "host")
+        for kind in KINDS
+    ]
+    assert_all_met(projection_limits(map(row_of, cases)))
+
+
+def test_a_replay_runs_the_recorded_convolutions() -> None:
+    conv, x = torch.nn.Conv3d(4, 8, 3), torch.zeros(1, 4, 5, 9, 11)
+    with torch.inference_mode(), Recorder() as recorder:
+        conv(x)
+        conv(x[..., 1:])
+    with Recorder() as again:
+        Replay(recorder.calls, torch.float32).run()
+    assert again.calls == recorder.calls
+    assert len(again.calls) == 2
+
+
+@pytest.mark.parametrize("clip", [Clip(9, 128, 192), Clip(9, 240, 360)])
+def test_four_tiles_of_diffusers_cover_a_timed_clip(clip) -> None:
+    height, width = quarter_px(clip)
+    assert height % 48 == width % 40 == 0
+    assert height < clip.height <= 2 * (height * 5 // 6)
+    assert width < clip.width <= 2 * (width * 4 // 5)

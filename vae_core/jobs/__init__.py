@@ -1,0 +1,1 @@
+"""What the command line does, job by job; `cli` parses, the modules here act and report."""

@@ -1,0 +1,1 @@
+"""How do pixels and latents get into files and out of them? Nothing here knows of the engine."""
