@@ -146,9 +146,8 @@ class TileRunner:
             return []
         dst = task.step.dst
         shown = self.program.stores[dst].shown
-        if shown == 1 or core.t.start > 0 or not task.at.keeps_first(dst):
-            return [kernels.measure(result, task.groups).repeated(shown)]
-        parts = ((result[:, :, :1], 1), (result[:, :, 1:], shown))
+        alone = int(shown > 1 and core.t.start == 0 and task.at.keeps_first(dst))
+        parts = ((result[:, :, :alone], 1), (result[:, :, alone:], shown))
         return [
             kernels.measure(part, task.groups).repeated(times)
             for part, times in parts
