@@ -18,6 +18,12 @@ _LOGVAR_RANGE = (-30.0, 20.0)
 """Beyond these the exponential is of no use in any dtype; the reference clamps alike."""
 
 
+def clamp_moments(moments: Tensor) -> Tensor:
+    """The encoder's output [b, 2c, n, h, w] with its logarithms of variances clamped in place."""
+    moments[:, moments.shape[1] // 2 :].clamp_(*_LOGVAR_RANGE)
+    return moments
+
+
 @dataclass(frozen=True, slots=True)
 class Posterior:
     """The Gaussian of a clip's latents; all tensors [b, c, n, h/8, w/8], unscaled.

@@ -9,17 +9,20 @@ Files, command lines and hosts are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from .blend import blend_tiles
+from .encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
 from .errors import InputError
 from .execute import Execution
 from .fitting import Fitted, fit
+from .frame_feed import FrameFeed, FrameRuns, check_values
 from .loading import Architecture, LoadedModule, architecture_of_state
 from .lowering import lower_decoder, lower_encoder
 from .machine import machine_for
@@ -30,11 +33,9 @@ from .posterior import Posterior
 from .program import SOURCE, Program
 from .region import Extent, Interval, Region
 from .rewrites import narrow_in_place, unique_frames
-from .settings import Layout, Progress, Settings
+from .settings import Layout, Place, Placement, Progress, Settings
 from .stores import reserve
 from .weights import Weights
-
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 _DEFAULT = Settings()
 
@@ -110,7 +111,7 @@ class VideoVAE:
         is computed.
         """
         plan = self.plan_encode(video.shape, settings)
-        _check_values(video, "a video", "pixels / 127.5 - 1")
+        check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), settings)
         moments = self._result(plan, plan.chunks[-1].target.stop, video.device)
         self._fill(plan, video, fitted, moments)
@@ -126,27 +127,71 @@ class VideoVAE:
         `InputError` as `encode` does.
         """
         plan = self.plan_decode(latents.shape, settings)
-        _check_values(latents, "latents", "unscaled floating point latents")
+        check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
         self._fill(plan, latents, None, video)
         return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
 
-    def decode_stream(self, latents: Tensor, settings: Settings = _DEFAULT) -> Iterator[Tensor]:
+    def encode_stream(
+        self,
+        frames: Tensor | Iterable[Tensor],
+        settings: Settings = _DEFAULT,
+        frame_count: int | None = None,
+    ) -> MomentStream:
+        """The moments [b, 2c, n, h/8, w/8] of `frames`, chunk by chunk as they come; together they
+        are what `encode(...).moments` holds.
+
+        frames: a tensor [b, 3, t, h, w], or an iterable that gives sample frames [b, 3, h, w] or
+            runs of them [b, 3, k, h, w], floating point pixels in [-1, 1]. Its length need not be
+            known; no more than a chunk of it is held. Where statistics run over the clip, tiles
+            are blended, or the layout is diffusers', all of it is collected first: in host memory,
+            or where placement is `MMAP` in a temporary file.
+        frame_count: how many frames are said to come, for progress and for refusing early what
+            the frame policy refuses. Other counts do no harm.
+
+        `fitted` of the result says what was done to the size, once it has ended. Raises
+        `InputError` as `encode` does; what is wrong with a later frame, when it comes.
+        """
+        if isinstance(frames, Tensor):
+            return MomentStream(self._encode_known(frames, settings))
+        feed = FrameFeed(frames, self.encoder.stores[SOURCE].channels)
+        if needs_whole_clip(settings):
+            return MomentStream(self._encode_collected(feed, settings))
+        return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
+
+    def _encode_known(self, video: Tensor, settings: Settings) -> Iterator[Tensor | Fitted]:
+        """The encoder's result for every chunk of `video`, and how it was fitted; checked at
+        once.
+        """
+        plan = self.plan_encode(video.shape, settings)
+        check_values(video, "a video", "pixels / 127.5 - 1")
+        fitted = fit(Extent(*video.shape[2:]), settings)
+        stream = self._run if plan.blend is None else self._run_blended
+        return chain(stream(plan, video, fitted, None), (fitted,))
+
+    def _encode_collected(self, feed: FrameFeed, settings: Settings) -> Iterator[Tensor | Fitted]:
+        """As `_encode_known`, of all that `feed` gives."""
+        place = Place.DISK if settings.placement is Placement.MMAP else Place.HOST
+        yield from self._encode_known(feed.collect(place), settings)
+
+    def decode_stream(
+        self, latents: Tensor | FrameRuns, settings: Settings = _DEFAULT
+    ) -> Iterator[Tensor]:
         """Finished frames [b, 3, t, h, w], chunk by chunk; together they are what `decode`
         returns. Where tiling is `BLEND` the first one comes when all are finished.
+
+        latents: a tensor, or a source that is read chunk by chunk (see `frame_feed.FrameRuns`).
         """
         plan = self.plan_decode(latents.shape, settings)
-        _check_values(latents, "latents", "unscaled floating point latents")
-        stream = self._run if plan.blend is None else self._run_blended
-        return stream(plan, latents, None, None)
+        if isinstance(latents, Tensor):
+            check_values(latents, "latents", "unscaled floating point latents")
+        if plan.blend is None:
+            return self._run(plan, latents, None, None)
+        return self._run_blended(plan, _read(latents, Interval(0, plan.job.source.t)), None, None)
 
     def _result(self, plan: Plan, frames: int, device: torch.device) -> Tensor:
         """An unwritten result of `frames` frames."""
-        program, source = plan.job.program, plan.job.source
-        source_spec, sink_spec = program.stores[SOURCE], program.stores[program.sink]
-        height, width = (side * source_spec.px // sink_spec.px for side in (source.h, source.w))
-        shape = (plan.job.batch, sink_spec.channels, frames, height, width)
-        return torch.empty(shape, dtype=self.dtype, device=device)
+        return unwritten(plan, frames, self.dtype, device)
 
     def _fill(self, plan: Plan, source: Tensor, fitted: Fitted | None, result: Tensor) -> None:
         """Run all of `plan` into `result`."""
@@ -180,7 +225,7 @@ class VideoVAE:
         yield from (_read(whole, chunk.target) for chunk in plan.chunks)
 
     def _run(
-        self, plan: Plan, source: Tensor, fitted: Fitted | None, result: Tensor | None
+        self, plan: Plan, source: Tensor | FrameRuns, fitted: Fitted | None, result: Tensor | None
     ) -> Iterator[Tensor]:
         """The result of each chunk: a part of `result` where there is one, else a tensor of its
         own.
@@ -192,9 +237,9 @@ class VideoVAE:
         ) as execution:
             for index, chunk in enumerate(plan.chunks):
                 read = (
-                    _read(source, chunk.source)
-                    if fitted is None
-                    else fitted.take(source, chunk.source)
+                    fitted.take(source, chunk.source)
+                    if fitted is not None and isinstance(source, Tensor)
+                    else _read(source, chunk.source)
                 )
                 out = (
                     self._result(plan, chunk.target.size, source.device)
@@ -225,8 +270,8 @@ class _Carry:
         return add
 
 
-def _read(x: Tensor, frames: Interval) -> Tensor:
-    return x[:, :, frames.start : frames.stop]
+def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:
+    return x[:, :, frames.start : frames.stop] if isinstance(x, Tensor) else x.take(frames)
 
 
 def _checked_shape(shape: Sequence[int], program: Program, what: str) -> Extent:
@@ -248,26 +293,6 @@ def _checked_shape(shape: Sequence[int], program: Program, what: str) -> Extent:
             " Another channel count means another model, or another order of dimensions."
         )
     return Extent(*shape[2:])
-
-
-def _check_values(x: Tensor, what: str, remedy: str) -> None:
-    """`InputError` unless x is floating point and finite; a tensor without readable values is taken
-    as it is.
-    """
-    if x.dtype not in _DTYPES:
-        raise InputError(
-            f"{what} must be float32, float64, bfloat16 or float16; got {x.dtype}. Convert it"
-            f" first: {remedy}."
-        )
-    if type(x) not in (Tensor, nn.Parameter) or x.is_meta:
-        return
-    for frame in range(x.shape[2]):
-        low, high = torch.aminmax(x[:, :, frame])
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise InputError(
-                f"{what} holds NaN or infinite values, first in frame {frame}; the network would"
-                " spread them."
-            )
 
 
 def from_module(

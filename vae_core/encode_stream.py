@@ -1,0 +1,192 @@
+"""How is a clip encoded while its frames still arrive, and nobody knows how many will?
+
+1. Frames are pulled until a chunk is full and one more is there, or no more come.
+2. The plan is made for the whole clip where it ends there or its length is known, else for a clip
+   with chunks of every kind: memory is the same however long it gets.
+3. Every chunk goes through one `Execution`, which carries the causal caches. The last one is padded
+   or cropped by the frame policy, and `MomentStream.fitted` tells what was done.
+
+Whole-clip statistics, blended tiles and diffusers' layout need every frame before the first result:
+there the frames are collected first (in host memory, or where placement is `MMAP` in a temporary
+file) and encoded as `VideoVAE.encode` does. That is the caller's business, see `needs_whole_clip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .execute import Execution
+from .fitting import Fitted, fit
+from .frame_feed import FrameFeed, no_frames
+from .grid import Chunk, latent_frames
+from .moments import NormScope
+from .plan import Plan
+from .posterior import clamp_moments
+from .program import SOURCE
+from .region import Extent, Interval
+from .settings import Layout, Progress, Settings, Tiling
+from .stores import reserve
+from .weights import Weights
+
+_CHUNKS_OF_EVERY_KIND = 3
+
+
+class Network(Protocol):
+    """What a stream needs of a VAE."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def plan_encode(self, shape: tuple[int, ...], settings: Settings) -> Plan:
+        """How a video of `shape` [b, c, t, h, w] would be encoded."""
+        ...
+
+
+class MomentStream(Iterator[Tensor]):
+    """Moments [b, 2c, t, h, w] of one chunk after the other: means, then logarithms of variances.
+
+    Together they are what `VideoVAE.encode(...).moments` holds. Invariant: `fitted` is known once
+    the stream has ended.
+    """
+
+    def __init__(self, chunks: Iterator[Tensor | Fitted]) -> None:
+        self._chunks = chunks
+        self._fitted: Fitted | None = None
+
+    def __next__(self) -> Tensor:
+        for item in self._chunks:
+            if isinstance(item, Tensor):
+                return clamp_moments(item)
+            self._fitted = item
+        raise StopIteration
+
+    @property
+    def fitted(self) -> Fitted:
+        """What was done to the clip's size. Raises `InputError` before the stream has ended."""
+        if self._fitted is None:
+            raise InputError("the size of a stream is known once it has ended; pull all of it.")
+        return self._fitted
+
+    def close(self) -> None:
+        """Give up, and free what the rest would have needed."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+
+
+def unwritten(plan: Plan, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A result of `frames` frames for a plan, not written yet: [b, c, frames, h, w]."""
+    program, source = plan.job.program, plan.job.source
+    source_spec, sink_spec = program.stores[SOURCE], program.stores[program.sink]
+    height, width = (side * source_spec.px // sink_spec.px for side in (source.h, source.w))
+    shape = (plan.job.batch, sink_spec.channels, frames, height, width)
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def needs_whole_clip(settings: Settings) -> bool:
+    """Whether nothing can be computed before the last frame is there."""
+    return (
+        settings.norm_scope is NormScope.CLIP
+        or settings.tiling is Tiling.BLEND
+        or settings.layout is Layout.DIFFUSERS
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk's frames as they came.
+
+    start: the number of its first frame in the clip. last: whether no frame follows.
+    """
+
+    frames: Tensor
+    start: int
+    last: bool
+
+    def fitted(self, settings: Settings) -> tuple[Fitted, Fitted]:
+        """How the clip up to here is fitted, and how this piece of it is."""
+        size, h, w = self.frames.shape[2:]
+        source = Extent(self.start + size, h, w)
+        lenient = settings if self.last else replace(settings, frame_fit="pad")
+        whole = fit(source, lenient)
+        network = replace(whole.network, t=max(whole.network.t - self.start, 0))
+        return whole, Fitted(Extent(size, h, w), network, ())
+
+    def chunk(self, frames: int) -> Chunk:
+        """The chunk that `frames` of it, fitted, are."""
+        stop = self.start + frames
+        begins = latent_frames(self.start) if self.start else 0
+        target = Interval(begins, latent_frames(stop))
+        return Chunk(Interval(self.start, stop), target, self.start == 0, Layout.ALIGNED)
+
+
+def _pieces(feed: FrameFeed, full: int) -> Iterator[Piece]:
+    """The clip in pieces of 1 + full, full, full ... frames, and the rest."""
+    size = full + 1
+    while held := feed.hold(size + 1):
+        start = feed.given
+        yield Piece(feed.take(min(held, size)), start, held <= size)
+        size = full
+
+
+def _planned(network: Network, feed: FrameFeed, settings: Settings, count: int | None) -> Plan:
+    """The plan for what the feed holds and will hold; count: frames that are said to come."""
+    first = feed.peek()
+    b, c, _, h, w = first.shape
+    if feed.held < settings.chunk_frames + 2:
+        count = feed.held  # all of them
+    if count is not None and count < feed.held:
+        count = None
+    frames = count or 1 + _CHUNKS_OF_EVERY_KIND * settings.chunk_frames
+    return network.plan_encode((b, c, frames, h, w), settings)
+
+
+def _report(settings: Settings, length_known: bool) -> Callable[[Progress], object] | None:
+    """What an execution reports to; without totals where the length is not known."""
+    report = settings.on_progress
+    if report is None or length_known:
+        return report
+    return lambda progress: report(replace(progress, total_operations=0, chunks=0))
+
+
+def encode_chunks_of(
+    network: Network, feed: FrameFeed, settings: Settings, frame_count: int | None
+) -> Iterator[Tensor | Fitted]:
+    """The encoder's result for every chunk of a feed, and in the end what was done to the size.
+
+    frame_count: how many frames are said to come; a stream that gives more or fewer is encoded all
+    the same. Raises `InputError` as `VideoVAE.encode` does, but for the frame policy, which where
+    the count is not known can refuse only at the end.
+    """
+    if not feed.hold(settings.chunk_frames + 2):
+        raise no_frames()
+    plan = _planned(network, feed, settings, frame_count)
+    reserve(plan)
+    weights = Weights(network.module, network.dtype, network.device)
+    known = frame_count is not None or feed.held < settings.chunk_frames + 2
+    report = _report(settings, known)
+    whole: Fitted | None = None
+    with closing(Execution(plan.job.program, weights, plan, report)) as execution:
+        for piece in _pieces(feed, settings.chunk_frames):
+            whole, own = piece.fitted(settings)
+            if own.network.t:
+                read = own.take(piece.frames, Interval(0, own.network.t))
+                chunk = piece.chunk(own.network.t)
+                out = unwritten(plan, chunk.target.size, network.dtype, read.device)
+                execution.run(chunk, read, out, last=piece.last)
+                yield out
+    assert whole
+    yield whole
