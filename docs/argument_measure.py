@@ -24,7 +24,7 @@ from torch import Tensor
 
 import vae_core
 from vae_core import NormScope, Settings, Tiling, VideoVAE
-from vae_core.media.video import read_video
+from vae_core.media.video import Selection, read_video
 
 Levels = npt.NDArray[np.float32]
 """Sample frames [t, h, w, 3], 0 to 255, clipped, not rounded."""
@@ -67,7 +67,9 @@ class Measured:
 def shipped(cut: Cut) -> tuple[VideoVAE, Tensor]:
     """The small VAE in float32, and `cut` of the clip."""
     vae = vae_core.load(vae_core.tiny_vae_path(), dtype=torch.float32)
-    return vae, cut.of(read_video(vae_core.sample_clip_path(), max_frames=cut.frames[1]).frames)
+    return vae, cut.of(
+        read_video(vae_core.sample_clip_path(), Selection(max_frames=cut.frames[1])).frames
+    )
 
 
 def levels(video: Tensor) -> Levels:

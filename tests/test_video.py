@@ -19,6 +19,7 @@ from vae_core.errors import VideoError
 from vae_core.media.video import (
     Frame,
     Frames,
+    Selection,
     frames_to_tensor,
     open_video,
     read_video,
@@ -194,7 +195,7 @@ def test_other_pixel_formats_are_read(tmp_path: Path, pixel_format: str) -> None
 )
 def test_frames_are_chosen_by_count(tmp_path: Path, skip: int, most: int | None, left: int) -> None:
     write_video(tmp_path / "clip.mkv", moving_clip(9), Fraction(8), VideoOptions(codec="ffv1"))
-    clip = read_video(tmp_path / "clip.mkv", skip, most)
+    clip = read_video(tmp_path / "clip.mkv", Selection(skip, most))
     assert len(clip.frames) == left
     assert mean_error(clip.frames, moving_clip(9)[skip : skip + left]) < 3
 
@@ -330,7 +331,7 @@ def test_a_selection_that_leaves_nothing_is_refused(
 ) -> None:
     write_video(tmp_path / "clip.mp4", moving_clip(3), Fraction(8))
     with pytest.raises(VideoError, match=sentence):
-        read_video(tmp_path / "clip.mp4", skip, most)
+        read_video(tmp_path / "clip.mp4", Selection(skip, most))
 
 
 def test_nothing_is_left_when_writing_breaks_off(tmp_path: Path) -> None:

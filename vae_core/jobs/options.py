@@ -25,7 +25,7 @@ import vae_core
 from ..conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
 from ..errors import SettingsError
 from ..media.files import check_output
-from ..media.video import Clip, read_video
+from ..media.video import Clip, Selection, read_video
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
 from ..posterior import Posterior
 from ..settings import Progress, Settings
@@ -112,9 +112,14 @@ def video_options(args: Namespace, path: Path | None) -> VideoOptions:
     return options
 
 
+def selection_of(args: Namespace) -> Selection:
+    """Which frames of the clip are wanted. Raises `VideoError`."""
+    return Selection(args.skip_frames, args.max_frames)
+
+
 def clip_of(args: Namespace) -> Clip:
     """The chosen frames of the clip. Raises `VideoError`."""
-    return read_video(args.clip, args.skip_frames, args.max_frames)
+    return read_video(args.clip, selection_of(args))
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 1. `check_input`, `check_output` and `check_distinct` refuse names that cannot work, before anything
    is computed.
 2. `whole_file` hands out a temporary name in the same folder. When the block ends well, the file
-   is renamed to its real name, which the system does in one step; when the block raises, also by
-   Ctrl-C, the temporary file is deleted.
+   is flushed to the disk and renamed to its real name, which the system does in one step; when the
+   block raises, also by Ctrl-C, the temporary file is deleted.
 
-It does not guard against a kill -9 or a power cut: those leave a hidden `.part` file, never a
-broken real one.
+A kill -9 or a power cut may leave a hidden `.part` file, never a broken real one; `clear_parts`
+deletes those.
 """
 
 from __future__ import annotations
@@ -55,6 +55,20 @@ def check_distinct(source: Path, *outputs: Path | None) -> None:
             raise VideoError(f"{output} is the input itself; give the output another name.")
 
 
+def _to_disk(path: Path) -> None:
+    """Wait until the system has written a file to its disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def clear_parts(folder: Path) -> int:
+    """Delete what killed processes left half-written in `folder`; how many files that was."""
+    parts = [path for path in folder.glob(".*.part*") if path.is_file()]
+    for path in parts:
+        path.unlink(missing_ok=True)
+    return len(parts)
+
+
 @contextmanager
 def whole_file(path: Path) -> Generator[Path]:
     """A temporary name beside `path`, with its suffix, that becomes `path` if the block ends
@@ -68,6 +82,7 @@ def whole_file(path: Path) -> Generator[Path]:
         mode = part.stat().st_mode  # what new files get here; safetensors would give itself less
         yield part
         part.chmod(mode)
+        _to_disk(part)
         part.replace(path)
     except OSError as error:
         raise VideoError(f"cannot write {path}: {error.strerror or error}.") from error

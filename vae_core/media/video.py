@@ -1,67 +1,63 @@
 """How do frames come out of a file with the colours, the size and the rate that they have there?
 
 `open_video` gives them one at a time, `read_video` all at once:
-1. PyAV decodes frame by frame, so memory does not grow with the clip; Pillow opens pictures and
-   folders of them.
-2. A frame becomes full-range RGB by the matrix and range that it is tagged with. Untagged frames
-   are taken as limited range, bt601 below 720 lines and bt709 from there on, as players do.
-3. The display matrix (a phone's rotation, a mirror) is applied, so height and width are those that
-   a viewer sees.
-4. `skip_frames` and `max_frames` choose. Frames are counted, never resampled; a varying rate is
-   reported in `notes`.
+1. `reel.py` decodes frame by frame, so that memory does not grow with the clip.
+2. A `Selection` chooses among them by time and by number, before they are turned into pixels.
+3. `colour.py` makes upright full-range RGB of those that are left; a `Resize` brings them to size.
 
-It does not touch audio, deinterlace, tone-map HDR, stretch non-square pixels or trim by time.
+Steps 1 and 2 (`VideoSource.shots`) and step 3 (`VideoSource.picture`) may run in two threads. Sound
+is not read here, see `audio.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import BinaryIO
 
-import av
-import av.error
 import numpy as np
-import numpy.typing as npt
 import torch
-from av.sidedata.sidedata import Type as SideDataType
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from ..errors import VideoError
+from .colour import Frame, Frames
 from .files import check_input
+from .framing import Resize
+from .reel import PICTURE_FPS, PICTURE_SUFFIXES, Reel, holds_pictures, open_container, open_pictures
+from .selection import Selection, Shot
 
-Frame = npt.NDArray[np.uint8]
-"""One sample frame, [h, w, 3], RGB, 0 to 255."""
+__all__ = [
+    "PICTURE_FPS",
+    "PICTURE_SUFFIXES",
+    "Clip",
+    "Frame",
+    "Frames",
+    "Resize",
+    "Selection",
+    "VideoInfo",
+    "VideoSource",
+    "frames_to_tensor",
+    "open_video",
+    "read_video",
+    "tensor_to_frames",
+]
 
-Frames = npt.NDArray[np.uint8]
-"""Several of them, [t, h, w, 3]."""
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-PICTURE_FPS = Fraction(8)
-"""Rate given to pictures that have none: CogVideoX's own."""
-
-_HD_LINES = 720
 _RATE_TOLERANCE = 0.25  # of a frame; what time stamps in whole milliseconds need
-_UNTAGGED = frozenset({0, 2})
-BT709, BT601 = int(Colorspace.ITU709), int(Colorspace.ITU601)
-# FFmpeg's AVColorSpace, which frames are tagged with, to the SWS_CS_* that its converter takes.
-_MATRIX_OF_TAG = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
-CONVERSION = 0x4 | 0x2000 | 0x40000
-"""swscale's bicubic, full chroma and accurate rounding; older PyAV has no names for the latter."""
+_EVERYTHING = Selection()
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What is known of a clip once it is open.
 
-    height_px, width_px: as shown, after rotation.
-    fps: average rate, sample frames a second.
-    frames: sample frames that the selection leaves, or None where the file does not say how many it
-        holds.
+    path: the file, or what stands for it where it has no name.
+    height_px, width_px: as given, after rotation and resizing.
+    fps: average rate of the frames given, sample frames a second.
+    frames: sample frames that the selection leaves, or None where that takes reading them.
+    source_fps: the file's own average rate.
     """
 
     path: Path
@@ -69,6 +65,7 @@ class VideoInfo:
     width_px: int
     fps: Fraction
     frames: int | None
+    source_fps: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,148 +81,6 @@ class Clip:
     notes: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Reel:
-    """An open file.
-
-    fps, frames: the rate and the number of frames that it says it has.
-    pictures: its frames, to be pulled once.
-    close: releases the file.
-    seconds: shortest and longest step from frame to frame so far; empty before the second frame.
-    """
-
-    fps: Fraction
-    frames: int | None
-    pictures: Iterator[Frame]
-    close: Callable[[], None]
-    seconds: list[float] = field(default_factory=list[float])
-
-
-def _check_selection(skip_frames: int, max_frames: int | None) -> None:
-    if skip_frames < 0:
-        raise VideoError(f"skip_frames must be at least 0; got {skip_frames}.")
-    if max_frames is not None and max_frames < 1:
-        raise VideoError(f"max_frames must be at least 1; got {max_frames}.")
-
-
-def _colour(frame: av.VideoFrame) -> tuple[int, int]:
-    """The matrix and range to read `frame` by: its tags, or what players assume without them."""
-    tag = frame.colorspace
-    assumed = BT601 if frame.height < _HD_LINES else BT709
-    matrix = assumed if tag in _UNTAGGED else _MATRIX_OF_TAG.get(tag, assumed)
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    return matrix, int(ColorRange.JPEG if full else ColorRange.MPEG)
-
-
-def _upright(frame: av.VideoFrame, picture: Frame) -> Frame:
-    """`picture` as the display matrix shows it, in quarter turns and mirrors.
-
-    The matrix sends (x, y) to (a x + c y, b x + d y), y pointing down.
-    """
-    side_data = cast("Any", frame.side_data)  # PyAV's stubs lack its look-up by type
-    data = side_data.get(SideDataType.DISPLAYMATRIX)
-    if data is None:
-        return picture
-    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
-    turned = abs(b) > abs(a)
-    if turned:
-        picture, (along_x, along_y) = picture.transpose(1, 0, 2), (c, b)
-    else:
-        along_x, along_y = a, d
-    picture = picture[:, ::-1] if along_x < 0 else picture
-    picture = picture[::-1] if along_y < 0 else picture
-    return np.ascontiguousarray(picture)
-
-
-def _rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Frame:
-    """`frame` as full-range RGB, upright."""
-    matrix, colour_range = _colour(frame)
-    converted = reformatter.reformat(
-        frame,
-        format="rgb24",
-        src_colorspace=matrix,
-        # Means nothing in RGB; but older PyAV leaves the range alone where both matrices are one.
-        dst_colorspace=BT709 if matrix != BT709 else BT601,
-        src_color_range=colour_range,
-        dst_color_range=int(ColorRange.JPEG),
-        interpolation=CONVERSION,
-    )
-    return _upright(frame, cast("Frame", converted.to_ndarray()))
-
-
-def _watch_rate(seconds: list[float], step: float) -> None:
-    """Keep the shortest and the longest of the steps seen so far in `seconds`."""
-    seconds[:] = [min([*seconds, step]), max([*seconds, step])]
-
-
-def _decoded(container: Any, path: Path, seconds: list[float]) -> Iterator[Frame]:
-    """Every frame of the first video stream, in the order shown."""
-    reformatter = VideoReformatter()
-    before: float | None = None
-    count = 0
-    try:
-        for frame in container.decode(video=0):
-            if before is not None and frame.time is not None:
-                _watch_rate(seconds, frame.time - before)
-            before = frame.time
-            yield _rgb(frame, reformatter)
-            count += 1
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"{path} cannot be decoded after {count} frames: {error.strerror}."
-        ) from error
-
-
-def _open_container(path: Path) -> _Reel:
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} is not a video that can be read: {error.strerror}.") from error
-    if not container.streams.video:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        container.close()
-        raise VideoError(f"{path} has no video stream; it holds {kinds}.")
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    fps = stream.average_rate or stream.guessed_rate or PICTURE_FPS
-    seconds: list[float] = []
-    pictures = _decoded(container, path, seconds)
-    return _Reel(Fraction(fps), stream.frames or None, pictures, container.close, seconds)
-
-
-def _picture_frames(paths: list[Path]) -> Iterator[Frame]:
-    """Every picture, an animated file giving each of its frames, turned upright by its EXIF tag."""
-    from PIL import Image, ImageOps, ImageSequence  # only pictures need it
-
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                for picture in ImageSequence.Iterator(image):
-                    yield np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise VideoError(f"{path} is not a picture that can be read.") from error
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts frame2 before frame10."""
-    digits = "".join(c if c.isdigit() else " " for c in path.name).split()
-    return [(0, int(number), "") for number in digits] + [(1, 0, path.name)]
-
-
-def _open_pictures(path: Path) -> _Reel:
-    paths = [path]
-    if path.is_dir():
-        paths = sorted(
-            (p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES), key=_natural
-        )
-    if not paths:
-        raise VideoError(
-            f"the folder {path} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})."
-        )
-    known = len(paths) if path.is_dir() else None
-    return _Reel(PICTURE_FPS, known, _picture_frames(paths), lambda: None)
-
-
 class VideoSource:
     """The chosen frames of one open file, one at a time: a context manager and a one-pass iterator.
 
@@ -234,21 +89,23 @@ class VideoSource:
     its size.
     """
 
-    def __init__(self, path: Path, reel: _Reel, skip_frames: int, max_frames: int | None) -> None:
+    def __init__(self, path: Path, reel: Reel, selection: Selection, resize: Resize | None) -> None:
         self._reel = reel
-        self._path = path
-        self._chosen = islice(
-            reel.pictures, skip_frames, None if max_frames is None else skip_frames + max_frames
-        )
+        self._resize = resize
+        self.selection = selection
+        self._chosen = selection.of(reel.shots, reel.fps)
         self._first = next(self._chosen, None)
         if self._first is None:
-            after = f" after the first {skip_frames}" if skip_frames else ""
-            raise VideoError(f"{path} has no frame to give{after}.")
+            raise VideoError(f"{reel.name} has no frame to give{_after(selection)}.")
         self._given = 0  # frames handed out
         self._ended = False
-        left = None if reel.frames is None else max(reel.frames - skip_frames, 1)
-        known = left if max_frames is None or left is None else min(left, max_frames)
-        self.info = VideoInfo(path, self._first.shape[0], self._first.shape[1], reel.fps, known)
+        picture = self._first.picture()
+        self._size = picture.shape[:2]
+        size = self._size if resize is None else (resize.height_px, resize.width_px)
+        if resize is not None:
+            resize.scaled(*self._size)
+        rate = selection.rate(reel.fps)
+        self.info = VideoInfo(path, size[0], size[1], rate, selection.count(reel.frames), reel.fps)
 
     def __enter__(self) -> VideoSource:
         return self
@@ -262,29 +119,41 @@ class VideoSource:
         self.close()
 
     def __iter__(self) -> Iterator[Frame]:
+        return map(self.picture, self.shots())
+
+    def shots(self) -> Iterator[Shot]:
+        """The chosen frames as decoded; each becomes pixels by `picture`."""
         first, self._first = self._first, None
-        for picture in chain([] if first is None else [first], self._chosen):
-            self._check_size(picture)
+        for shot in chain([] if first is None else [first], self._chosen):
             self._given += 1
-            yield picture
+            yield shot
         self._ended = True
 
-    def _check_size(self, picture: Frame) -> None:
-        size = (self.info.height_px, self.info.width_px)
-        if picture.shape[:2] != size:
+    def picture(self, shot: Shot) -> Frame:
+        """The pixels of a shot, uint8 [info.height_px, info.width_px, 3]."""
+        picture = shot.picture()
+        if picture.shape[:2] != self._size:
             came = f"{picture.shape[0]}x{picture.shape[1]}"
             raise VideoError(
-                f"{self._path} changes its size from {size[0]}x{size[1]} to {came}; cut it there."
+                f"{self._reel.name} changes its size from {self._size[0]}x{self._size[1]} to"
+                f" {came}; cut it there."
             )
+        return picture if self._resize is None else self._resize.of(picture)
 
     def close(self) -> None:
         """Release the file; a second call does nothing."""
         self._reel.close()
 
     @property
+    def given(self) -> int:
+        """How many frames have been handed out."""
+        return self._given
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a caller should be told, of the frames read so far."""
-        return tuple(note for note in (self._count_note(), self._rate_note()) if note)
+        found = (self._count_note(), self._rate_note(), *self._reel.notes)
+        return tuple(note for note in found if note)
 
     def _count_note(self) -> str | None:
         if not self._ended or self.info.frames is None or self._given >= self.info.frames:
@@ -292,47 +161,81 @@ class VideoSource:
         return f"the file promises {self.info.frames} frames, but only {self._given} could be read."
 
     def _rate_note(self) -> str | None:
-        seconds = self._reel.seconds
-        if not seconds or seconds[1] - seconds[0] < _RATE_TOLERANCE / self.info.fps:
+        steps = self._reel.steps
+        varies = steps and steps[1] - steps[0] >= _RATE_TOLERANCE / self._reel.fps
+        if not varies or self.selection.fps is not None:
             return None
-        shortest, longest = (round(1000 * step) for step in seconds)
+        shortest, longest = (round(1000 * step) for step in steps)
         return (
             f"the frame rate varies ({shortest} to {longest} ms a frame): frames are taken one by"
-            f" one and keep the average rate of {float(self.info.fps):.4g} a second."
+            f" one and keep the average rate of {float(self.info.fps):.4g} a second. Ask for a rate"
+            " to have them resampled."
         )
 
 
-def open_video(
-    path: str | Path, skip_frames: int = 0, max_frames: int | None = None
-) -> VideoSource:
-    """Open a video, a picture or a folder of pictures (in the order of the numbers in their names).
+def _after(selection: Selection) -> str:
+    """What was left out, in words."""
+    if selection.start_seconds:
+        return f" from {selection.start_seconds:g} seconds on"
+    return f" after the first {selection.skip_frames}" if selection.skip_frames else ""
 
-    skip_frames, max_frames: sample frames to leave out at the start, and to take at most.
+
+def _rate_of_pictures(reel: Reel, selection: Selection) -> Selection:
+    """A rate asked of pictures is theirs: they have none that could be resampled."""
+    if reel.timed or selection.fps is None:
+        return selection
+    reel.fps = selection.rate(reel.fps) * selection.stride
+    return replace(selection, fps=None)
+
+
+def open_video(
+    source: str | Path | BinaryIO,
+    selection: Selection = _EVERYTHING,
+    resize: Resize | None = None,
+) -> VideoSource:
+    """Open a video, a picture or a folder of pictures (in the order of the numbers in their names),
+    or a binary file-like object that holds a video.
+
     Raises `VideoError` for what is missing, empty, unreadable or without a picture.
     """
-    path = Path(path)
-    _check_selection(skip_frames, max_frames)
-    check_input(path)
-    pictures = path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES
-    reel = _open_pictures(path) if pictures else _open_container(path)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        check_input(path)
+        pictures = holds_pictures(path)
+        reel = (
+            open_pictures(path)
+            if pictures
+            else open_container(path, str(path), selection.start_seconds)
+        )
+    else:
+        path = Path(getattr(source, "name", None) or "the video in memory")
+        source.seek(0)
+        reel = open_container(source, str(path), selection.start_seconds)
     try:
-        return VideoSource(path, reel, skip_frames, max_frames)
+        return VideoSource(path, reel, _rate_of_pictures(reel, selection), resize)
     except BaseException:
         reel.close()
         raise
 
 
-def read_video(path: str | Path, skip_frames: int = 0, max_frames: int | None = None) -> Clip:
+def read_video(
+    source: str | Path | BinaryIO,
+    selection: Selection = _EVERYTHING,
+    resize: Resize | None = None,
+) -> Clip:
     """The whole selection at once; see `open_video`."""
-    with open_video(path, skip_frames, max_frames) as source:
-        frames = np.stack(list(source))
-        return Clip(frames, source.info, source.notes)
+    with open_video(source, selection, resize) as video:
+        frames = np.stack(list(video))
+        return Clip(frames, video.info, video.notes)
 
 
 def frames_to_tensor(frames: Frames) -> torch.Tensor:
     """uint8 [t, h, w, 3], 0 to 255 -> float32 [1, 3, t, h, w], -1 to 1."""
-    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2).to(torch.float32)  # [3, t, h, w]
-    return pixels.contiguous().div_(127.5).sub_(1)[None]
+    pixels = frames.transpose(3, 0, 1, 2).astype(np.float32, order="C")  # [3, t, h, w]
+    # In numpy, which makes no threads of its own: this runs beside a network that uses them all.
+    pixels /= np.float32(127.5)
+    pixels -= np.float32(1)
+    return torch.from_numpy(pixels)[None]
 
 
 def tensor_to_frames(video: torch.Tensor) -> Frames:
@@ -343,9 +246,10 @@ def tensor_to_frames(video: torch.Tensor) -> Frames:
     """
     if video.ndim != 5 or video.shape[0] != 1 or video.shape[1] != 3:
         raise VideoError(f"a video has the shape [1, 3, t, h, w]; got {list(video.shape)}.")
-    if not bool(torch.isfinite(video).all()):
+    pixels = video[0].to("cpu", torch.float32).permute(1, 2, 3, 0).numpy()  # [t, h, w, 3]
+    if not np.isfinite(pixels).all():
         raise VideoError(
             "the decoded video holds NaN or infinity; with float16, try bfloat16 or float32."
         )
-    pixels = video[0].permute(1, 2, 3, 0).to(torch.float32)  # [t, h, w, 3]
-    return pixels.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+    scaled = (pixels + np.float32(1)) * np.float32(127.5)
+    return np.rint(scaled).clip(0, 255).astype(np.uint8, order="C")

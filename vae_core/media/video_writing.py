@@ -4,17 +4,16 @@
 1. RGB becomes limited-range bt709 YUV, and the file is tagged so. H.264 unless asked otherwise.
 2. The pixel format is yuv420p, which every player knows. It cannot hold an odd height or width:
    those clips are written as yuv444p, which fewer players know, because the size must stay exact.
-3. The file appears under its name when it is complete, never before.
-
-It does not write audio.
+3. Sound of another file goes beside it where it is asked for, see `audio.py`.
+4. The file appears under its name when it is complete, never before.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from ..errors import VideoError
+from .audio import AudioTrack, Sound
+from .colour import BT709, CONVERSION, Frame
 from .files import whole_file
-from .video import BT709, CONVERSION, Frame
 
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 VIDEO_SUFFIXES = frozenset(_CONTAINERS)
@@ -35,23 +35,52 @@ _TAG_709 = 1  # in the enumerations of matrices, primaries and transfer curves a
 _RATE_LIMIT = 65535
 
 
+_ENCODERS = {
+    "h264": "libx264",
+    "h265": "libx265",
+    "hevc": "libx265",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+}
+QUALITIES = ("small", "good", "high", "best")
+# The constant quality that each name means; codecs count differently. The usual one is "high".
+_CRF = {
+    "libx264": (28, 23, 18, 12),
+    "libx265": (31, 26, 21, 15),
+    "libvpx-vp9": (41, 33, 24, 15),
+    "libsvtav1": (45, 36, 26, 15),
+}
+_PIXEL_FORMAT = {"prores_ks": "yuv422p10le"}
+
+
 @dataclass(frozen=True, slots=True)
 class VideoOptions:
     """How a video is written.
 
-    codec: FFmpeg's name of an encoder, or None for the container's usual one (H.264, in .webm VP9).
+    codec: h264, h265, vp9, av1, prores, ffv1 or FFmpeg's name of an encoder; None for the
+        container's usual one (H.264, in .webm VP9).
     crf: constant quality, smaller is better; 0 is lossless in 8-bit H.264.
     pixel_format: FFmpeg's name, or None for yuv420p, where height or width is odd yuv444p.
+    quality: in place of `crf`, one of `QUALITIES`, which means about the same for every codec.
+    metadata: what the container shall say by name, such as {"workflow": ...}.
     """
 
     codec: str | None = None
     crf: int = 18
     pixel_format: str | None = None
+    quality: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and self.quality not in QUALITIES:
+            raise VideoError(f"quality must be {' or '.join(QUALITIES)}; got {self.quality!r}.")
 
     def codec_for(self, path: Path) -> str:
         """The encoder for a file of that name; `VideoError` if this FFmpeg has none such."""
         usual = "libvpx-vp9" if path.suffix.lower() == ".webm" else "libx264"
         name = self.codec or usual
+        name = _ENCODERS.get(name.lower(), name)
         try:
             if av.Codec(name, "w").type == "video":
                 return name
@@ -61,6 +90,27 @@ class VideoOptions:
             f"{name!r} is not a video encoder of this FFmpeg build; libx264 is the usual one."
         )
 
+    def crf_for(self, encoder: str) -> int:
+        """The constant quality as that encoder counts it."""
+        if self.quality is None:
+            return self.crf
+        return _CRF.get(encoder, _CRF["libx264"])[QUALITIES.index(self.quality)]
+
+    def format_for(self, encoder: str, height: int, width: int) -> str:
+        """FFmpeg's name of the pixel format for frames of that size."""
+        usual = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        return self.pixel_format or _PIXEL_FORMAT.get(encoder, usual)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What is written: where, at which rate, how, and with whose sound."""
+
+    path: Path
+    fps: Fraction
+    options: VideoOptions
+    audio: AudioTrack | None = None
+
 
 class VideoWriter:
     """Adds frames to an open container; made by `open_writer`.
@@ -68,27 +118,39 @@ class VideoWriter:
     The first frame fixes the size: [h, w, 3], uint8, RGB, for every frame after it.
     """
 
-    def __init__(self, path: Path, container: Any, fps: Fraction, options: VideoOptions) -> None:
-        self._path = path
+    def __init__(self, target: _Target, container: Any) -> None:
+        self._target = target
         self._container = container
-        self._fps = fps
-        self._options = options
         self._reformatter = VideoReformatter()
         self._stream: Any = None
+        self._sound: Sound | None = None
+        self.frames = 0
 
     def _start(self, height: int, width: int) -> Any:
-        codec = self._options.codec_for(self._path)
+        target = self._target
+        codec = target.options.codec_for(target.path)
         stream = self._container.add_stream(
-            codec, rate=self._fps, options={"crf": str(self._options.crf)}
+            codec, rate=target.fps, options={"crf": str(target.options.crf_for(codec))}
         )
         stream.height, stream.width = height, width
-        odd = height % 2 or width % 2
-        stream.pix_fmt = self._options.pixel_format or ("yuv444p" if odd else "yuv420p")
+        stream.pix_fmt = target.options.format_for(codec, height, width)
         context = stream.codec_context
         context.bit_rate = 0
         context.colorspace, context.color_range = _TAG_709, int(ColorRange.MPEG)
         context.color_primaries = context.color_trc = _TAG_709
+        if target.audio is not None:
+            self._sound = Sound(target.audio, self._container, target.path.suffix.lower())
         return stream
+
+    @property
+    def silent(self) -> bool:
+        """Whether sound was asked for, and there was none."""
+        return self._sound is not None and not self._sound.found
+
+    def close(self) -> None:
+        """Release the file that sound comes from."""
+        if self._sound is not None:
+            self._sound.close()
 
     def add(self, frame: Frame) -> None:
         """Encode one frame. Raises `VideoError` where the codec cannot take it."""
@@ -107,12 +169,17 @@ class VideoWriter:
             interpolation=CONVERSION,
         )
         self._container.mux(self._stream.encode(converted))
+        self.frames += 1
+        if self._sound is not None:
+            self._sound.carry_to(self.frames / self._target.fps)
 
     def finish(self) -> None:
         """Flush the encoder. Raises `VideoError` if no frame was added."""
         if self._stream is None:
-            raise VideoError(f"there is no frame to write to {self._path}.")
+            raise VideoError(f"there is no frame to write to {self._target.path}.")
         self._container.mux(self._stream.encode())
+        if self._sound is not None:
+            self._sound.finish(self.frames / self._target.fps)
 
 
 @contextmanager
@@ -131,34 +198,46 @@ def check_options(path: Path, options: VideoOptions) -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
     kind = _CONTAINERS[path.suffix.lower()]
     with _errors_named(path, options), av.open(io.BytesIO(), "w", format=kind) as container:
-        writer = VideoWriter(path, container, Fraction(8), options)
+        writer = VideoWriter(_Target(path, Fraction(8), options), container)
         writer.add(grey)
         writer.finish()
 
 
+def _flags(path: Path) -> dict[str, str]:
+    """What the muxer is told: keep every name of the metadata, and put the index first."""
+    tagged = path.suffix.lower() in {".mp4", ".mov"}
+    return {"movflags": "use_metadata_tags+faststart"} if tagged else {}
+
+
 @contextmanager
 def open_writer(
-    path: str | Path, fps: Fraction, options: VideoOptions | None = None
+    path: str | Path,
+    fps: Fraction,
+    options: VideoOptions | None = None,
+    audio: AudioTrack | None = None,
 ) -> Generator[VideoWriter]:
     """A writer whose file appears under its name when the block ends without an error.
 
     After an error nothing is left, and a file that was there before stays. fps: sample frames a
-    second. Raises `VideoError` for an unknown codec, one that does not suit the container or the
-    size, and a place that cannot be written to.
+    second. audio: sound to carry over; where the file has none, `writer.silent` says so. Raises
+    `VideoError` for an unknown codec, one that does not suit the container or the size, and a place
+    that cannot be written to.
     """
     path, options = Path(path), options or VideoOptions()
     options.codec_for(path)
     if fps <= 0:
         raise VideoError(f"fps must be more than 0; got {fps}.")
-    rate = Fraction(fps).limit_denominator(_RATE_LIMIT)
+    target = _Target(path, Fraction(fps).limit_denominator(_RATE_LIMIT), options, audio)
     with (
         whole_file(path) as part,
         _errors_named(path, options),
-        av.open(str(part), "w") as container,
+        av.open(str(part), "w", options=_flags(path)) as container,
     ):
-        writer = VideoWriter(path, container, rate, options)
-        yield writer
-        writer.finish()
+        container.metadata.update(options.metadata)
+        writer = VideoWriter(target, container)
+        with closing(writer):
+            yield writer
+            writer.finish()
 
 
 def write_video(
