@@ -21,22 +21,25 @@ import torch
 from ..conventions import UNSCALED
 from ..errors import VideoError
 from ..fitting import Fitted
-from ..media.files import check_distinct, check_output
-from ..media.latent_file import LATENT_SUFFIXES, LatentMeta, load_latents, save_latents
-from ..media.video import PICTURE_FPS, Clip, frames_to_tensor, tensor_to_frames
-from ..media.video_writing import write_video
+from ..media.audio import AudioTrack
+from ..media.files import check_distinct, check_input, check_output
+from ..media.latent_file import LATENT_SUFFIXES, LatentMeta
+from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
+from ..media.video import PICTURE_FPS, VideoSource, open_video
+from ..media.video_writing import open_writer
 from ..region import Extent
 from ..settings import Settings
 from ..vae import VideoVAE, from_module
+from .file_streams import decode_video, encode_video
 from .options import (
     DTYPES,
-    clip_of,
     form_of,
     json_text,
-    latents_of,
     load,
     load_for,
+    resize_of,
     say,
+    selection_of,
     settings_of,
     timed,
     vae_name,
@@ -104,7 +107,9 @@ def plan(args: Namespace) -> None:
         say(decode_plan.describe())
 
 
-def _meta(vae: VideoVAE, clip: Clip, fitted: Fitted, settings: Settings) -> LatentMeta:
+def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings) -> LatentMeta:
+    fps = video.info.fps
+    start, _ = video.selection.sound_seconds(video.info.source_fps, fitted.source.t)
     return LatentMeta(
         scaling_factor=vae.scaling_factor,
         sample_frames=fitted.source.t,
@@ -113,7 +118,8 @@ def _meta(vae: VideoVAE, clip: Clip, fitted: Fitted, settings: Settings) -> Late
         network_frames=fitted.network.t,
         network_height_px=fitted.network.h,
         network_width_px=fitted.network.w,
-        fps=clip.info.fps,
+        fps=fps,
+        start_seconds=start or None,
         vae=vae_name(vae),
         version=version(),
         chunk_frames=settings.chunk_frames,
@@ -129,21 +135,21 @@ def _say_notes(notes: Sequence[str]) -> None:
 
 
 def encode(args: Namespace) -> None:
-    """A video to a file of latents."""
+    """A video to a file of latents, in memory that does not grow with it."""
     check_output(args.output, LATENT_SUFFIXES)
     settings = settings_of(args)
-    clip = clip_of(args)
-    check_distinct(args.clip, args.output)
-    vae = load_for(args)
-    form = form_of(args, vae) or UNSCALED
-    video = frames_to_tensor(clip.frames)
-    posterior, seconds = timed(partial(vae.encode, video), "encode", settings, args.quiet)
-    latents = latents_of(args, posterior)
-    meta = _meta(vae, clip, posterior.fitted, settings)
-    moments = (posterior.mean, posterior.logvar) if args.moments else None
-    save_latents(args.output, latents, meta, moments, form)
-    _say_notes(clip.notes + posterior.fitted.notes)
-    frames = f"{len(clip.frames)} sample frames to latents {list(latents.shape)}"
+    with open_video(args.clip, selection_of(args), resize_of(args)) as video:
+        check_distinct(args.clip, args.output)
+        vae = load_for(args)
+        seed = (args.seed or 0) if args.sample else None
+        kept = Kept(args.moments, seed, form_of(args, vae) or UNSCALED)
+        with MomentSpool(args.output.parent) as spool:
+            work = partial(encode_video, vae, video, spool.add)
+            fitted, seconds = timed(work, "encode", settings, args.quiet)
+            write_spooled(args.output, spool, _meta(vae, video, fitted, settings), kept)
+            shape = list(spool.shape)
+    _say_notes(video.notes + fitted.notes)
+    frames = f"{fitted.source.t} sample frames to latents {shape}"
     say(f"{args.output}: {frames} in {seconds:.1f} s")
 
 
@@ -152,23 +158,33 @@ def _trim(meta: LatentMeta) -> Extent | None:
     return None if meta.source is None else Extent(*meta.source)
 
 
+def _audio(args: Namespace, meta: LatentMeta) -> AudioTrack | None:
+    """The sound that was asked for, from where the clip begins in it."""
+    if args.audio is None:
+        return None
+    check_input(args.audio)
+    return AudioTrack(args.audio, meta.start_seconds or 0)
+
+
 def decode(args: Namespace) -> None:
-    """A file of latents to a video."""
+    """A file of latents to a video, in memory that does not grow with it."""
     options = video_options(args, args.output)
     settings = settings_of(args)
     vae = load_for(args)
-    latents, meta = load_latents(args.latents, form_of(args, vae))
-    check_distinct(args.latents, args.output)
-    if latents.shape[0] != 1:
-        raise VideoError(
-            f"a video file holds one clip; {args.latents} holds a batch of {latents.shape[0]}."
-        )
-    if args.layout is None and meta.chunk_layout is not None:
-        settings = replace(settings, layout=meta.chunk_layout)
-    work = partial(vae.decode, latents, trim=_trim(meta))
-    video, seconds = timed(work, "decode", settings, args.quiet)
-    frames = tensor_to_frames(video)
-    fps = args.fps or meta.fps or PICTURE_FPS
-    write_video(args.output, frames, fps, options)
-    size = f"{len(frames)} frames of {frames.shape[1]}x{frames.shape[2]} px"
+    with LatentFile(args.latents, form_of(args, vae)) as latents:
+        meta, audio = latents.meta, _audio(args, latents.meta)
+        check_distinct(args.latents, args.output)
+        if latents.shape[0] != 1:
+            raise VideoError(
+                f"a video file holds one clip; {args.latents} holds a batch of {latents.shape[0]}."
+            )
+        if args.layout is None and meta.chunk_layout is not None:
+            settings = replace(settings, layout=meta.chunk_layout)
+        fps = args.fps or meta.fps or PICTURE_FPS
+        with open_writer(args.output, fps, options, audio) as writer:
+            work = partial(decode_video, vae, latents, writer, _trim(meta))
+            (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)
+    if writer.silent:
+        say(f"note: {args.audio} has no sound.")
+    size = f"{frames} frames of {height}x{width} px"
     say(f"{args.output}: {size} at {float(fps):.4g} a second in {seconds:.1f} s")

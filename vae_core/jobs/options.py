@@ -25,7 +25,7 @@ import vae_core
 from ..conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
 from ..errors import SettingsError
 from ..media.files import check_output
-from ..media.video import Clip, Selection, read_video
+from ..media.video import Clip, Resize, Selection, read_video
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
 from ..posterior import Posterior
 from ..settings import Progress, Settings
@@ -105,7 +105,7 @@ def word(choice: Enum | str) -> str:
 
 def video_options(args: Namespace, path: Path | None) -> VideoOptions:
     """How to write a video to `path`, checked before anything runs; no path, nothing to check."""
-    options = VideoOptions(codec=args.codec, crf=args.crf)
+    options = VideoOptions(codec=args.codec, crf=args.crf, quality=args.quality)
     if path is not None:
         check_output(path, VIDEO_SUFFIXES)
         check_options(path, options)
@@ -114,12 +114,27 @@ def video_options(args: Namespace, path: Path | None) -> VideoOptions:
 
 def selection_of(args: Namespace) -> Selection:
     """Which frames of the clip are wanted. Raises `VideoError`."""
-    return Selection(args.skip_frames, args.max_frames)
+    return Selection(
+        skip_frames=args.skip_frames,
+        max_frames=args.max_frames,
+        stride=args.stride,
+        fps=args.resample,
+        start_seconds=args.start,
+        stop_seconds=args.stop,
+    )
+
+
+def resize_of(args: Namespace) -> Resize | None:
+    """The size that frames are brought to. Raises `VideoError`."""
+    if args.size is None:
+        return None
+    height_px, width_px = args.size
+    return Resize(height_px, width_px, args.framing)
 
 
 def clip_of(args: Namespace) -> Clip:
     """The chosen frames of the clip. Raises `VideoError`."""
-    return read_video(args.clip, selection_of(args))
+    return read_video(args.clip, selection_of(args), resize_of(args))
 
 
 @contextmanager

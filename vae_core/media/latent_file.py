@@ -45,7 +45,7 @@ class LatentMeta:
         to the file.
     sample_frames, height_px, width_px: the source clip, to which a decode is trimmed.
     network_frames, network_height_px, network_width_px: what padding or cropping made of it.
-    fps: sample frames a second.
+    fps: sample frames a second. start_seconds: where the clip begins in its file, for its sound.
     vae: file or folder name. version: of vae_core. chunk_frames, norm_scope, chunk_layout, tiling:
         the `Settings`.
     """
@@ -58,6 +58,7 @@ class LatentMeta:
     network_height_px: int | None = None
     network_width_px: int | None = None
     fps: Fraction | None = None
+    start_seconds: Fraction | None = None
     vae: str | None = None
     version: str | None = None
     chunk_frames: int | None = None
@@ -81,7 +82,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _to_strings(meta: LatentMeta, form: Form) -> dict[str, str]:
+def strings_of(meta: LatentMeta, form: Form) -> dict[str, str]:
+    """What a file's metadata say of its latents: layout, scale, and each field that is known."""
     said = {one.name: getattr(meta, one.name) for one in fields(meta)}
     scale = SCALE if form.factor == 1.0 else repr(form.factor)
     return {"layout": form.layout, "scale": scale} | {
@@ -89,7 +91,7 @@ def _to_strings(meta: LatentMeta, form: Form) -> dict[str, str]:
     }
 
 
-def _from_strings(path: Path, said: Mapping[str, str]) -> LatentMeta:
+def meta_of(path: Path, said: Mapping[str, str]) -> LatentMeta:
     """The fields that `said` holds; `InputError` for what is no number."""
     kinds = {one.name: _READERS[str(one.type)] for one in fields(LatentMeta)}
     return LatentMeta(
@@ -101,7 +103,7 @@ def _from_strings(path: Path, said: Mapping[str, str]) -> LatentMeta:
     )
 
 
-def _form(path: Path, said: Mapping[str, str], told: Form | None) -> Form:
+def form_of(path: Path, said: Mapping[str, str], told: Form | None) -> Form:
     """How the latents of a file lie: as its metadata say, else as we were told, else unscaled.
 
     `InputError` for a layout or scale that is unknown, or that contradicts what we were told.
@@ -135,8 +137,15 @@ def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
     return value
 
 
-def _check_tensor(whose: str, latents: torch.Tensor) -> None:
+def check_latents(whose: str, latents: torch.Tensor) -> None:
     """Rank, layout, dtype and values, each with its sentence. whose: what holds the tensor."""
+    check_kind(whose, latents)
+    if not bool(torch.isfinite(latents.to(torch.float32)).all()):
+        raise InputError(f"latents must be finite; {whose} holds NaN or infinity.")
+
+
+def check_kind(whose: str, latents: torch.Tensor) -> None:
+    """Rank, layout and dtype; no value is looked at."""
     shape = list(latents.shape)
     if latents.ndim != 5:
         raise InputError(f"video latents have the shape [b, c, t, h, w]; {whose} holds {shape}.")
@@ -150,8 +159,6 @@ def _check_tensor(whose: str, latents: torch.Tensor) -> None:
         )
     if not latents.is_floating_point():
         raise InputError(f"latents must be floating point; {whose} holds {latents.dtype}.")
-    if not bool(torch.isfinite(latents.to(torch.float32)).all()):
-        raise InputError(f"latents must be finite; {whose} holds NaN or infinity.")
 
 
 def save_latents(
@@ -170,7 +177,7 @@ def save_latents(
     place that cannot be written to.
     """
     path = Path(path)
-    _check_tensor("the tensor to be saved", latents)
+    check_latents("the tensor to be saved", latents)
     named = {LATENT_KEY: form.of(latents)}
     if moments is not None:
         named |= {"mean": moments[0], "logvar": moments[1]}
@@ -182,7 +189,7 @@ def save_latents(
     tensors[VERSION_KEY] = torch.zeros(0)
     try:
         with whole_file(path) as part:
-            cast("Any", save_file)(tensors, part, metadata=_to_strings(meta, form))
+            cast("Any", save_file)(tensors, part, metadata=strings_of(meta, form))
     except SafetensorError as error:
         raise VideoError(f"cannot write {path}: {error}.") from error
 
@@ -211,8 +218,8 @@ def load_latents(path: str | Path, form: Form | None = None) -> tuple[torch.Tens
         latents, said = _read(path)
     except (SafetensorError, OSError) as error:
         raise VideoError(f"{path} is no latent file: it is not readable as safetensors.") from error
-    meta, lies = _from_strings(path, said), _form(path, said, form)
+    meta, lies = meta_of(path, said), form_of(path, said, form)
     if latents.ndim == 5:
         latents = lies.undo(latents.to(torch.float32)) if latents.is_floating_point() else latents
-    _check_tensor(str(path), latents)
+    check_latents(str(path), latents)
     return latents.to(torch.float32).contiguous(), meta

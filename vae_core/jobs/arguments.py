@@ -1,0 +1,205 @@
+"""What do the options mean that several commands share: how are they spelt, and what is allowed?
+
+One function a group of options; each adds its group to a command's parser. What the values come to
+is worked out in `options.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+
+from ..conventions import Convention
+from ..media.framing import Framing
+from ..media.video_writing import QUALITIES
+from ..moments import NormScope
+from ..settings import BlendOrder, Fit, Layout, Placement, Settings, Tiling
+from . import options
+
+TINY = "the tiny VAE that ships"
+_USUAL = Settings()
+_CHOICES: dict[str, tuple[type[Enum], str]] = {
+    "--tiling": (Tiling, "exact or blended tiles, or whole pictures"),
+    "--blend-order": (BlendOrder, "how blended tiles are put together"),
+    "--placement": (Placement, "where activations live"),
+    "--norm-scope": (NormScope, "what statistics are taken over"),
+    "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
+    "--size-fit": (Fit, "how to get multiples of 8"),
+    "--frame-fit": (Fit, "how to get 4k+1 frames"),
+}
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def tile(text: str) -> int | tuple[int, int] | None:
+    """`256`, `128x192` (height x width), or `auto`."""
+    if text == "auto":
+        return None
+    try:
+        sides = [int(part) for part in text.split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is no tile; write 256, 128x192 or auto")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """`81x768x1360`: sample frames x height x width."""
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no shape; write sample frames x height x width, such as 81x768x1360"
+        )
+    frames, height, width = map(int, parts)
+    return frames, height, width
+
+
+def picture(text: str) -> tuple[int, int]:
+    """`480x720`: height x width."""
+    parts = text.split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height x width, 480x720")
+    return int(parts[0]), int(parts[1])
+
+
+def seconds(text: str) -> float:
+    """`2.5`, or `1:02.5` in minutes and seconds."""
+    try:
+        minutes, _, rest = text.rpartition(":")
+        return 60 * int(minutes or 0) + float(rest)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2.5 or 1:02.5") from None
+
+
+def size(text: str) -> int:
+    """`6GiB`, `800MiB`, `1.5G` or a number of bytes."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*) *([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 6GiB, 800MiB or bytes")
+    unit = 1024 ** " KMG".index(found[2].upper() or " ")
+    return int(float(found[1]) * unit)
+
+
+def rate(text: str) -> Fraction:
+    """`24`, `23.976` or `24000/1001`."""
+    try:
+        fps = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        fps = Fraction(0)
+    if fps <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; write 24 or 24000/1001")
+    return fps
+
+
+def add_network(parser: argparse.ArgumentParser, usual: str = TINY) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--vae", type=Path, metavar="FILE", help=f"file or diffusers folder (default: {usual})"
+    )
+    group.add_argument(
+        "--dtype", choices=options.DTYPES, default="float32", help="(default: float32)"
+    )
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto)")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is computed; exact tiles never change the result")
+    group.add_argument(
+        "--chunk-frames",
+        type=whole,
+        default=_USUAL.chunk_frames,
+        metavar="N",
+        help="sample frames pushed through together, a multiple of 4 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tile",
+        type=tile,
+        default=_USUAL.tile_px,
+        metavar="PX",
+        help="largest tile: 256, 128x192 (height x width), or auto (default: auto)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=tile,
+        dest="overlap_px",
+        metavar="PX",
+        help="pixels that blended tiles share (default: 64)",
+    )
+    group.add_argument(
+        "--budget",
+        type=size,
+        dest="budget_bytes",
+        metavar="SIZE",
+        help="bound on device memory beside the weights, such as 6GiB or 800MiB (default: none)",
+    )
+    for flag, (kind, about) in _CHOICES.items():
+        values = [member.value for member in kind]
+        default = options.word(getattr(_USUAL, flag.removeprefix("--").replace("-", "_")))
+        group.add_argument(flag, choices=values, help=f"{about} (default: {default})")
+    parser.add_argument("--quiet", action="store_true", help="no progress display")
+
+
+def add_frames(parser: argparse.ArgumentParser) -> None:
+    """Which frames of a clip, and at which size."""
+    group = parser.add_argument_group("frames; chosen in this order: window, rate, number")
+    group.add_argument(
+        "--start", type=seconds, default=0.0, metavar="SECONDS", help="where to begin (default: 0)"
+    )
+    group.add_argument("--stop", type=seconds, metavar="SECONDS", help="where to end")
+    group.add_argument(
+        "--resample", type=rate, metavar="FPS", help="to so many a second (default: as they come)"
+    )
+    group.add_argument("--skip-frames", type=whole, default=0, metavar="N", help="left out first")
+    group.add_argument("--stride", type=whole, default=1, metavar="N", help="take each Nth")
+    group.add_argument("--max-frames", type=whole, metavar="N", help="taken at most")
+    group.add_argument(
+        "--size", type=picture, metavar="HxW", help="height x width to bring them to"
+    )
+    group.add_argument(
+        "--framing",
+        choices=[one.value for one in Framing],
+        default=Framing.COVER.value,
+        help="how, where proportions differ (default: %(default)s)",
+    )
+
+
+def add_sample(parser: argparse.ArgumentParser) -> None:
+    """Mode or sample."""
+    group = parser.add_argument_group("what is taken of the posterior")
+    group.add_argument(
+        "--sample", action="store_true", help="draw from the posterior instead of taking its mode"
+    )
+    group.add_argument("--seed", type=whole, metavar="N", help="for --sample (default: 0)")
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how latents lie in the file (default: unscaled)")
+    group.add_argument(
+        "--convention",
+        choices=[one.value for one in Convention],
+        help="whose layout: core [b, c, t, h, w], or kijai [b, t, c, h, w] times 0.7",
+    )
+    group.add_argument(
+        "--scale",
+        metavar="FACTOR",
+        help="times a factor: a number, a model (2b, 5b, 1.5), or config for the VAE's config.json",
+    )
+
+
+def add_video_out(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("video written")
+    group.add_argument(
+        "--codec",
+        help="h264, h265, vp9, av1, prores, ffv1 or FFmpeg's name (default: h264, in .webm vp9)",
+    )
+    group.add_argument("--crf", type=whole, default=18, help="smaller is better (default: 18)")
+    group.add_argument("--quality", choices=QUALITIES, help="in place of --crf, for every codec")
