@@ -29,6 +29,7 @@ import torch
 from data import CropSampler, CropShape, build_cache, load_clips
 from network import build, export, replace_file, round_trip, use_branches
 from optimizer import Mover, schedule
+from safetensors.torch import load_file
 from torch import nn
 
 LOG = logging.getLogger("train")
@@ -166,6 +167,13 @@ class Trainer:
         for name, value in self.vae.state_dict().items():
             self.mean[name].lerp_(value, 1.0 - decay)
 
+    def start_from(self, folder: Path, progress: float) -> None:
+        """Continue from stored weights, with a fresh mover, at a share of the budget."""
+        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+        self.vae.load_state_dict({name: value.float() for name, value in weights.items()})
+        self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
+        self.spent = progress * 60.0 * self.settings.minutes
+
     def state_dict(self) -> dict:
         """Return what a checkpoint needs."""
         return {
@@ -237,7 +245,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--decay-from", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--start", type=Path, help="folder of weights to start from")
+    parser.add_argument(
+        "--start-at", type=float, default=0.5, help="share of the budget taken as spent then"
+    )
     return parser.parse_args()
 
 
@@ -251,6 +263,8 @@ def main() -> None:
     trainer = Trainer(Settings(**values), arguments.cache)
     if arguments.resume and arguments.checkpoint.exists():
         trainer.load_state_dict(torch.load(arguments.checkpoint, weights_only=True))
+    elif arguments.start:
+        trainer.start_from(arguments.start, arguments.start_at)
     run(trainer, arguments.checkpoint, arguments.output)
 
 

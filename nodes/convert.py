@@ -1,0 +1,71 @@
+"""The node that turns latents between two packs' conventions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .widgets import CATEGORY
+
+TO_CORE, TO_WRAPPER = "CogVideoXWrapper to core", "core to CogVideoXWrapper"
+
+
+class ExactVAELatentConvert:
+    """Turn latents of CogVideoXWrapper into core's, and back."""
+
+    DESCRIPTION = (
+        "CogVideoXWrapper's latents are [b, t, c, h, w], multiplied by 0.7, and may begin with"
+        " filler frames; those of core and of this pack are [b, c, t, h, w] and unscaled. This node"
+        " turns one into the other."
+    )
+    CATEGORY = CATEGORY
+    RETURN_TYPES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The same latents in the other convention.",)
+    FUNCTION = "convert"
+    SEARCH_ALIASES = ("kijai latent", "cogvideoxwrapper latent", "latent scale")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The host asks for this."""
+        return {
+            "required": {
+                "samples": ("LATENT", {"tooltip": "CogVideoX latents."}),
+                "direction": (
+                    [TO_CORE, TO_WRAPPER],
+                    {"tooltip": "Whose latents come in, and for whom they are."},
+                ),
+                "scale": (
+                    "FLOAT",
+                    {
+                        "default": 0.7,
+                        "min": 0.01,
+                        "max": 100.0,
+                        "step": 0.01,
+                        "round": 0.00000001,
+                        "advanced": True,
+                        "tooltip": "The factor on CogVideoXWrapper's latents: 0.7 in all of its own"
+                        " nodes.",
+                    },
+                ),
+                "additional_frames": (
+                    "INT",
+                    {
+                        "default": -1,
+                        "min": -1,
+                        "max": 64,
+                        "advanced": True,
+                        "tooltip": "Latent frames of filler at the start of CogVideoXWrapper's"
+                        " latents, which are left out. -1: what the latents say.",
+                    },
+                ),
+            }
+        }
+
+    def convert(
+        self, samples: Any, direction: str, scale: float, additional_frames: int
+    ) -> tuple[Any]:
+        """A LATENT in the other convention."""
+        from .images import for_wrapper, from_wrapper
+
+        if direction == TO_WRAPPER:
+            return (for_wrapper(samples, scale, max(additional_frames, 0)),)
+        return (from_wrapper(samples, scale, additional_frames),)

@@ -1,0 +1,59 @@
+"""The node that decodes latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .encode import ExactVAEEncodeTiled
+from .widgets import CATEGORY, RUN_WIDGETS
+
+
+class ExactVAEDecodeFramewise:
+    """Decode latents a few frames at a time, with the untiled network's pixels."""
+
+    DESCRIPTION = (
+        "Decodes CogVideoX latents a few frames at a time, each picture in tiles, with the same"
+        " pixels as the untiled network: no seams, no flicker, 4(n-1)+1 frames for n latent"
+        " frames. Takes any CogVideoX VAE."
+    )
+    CATEGORY = CATEGORY
+    RETURN_TYPES = ("IMAGE", "STRING")
+    RETURN_NAMES = ("images", "report")
+    OUTPUT_TOOLTIPS = (
+        "The frames; padding that Exact VAE Encode added is taken off again.",
+        "What was planned, used and trimmed.",
+    )
+    FUNCTION = "decode"
+    SEARCH_ALIASES = ("vae decode", "cogvideox decode", "latent to video", "decode tiled")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The host asks for this."""
+        return {
+            "required": {
+                "samples": (
+                    "LATENT",
+                    {"tooltip": "CogVideoX latents, core's or CogVideoXWrapper's."},
+                ),
+                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                **RUN_WIDGETS,
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    # By the bound method's own name and defaults: the host reads the parameters off it.
+    VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
+
+    def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
+        """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
+        from .images import checked_latents, own_size
+        from .running import Watch, decode_latents, report, settings_of
+        from .vae import exact_vae
+
+        settings, vae = settings_of(values), exact_vae(vae)
+        latents, notes = checked_latents(samples, vae.latent_channels)
+        size = own_size(samples, latents)
+        run = decode_latents(vae, latents, settings, size, Watch("decode", unique_id))
+        if size is not None:
+            notes.append(f"Padding taken off: {size.t} frames of {size.h}x{size.w} are left.")
+        return (run.images.flatten(0, 1), report(run.plan, run.seconds, notes))

@@ -1,0 +1,73 @@
+"""The node that encodes pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED, refusal
+
+
+class ExactVAEEncodeTiled:
+    """Encode a clip in chunks and tiles, with the untiled network's result."""
+
+    DESCRIPTION = (
+        "Encodes a clip into CogVideoX latents, chunk by chunk and tile by tile, with the same"
+        " result as the untiled network. Takes any CogVideoX VAE."
+    )
+    CATEGORY = CATEGORY
+    RETURN_TYPES = ("LATENT", "STRING")
+    RETURN_NAMES = ("latent", "report")
+    OUTPUT_TOOLTIPS = ("Unscaled latents.", "What was planned, used and padded.")
+    FUNCTION = "encode"
+    SEARCH_ALIASES = ("vae encode", "cogvideox encode", "video to latent", "encode tiled")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The host asks for this."""
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The frames of one clip, in order."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                **RUN_WIDGETS,
+                **FIT_WIDGETS,
+                "posterior": POSTERIOR,
+                "sample_seed": SAMPLE_SEED,
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        chunk_size: int | None = None,
+        tile_size: int | None = None,
+        overlap: int | None = None,
+        tiling: str | None = None,
+    ) -> bool | str:
+        """Asked when a prompt is queued."""
+        values = {
+            "chunk_size": chunk_size,
+            "tile_size": tile_size,
+            "overlap": overlap,
+            "tiling": tiling,
+        }
+        return refusal(values) or True
+
+    def encode(self, images: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
+        """LATENT and report of `images` [t, h, w, c] in [0, 1]."""
+        import torch
+
+        from .host import result_dtype
+        from .images import checked_image, latent_of
+        from .running import Watch, encode_image, report, settings_of
+        from .vae import exact_vae
+
+        settings, vae = settings_of(values), exact_vae(vae)
+        image, notes = checked_image(images)
+        run = encode_image(vae, image, settings, Watch("encode", unique_id))
+        generator = torch.Generator().manual_seed(values["sample_seed"])
+        drawn = values["posterior"] == "sample"
+        samples = run.posterior.sample(generator) if drawn else run.posterior.mode()
+        fitted = run.posterior.fitted
+        latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
+        return (latent, report(run.plan, run.seconds, notes, fitted))

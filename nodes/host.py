@@ -1,0 +1,194 @@
+"""What does this pack ask of ComfyUI, and what does it do where there is none?
+
+The only file that knows the host. Everything is looked up when it is asked for: importing the pack
+imports nothing of ComfyUI, and where it is not running (tests, scripts) the same nodes work on the
+processor, without a progress bar. Versions that lack a call get its plainest substitute; the oldest
+that is tested is 0.3.75.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+PREVIEW_PX = 512
+EVENT = "exact_video_vae.progress"
+
+
+def running() -> bool:
+    """Whether this process is a ComfyUI."""
+    return "comfy.sd" in sys.modules and "folder_paths" in sys.modules
+
+
+def _management() -> Any:
+    import comfy.model_management
+
+    return comfy.model_management
+
+
+# Where files are
+
+
+def vae_paths() -> dict[str, Path]:
+    """Every file and folder that may hold a VAE, by the name that a person chooses it by."""
+    found: dict[str, Path] = {}
+    if not running():
+        return found
+    import folder_paths
+
+    for name in folder_paths.get_filename_list("vae"):
+        if path := folder_paths.get_full_path("vae", name):
+            found[name] = Path(path)
+    for root in _folders("CogVideo"):
+        found |= _named("CogVideo", root, _cogvideo_entries(root))
+    for root in _folders("diffusers"):
+        found |= _named("diffusers", root, sorted(root.glob("*/vae")))
+    return found
+
+
+def _folders(kind: str) -> list[Path]:
+    """The existing folders of a kind of model, those of extra_model_paths included."""
+    import folder_paths
+
+    known = [Path(path) for path in folder_paths.folder_names_and_paths.get(kind, ([],))[0]]
+    usual = Path(folder_paths.models_dir) / kind
+    return [path for path in dict.fromkeys([*known, usual]) if path.is_dir()]
+
+
+def _cogvideo_entries(root: Path) -> list[Path]:
+    """kijai's places: CogVideo/<model>/vae, and files in CogVideo/VAE."""
+    folders = [path for path in root.rglob("vae") if (path / "config.json").is_file()]
+    files = [path for path in (root / "VAE").glob("*") if path.suffix in WEIGHT_FILES]
+    return sorted({*folders, *files})
+
+
+def _named(kind: str, root: Path, paths: list[Path]) -> dict[str, Path]:
+    return {f"{kind}/{path.relative_to(root).as_posix()}": path for path in paths}
+
+
+# Memory and devices
+
+
+@lru_cache(maxsize=1)
+def vae_class(mixin: type) -> type:
+    """`mixin` over the host's own VAE class, so that whatever takes a VAE takes ours."""
+    if not running():
+        return type("ExactVAE", (mixin, _BareVAE), {})
+    import comfy.sd
+
+    return type("ExactVAE", (mixin, comfy.sd.VAE), {})
+
+
+class _BareVAE:
+    """What of the host's VAE the nodes use, where there is no host."""
+
+    patcher = None
+
+    def __init__(self, sd: object = None, dtype: torch.dtype | None = None) -> None:
+        del sd
+        self.device = self.output_device = torch.device("cpu")
+        self.vae_dtype = dtype or torch.float32
+
+
+def new_vae(mixin: type, dtype: torch.dtype | None) -> Any:
+    """A VAE object of the host, with its choice of devices, that still lacks a network."""
+    # The host sets up a VAE from weights; these are the smallest that it takes.
+    weights = {"pixel_space_vae": torch.tensor(1.0)}
+    return vae_class(mixin)(sd=weights, dtype=dtype or vae_dtype())
+
+
+def vae_dtype() -> torch.dtype:
+    """The dtype that the host wants this network to run in."""
+    if not running():
+        return torch.float32
+    manage = _management()
+    wanted = [torch.bfloat16, torch.float16, torch.float32]
+    return manage.vae_dtype(manage.vae_device(), wanted)
+
+
+def patcher_of(module: torch.nn.Module, vae: Any) -> Any:
+    """The host's handle on a module: it loads it when asked, and puts it away when it must."""
+    if not running():
+        return None
+    import comfy.model_patcher
+
+    manage = _management()
+    archive = getattr(manage, "archive_model_dtypes", None)
+    if archive is not None:
+        archive(module)
+    return comfy.model_patcher.ModelPatcher(
+        module, load_device=vae.device, offload_device=manage.vae_offload_device()
+    )
+
+
+def result_dtype() -> torch.dtype:
+    """The dtype in which the host wants pictures and latents handed on."""
+    if not running():
+        return torch.float32
+    choose = getattr(_management(), "intermediate_dtype", None)
+    return choose() if choose else torch.float32
+
+
+def make_room(vae: Any, needed_bytes: int) -> None:
+    """Load the VAE's weights, with room beside them; other models stay where there is enough."""
+    if vae.patcher is not None:
+        _management().load_models_gpu([vae.patcher], memory_required=needed_bytes)
+
+
+def free_bytes(vae: Any) -> int | None:
+    """Bytes free on the VAE's device, less what the host keeps in reserve; None where its memory is
+    the computer's, which the planner looks after.
+    """
+    if vae.patcher is None or torch.device(vae.device).type == "cpu":
+        return None
+    manage = _management()
+    ask = getattr(vae.patcher, "get_free_memory", manage.get_free_memory)
+    reserve = getattr(manage, "extra_reserved_memory", lambda: 0)()
+    return max(int(ask(vae.device) - reserve), 1)
+
+
+# Progress
+
+
+def stop_if_interrupted() -> None:
+    """Raise the host's own exception where a person has asked to stop."""
+    if running():
+        _management().throw_exception_if_processing_interrupted()
+
+
+class ProgressBar:
+    """The host's progress bar of one node, with a picture of what was finished last."""
+
+    def __init__(self, total: int, node_id: str | None) -> None:
+        self._bar = None
+        if running():
+            import comfy.utils
+
+            self._bar = comfy.utils.ProgressBar(total, node_id=node_id)
+
+    def update(self, done: int, total: int, frame: torch.Tensor | None = None) -> None:
+        """Show `done` of `total`; frame: [h, w, 3] in [0, 1]."""
+        if self._bar is not None:
+            preview = None if frame is None else ("JPEG", _picture(frame), PREVIEW_PX)
+            self._bar.update_absolute(done, total, preview)
+
+
+def _picture(frame: torch.Tensor) -> Any:
+    from PIL import Image
+
+    return Image.fromarray((frame.float() * 255.0).round().to("cpu", torch.uint8).numpy())
+
+
+def send(node_id: str | None, event: dict[str, Any]) -> None:
+    """Tell the web client of the node `node_id`, if there is one."""
+    if node_id is not None and running():
+        from server import PromptServer
+
+        server = getattr(PromptServer, "instance", None)
+        if server is not None:
+            server.send_sync(EVENT, {"node": node_id, **event}, server.client_id)

@@ -1,0 +1,169 @@
+"""How do the host's pictures and latents become the engine's, and back?
+
+IMAGE is [t, h, w, c] in [0, 1], one clip; LATENT is {"samples": [b, c, n, h/8, w/8]}, unscaled. The
+engine has [b, c, t, h, w], pixels in [-1, 1]. Frames are turned as they are needed: no second copy
+of a clip is made.
+
+What encoding padded is written into the LATENT under `ORIGIN`, so that decoding can take it off
+again; a latent whose shape has changed since then is decoded whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..vae_core import Extent, InputError, from_kijai, to_kijai
+from ..vae_core.conventions import KIJAI_FACTOR
+from ..vae_core.conventions import LATENT_CHANNELS as CHANNELS
+from ..vae_core.fitting import Fitted
+
+ORIGIN = "exact_video_vae"
+"""Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, h/8, w/8]}."""
+
+RUN_FRAMES = 8
+"""Frames that are turned at a time."""
+
+
+def checked_image(image: Any) -> tuple[Tensor, list[str]]:
+    """The colours [t, h, w, 3] of an IMAGE, as a view, and what was left out.
+
+    Raises `InputError` for what is no IMAGE, before anything is computed.
+    """
+    if not isinstance(image, Tensor) or image.ndim != 4 or not image.is_floating_point():
+        raise InputError(
+            "images must be an IMAGE: floating point [frames, height, width, colours]; got"
+            f" {_what(image)}."
+        )
+    if min(image.shape) < 1 or image.shape[3] not in (3, 4):
+        raise InputError(
+            "images must hold at least one frame of 3 colours (a fourth, alpha, is left out); got"
+            f" {list(image.shape)}."
+        )
+    _check_finite(image, "images")
+    notes = ["Alpha was left out: the network knows colours only."] if image.shape[3] == 4 else []
+    return image[..., :3], notes
+
+
+def _check_finite(frames: Tensor, name: str) -> None:
+    for index, frame in enumerate(frames):
+        low, high = torch.aminmax(frame)
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise InputError(
+                f"{name} holds NaN or infinite values, first in frame {index}; look at the node"
+                " that made them."
+            )
+
+
+def pixel_runs(image: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The frames of an IMAGE [t, h, w, 3] as runs [1, 3, k, h, w] in [-1, 1]."""
+    for run in image.split(RUN_FRAMES):
+        pixels = run.to(torch.float32) * 2.0 - 1.0
+        yield pixels.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)  # [1, 3, k, h, w]
+
+
+def write_frames(image: Tensor, frames: Tensor) -> None:
+    """Finished frames [b, 3, k, h, w] in about [-1, 1] into a part [b, k, h, w, 3] of a result in
+    [0, 1].
+    """
+    h, w = image.shape[2:4]
+    pixels = frames[..., :h, :w].to(torch.float32).movedim(1, -1)  # [b, k, h, w, 3]
+    image.copy_(((pixels + 1.0) / 2.0).clamp_(0.0, 1.0))
+
+
+def checked_latents(latent: Any, channels: int) -> tuple[Tensor, list[str]]:
+    """Unscaled latents [b, c, n, h, w] of a LATENT, core's or kijai's, and what was done to them.
+
+    Raises `InputError` for latents of another model, nested ones, and NaN, before anything is
+    computed.
+    """
+    samples = latent.get("samples") if isinstance(latent, Mapping) else None
+    if getattr(samples, "is_nested", False):
+        raise InputError(
+            "these latents are nested: several latents of different kinds, such as video and sound,"
+            " in one. Take the video's out first."
+        )
+    if not isinstance(samples, Tensor) or not samples.is_floating_point():
+        raise InputError(f"samples must be a LATENT of floating point; got {_what(samples)}.")
+    if samples.ndim != 5:
+        raise InputError(
+            f"latents of video have five dimensions [batch, {channels}, frames, height / 8, width /"
+            f" 8]; got {list(samples.shape)}. They belong to an image model."
+        )
+    samples, notes = _turned(latent, samples, channels)
+    _check_finite(samples.movedim(2, 0), "samples")
+    return samples, notes
+
+
+def _turned(latent: Mapping[str, Any], samples: Tensor, channels: int) -> tuple[Tensor, list[str]]:
+    """`samples` in core's convention; a key that only kijai's nodes write says whose they are."""
+    if "additional_frames" in latent and samples.shape[2] == channels:
+        note = "Latents of CogVideoXWrapper: axes exchanged, divided by 0.7."
+        return from_kijai(latent, channels), [note]
+    if samples.shape[1] != channels:
+        hint = (
+            " They look like CogVideoXWrapper's, [b, t, c, h, w]: Exact VAE Latent Convert turns"
+            " them."
+            if samples.shape[2] == channels
+            else " They belong to another model."
+        )
+        raise InputError(
+            f"latents of this VAE have {channels} channels in dimension 1; got"
+            f" {list(samples.shape)}.{hint}"
+        )
+    return samples, []
+
+
+def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
+    """A LATENT of CogVideoXWrapper [b, t, c, h, w] as core's; filler: frames of it, -1 for what the
+    latent says.
+    """
+    told = dict(latent) if filler < 0 else {**latent, "additional_frames": filler}
+    samples = from_kijai(told, CHANNELS) * (KIJAI_FACTOR / scale)
+    return _others(latent) | {"samples": samples}
+
+
+def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
+    """A LATENT of core [b, c, t, h, w] as CogVideoXWrapper's; filler: how many of its first latent
+    frames are.
+    """
+    samples, _ = checked_latents(latent, CHANNELS)
+    turned = to_kijai(samples, CHANNELS)
+    turned["samples"] = turned["samples"] * (scale / KIJAI_FACTOR)
+    return _others(latent) | turned | {"additional_frames": filler}
+
+
+def _others(latent: Mapping[str, Any]) -> dict[str, Any]:
+    """What else a LATENT holds; a clip's own size would be wrong after filler went."""
+    own = ("samples", "additional_frames", ORIGIN)
+    return {key: value for key, value in latent.items() if key not in own}
+
+
+def latent_of(samples: Tensor, fitted: Fitted) -> dict[str, Any]:
+    """A LATENT of `samples` [1, c, n, h, w] that remembers the clip's own size."""
+    source = fitted.source
+    origin = {"source": [source.t, source.h, source.w], "latent": list(samples.shape[2:])}
+    padded = source != fitted.network
+    return {"samples": samples, ORIGIN: origin} if padded else {"samples": samples}
+
+
+def own_size(latent: Mapping[str, Any], samples: Tensor) -> Extent | None:
+    """(t, h, w) that the clip had before it was padded; None where it was not, or where the latents
+    have been changed in size since.
+    """
+    origin = latent.get(ORIGIN)
+    if not isinstance(origin, Mapping) or origin.get("latent") != list(samples.shape[2:]):
+        return None
+    t, h, w = origin["source"]
+    n, rows, columns = samples.shape[2:]
+    whole = Extent(4 * n - 3, 8 * rows, 8 * columns)
+    return Extent(min(t, whole.t), min(h, whole.h), min(w, whole.w))
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} of {value.dtype}"
+    return "nothing" if value is None else type(value).__name__

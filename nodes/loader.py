@@ -1,0 +1,121 @@
+"""Nodes that give a VAE: from a file, and from another loader's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import host
+from .widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE, refusal
+
+SHIPPED = "tiny_vae (ships with this pack, for trying out)"
+
+
+def _paths() -> dict[str, Path]:
+    shipped = Path(__file__).resolve().parent.parent / "assets" / "tiny_vae"
+    return {**host.vae_paths(), SHIPPED: shipped}
+
+
+def _choices() -> list[str]:
+    """All names; those that look right come first, the shipped one last."""
+    return sorted(_paths(), key=lambda name: (name == SHIPPED, "cogvid" not in name.lower(), name))
+
+
+class ExactVAELoader:
+    """Load a CogVideoX VAE that encodes and decodes exactly in bounded memory."""
+
+    DESCRIPTION = (
+        "Loads a CogVideoX VAE: a .safetensors file with diffusers or original names, the original"
+        " 3d-vae.pt, or a diffusers folder. It works with every node that takes a VAE, core's"
+        " included, and gives the untiled network's pixels in any memory."
+    )
+    CATEGORY = CATEGORY
+    RETURN_TYPES = ("VAE",)
+    OUTPUT_TOOLTIPS = ("The VAE, for these nodes and for core's.",)
+    FUNCTION = "load"
+    SEARCH_ALIASES = ("cogvideox vae", "load vae", "video vae", "3d causal vae")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The host asks for this."""
+        return {
+            "required": {
+                "vae_name": (
+                    _choices(),
+                    {
+                        "tooltip": "Files in models/vae, and what lies in models/CogVideo and"
+                        " models/diffusers/*/vae. The last one ships with this pack: small, quick,"
+                        " and of no use with a diffusion model."
+                    },
+                ),
+                "dtype": (
+                    ["auto", "bf16", "fp16", "fp32"],
+                    {
+                        "default": "auto",
+                        "tooltip": "What to compute in. auto: as ComfyUI was started. bf16 is what"
+                        " the model was made with; fp16 is untested with its weights.",
+                    },
+                ),
+            }
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, vae_name: str, dtype: str) -> str:
+        """A file that was replaced is loaded again."""
+        del dtype
+        path = _paths().get(vae_name)
+        files = sorted(path.iterdir()) if path and path.is_dir() else [path] if path else []
+        stats = [file.stat() for file in files if file.is_file()]
+        return f"{vae_name} " + " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+
+    def load(self, vae_name: str, dtype: str) -> tuple[Any]:
+        """The VAE called `vae_name`."""
+        from ..vae_core import LoadError
+        from .vae import load_vae
+
+        path = _paths().get(vae_name)
+        if path is None:
+            raise LoadError(
+                f"vae_name: there is no {vae_name!r} any more. Choose another, or press R to read"
+                " the folders again."
+            )
+        return (load_vae(path, dtype),)
+
+
+class ExactVAEApply:
+    """Make a VAE from another loader exact."""
+
+    DESCRIPTION = (
+        "Takes a CogVideoX VAE from any loader and gives one that runs through the exact engine,"
+        " with the same weights in memory only once. For core's own VAE Encode and VAE Decode"
+        " nodes; the nodes of this pack take any CogVideoX VAE as it is."
+    )
+    CATEGORY = CATEGORY
+    RETURN_TYPES = ("VAE",)
+    OUTPUT_TOOLTIPS = ("The same VAE, exact in every node.",)
+    FUNCTION = "apply"
+    SEARCH_ALIASES = ("patch vae", "cogvideox vae", "exact vae")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The host asks for this."""
+        return {
+            "required": {
+                "vae": ("VAE", {"tooltip": "A CogVideoX VAE, whatever loaded it."}),
+                "chunk_size": CHUNK_SIZE,
+                "norm_scope": NORM_SCOPE,
+                "memory_budget": MEMORY_BUDGET,
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, chunk_size: int | None = None) -> bool | str:
+        """Asked when a prompt is queued."""
+        return refusal({"chunk_size": chunk_size}) or True
+
+    def apply(self, vae: Any, **values: Any) -> tuple[Any]:
+        """`vae`, with these settings for core's nodes."""
+        from .running import settings_of
+        from .vae import with_settings
+
+        return (with_settings(vae, settings_of(values)),)

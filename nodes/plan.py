@@ -1,0 +1,59 @@
+"""The node that shows what a run would take, before it is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .encode import ExactVAEEncodeTiled
+from .widgets import CATEGORY, RUN_WIDGETS
+
+
+class ExactVAEPlan:
+    """See chunks, tiles, memory and work of a run before a long sampling run."""
+
+    DESCRIPTION = (
+        "Says how a clip would be encoded or decoded: chunks, tiles, where activations would live,"
+        " peak memory and arithmetic. Nothing is computed, so use it before a long sampling run."
+    )
+    CATEGORY = CATEGORY
+    RETURN_TYPES = ("STRING", "FLOAT", "INT", "INT")
+    RETURN_NAMES = ("plan", "peak_gib", "tiles", "chunks")
+    OUTPUT_TOOLTIPS = (
+        "The plan in words.",
+        "Projected peak on the device in GiB, weights, input and result apart.",
+        "Tiles of all steps and chunks together.",
+        "Chunks of time.",
+    )
+    FUNCTION = "plan"
+    OUTPUT_NODE = True
+    SEARCH_ALIASES = ("vae memory", "estimate memory", "cogvideox plan", "will it fit")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """The host asks for this."""
+        sides = {"min": 8, "max": 16384, "step": 8}
+        frames = {"default": 49, "min": 1, "max": 100_000, "tooltip": "Video frames of the clip."}
+        return {
+            "required": {
+                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "operation": (["decode", "encode"], {"tooltip": "What is to be planned."}),
+                "width": ("INT", {"default": 720, **sides, "tooltip": "Of the video, in pixels."}),
+                "height": ("INT", {"default": 480, **sides, "tooltip": "Of the video, in pixels."}),
+                "frames": ("INT", frames),
+                **RUN_WIDGETS,
+            }
+        }
+
+    VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
+
+    def plan(
+        self, vae: Any, operation: str, width: int, height: int, frames: int, **values: Any
+    ) -> Any:
+        """The plan in words and numbers."""
+        from .running import planned, settings_of
+        from .vae import exact_vae
+
+        found = planned(exact_vae(vae), operation, (frames, height, width), settings_of(values))
+        text, peak = found.describe(), found.peak_bytes / 2**30
+        result = (text, round(peak, 3), found.tile_count(), len(found.chunks))
+        return {"ui": {"text": [text]}, "result": result}

@@ -1,0 +1,204 @@
+"""How does a node run the engine inside the host?
+
+1. Plan with room to spare; ask the host for that much; where less is free, plan again within it.
+2. Run chunk by chunk. After every tile the host may interrupt and hears of progress; finished frames
+   go straight into the result, wherever the host keeps results.
+3. Say what was done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..vae_core import Extent, Posterior, Progress, Settings, SettingsError
+from ..vae_core.fitting import Fitted
+from ..vae_core.plan import Plan
+from . import host
+from .images import pixel_runs, write_frames
+from .widgets import refusal
+
+_EVENT_SECONDS = 0.1
+_GIB = 2**30
+_STEPS = 10_000
+"""Of a progress bar: operations are too many for it."""
+
+
+class Watch:
+    """One run as the host and a person see it: progress, previews, interruption.
+
+    name: "encode" or "decode". node_id: whose progress bar it is; None for the node that runs.
+    """
+
+    def __init__(self, name: str, node_id: str | None = None) -> None:
+        self._name, self._node_id = name, node_id
+        self._bar = host.ProgressBar(_STEPS, node_id)
+        self._done, self._started, self._told = 0, time.monotonic(), 0.0
+        self._peak_bytes = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._started
+
+    def begin(self, plan: Plan) -> None:
+        """Tell what is going to be run."""
+        self._peak_bytes = plan.peak_bytes
+        self._tell({"state": "begin", "plan": summary(plan)})
+
+    def __call__(self, progress: Progress) -> None:
+        """After every tile; raises the host's exception where a person has asked to stop."""
+        host.stop_if_interrupted()
+        share = progress.done_operations / max(progress.total_operations, 1)
+        self._done = max(self._done, min(int(share * _STEPS), _STEPS))
+        self._bar.update(self._done, _STEPS)
+        if time.monotonic() - self._told >= _EVENT_SECONDS:
+            self._told = time.monotonic()
+            self._tell(
+                {
+                    "state": "run",
+                    "share": round(share, 4),
+                    "chunk": progress.chunk_index,
+                    "chunks": progress.chunks,
+                    "step": progress.path,
+                }
+            )
+
+    def show(self, frame: Tensor) -> None:
+        """Show the newest finished frame [h, w, 3] in [0, 1]."""
+        self._bar.update(self._done, _STEPS, frame)
+
+    def end(self) -> None:
+        """The run is finished."""
+        self._bar.update(_STEPS, _STEPS)
+        self._tell({"state": "end"})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        seconds = round(self.seconds, 2)
+        common = {"job": self._name, "seconds": seconds, "peak_bytes": self._peak_bytes}
+        host.send(self._node_id, {**common, **event})
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """What the client draws of a plan; numbers and names only."""
+    numbers = plan.as_dict()
+    numbers.pop("steps_by_path")
+    return {**numbers, "tile_px": list(plan.tile_px())}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A clip's posterior and how it was made."""
+
+    posterior: Posterior
+    plan: Plan
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Pictures [b, t, h, w, 3] in [0, 1], and how they were made."""
+
+    images: Tensor
+    plan: Plan
+    seconds: float
+
+
+def settled(
+    vae: Any, planner: Callable[[Settings], Plan], settings: Settings
+) -> tuple[Settings, Plan]:
+    """Settings and a plan that fit what is free, once the host has made room for the run.
+
+    Raises `BudgetError` where nothing fits.
+    """
+    plan = planner(settings)
+    host.make_room(vae, plan.peak_bytes)
+    free = host.free_bytes(vae)
+    if settings.budget_bytes is None and free is not None and plan.peak_bytes > free:
+        settings = replace(settings, budget_bytes=free)
+        plan = planner(settings)
+    return settings, plan
+
+
+def planned(vae: Any, operation: str, size: tuple[int, int, int], settings: Settings) -> Plan:
+    """The plan for a clip of `size` (frames, height, width) with what is free now; nothing is
+    loaded or run.
+    """
+    engine, free = vae.video_vae, host.free_bytes(vae)
+    if settings.budget_bytes is None and free is not None:
+        settings = replace(settings, budget_bytes=free)
+    if operation == "encode":
+        return engine.plan_encode((1, 3, *size), settings)
+    frames, height, width = size
+    shape = (1, vae.latent_channels, (frames + 6) // 4, -(-height // 8), -(-width // 8))
+    return engine.plan_decode(shape, settings)
+
+
+def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encoded:
+    """The posterior of an IMAGE [t, h, w, 3] in [0, 1]."""
+    engine = vae.video_vae
+    frames, height, width = image.shape[:3]
+    shape = (1, 3, frames, height, width)
+    settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
+    watch.begin(plan)
+    stream = engine.encode_stream(
+        pixel_runs(image, engine.dtype), replace(settings, on_progress=watch), frames
+    )
+    moments = torch.cat([part.to(vae.output_device) for part in stream], dim=2)
+    watch.end()
+    return Encoded(Posterior.from_moments(moments, stream.fitted), plan, watch.seconds)
+
+
+def decode_latents(
+    vae: Any, samples: Tensor, settings: Settings, size: Extent | None, watch: Watch
+) -> Decoded:
+    """The pictures of unscaled latents [b, c, n, h/8, w/8]; size: (t, h, w) to keep of them."""
+    engine = vae.video_vae
+    settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
+    watch.begin(plan)
+    b, _, n, h, w = samples.shape
+    size = size or Extent(4 * n - 3, 8 * h, 8 * w)
+    images = torch.empty(
+        (b, size.t, size.h, size.w, 3), dtype=host.result_dtype(), device=vae.output_device
+    )
+    at = 0
+    for frames in engine.decode_stream(samples, replace(settings, on_progress=watch)):
+        stop = min(at + frames.shape[2], size.t)
+        if stop > at:
+            write_frames(images[:, at:stop], frames[:, :, : stop - at])
+            watch.show(images[0, stop - 1])
+        at = stop
+    watch.end()
+    return Decoded(images, plan, watch.seconds)
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """The engine's settings for a node's widgets; what a node does not have is as usual.
+
+    Raises `SettingsError` that names the widget: linked values are seen here for the first time.
+    """
+    if (reason := refusal(values)) is not None:
+        raise SettingsError(reason)
+    budget = values.get("memory_budget")
+    return Settings(
+        chunk_frames=values["chunk_size"],
+        tiling=values.get("tiling", "exact"),
+        tile_px=values.get("tile_size") or None,
+        overlap_px=values.get("overlap", 64),
+        norm_scope=values.get("norm_scope", "chunk"),
+        budget_bytes=round(budget * _GIB) if budget else None,
+        frame_fit=values.get("frame_policy", "pad"),
+        size_fit=values.get("size_policy", "pad"),
+    )
+
+
+def report(plan: Plan, seconds: float, notes: list[str], fitted: Fitted | None = None) -> str:
+    """What was planned, used and changed, for a person."""
+    lines = [plan.describe(), f"  took {seconds:.1f} s"]
+    lines += [f"  note: {note}" for note in [*notes, *(fitted.notes if fitted else ())]]
+    return "\n".join(lines)

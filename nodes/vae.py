@@ -1,0 +1,239 @@
+"""Which object travels on a VAE wire, so that every node of the host runs through our engine?
+
+1. `EngineModule` takes the place of the network inside a VAE. It shares the network's parts and
+   offers the calls that the host makes on a network that cuts itself up.
+2. `ExactVAE` is the host's own VAE class with its four calls (encode and decode, tiled or not) led
+   through `running`, so that nothing is cut anywhere else and inputs stay out of device memory.
+3. `load_vae` builds one from a file; `exact_vae` from whatever comes over a wire.
+
+Through core's nodes, sizes are cropped as core does: its counts, (t + 3) // 4 latent frames, hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import vae_core
+from ..vae_core import InputError, LoweringError, Settings, VideoVAE
+from ..vae_core.settings import SMALLEST_TILE_PX
+from . import host
+
+CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
+_DTYPES = {
+    "auto": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+class EngineModule(nn.Module):
+    """A CogVideoX network that runs in chunks and tiles, under the names of its own weights."""
+
+    comfy_has_chunked_io = True
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.settings = CORE_SETTINGS
+
+    def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
+        """The engine over this network."""
+        return vae_core.from_module(self, dtype, device)
+
+    def encode(self, x: Tensor, device: torch.device | None = None, tile_px: Any = None) -> Tensor:
+        """Latents [b, c, n, h/8, w/8] of `x` [b, 3, t, h, w] in [-1, 1]."""
+        settings = replace(self.settings, tile_px=tile_px)
+        return self.video_vae(x.dtype, device or x.device).encode(x, settings).mode()
+
+    def decode(self, z: Tensor, output_buffer: Tensor | None = None, tile_px: Any = None) -> Tensor:
+        """Video [b, 3, t, h, w] in about [-1, 1], written into `output_buffer` where there is
+        one.
+        """
+        settings = replace(self.settings, tile_px=tile_px)
+        video = self.video_vae(z.dtype, z.device).decode(z, settings)
+        return video if output_buffer is None else output_buffer.copy_(video)
+
+    def decode_output_shape(self, shape: Any) -> tuple[int, ...]:
+        """The shape of what `decode` makes of latents of `shape`."""
+        batch, _, n, height, width = shape
+        return (batch, 3, 4 * n - 3, 8 * height, 8 * width)
+
+    def encode_tiled(self, x: Tensor, tile_x: int | None = None, tile_y: int | None = None, **_):
+        """As `encode`; tiles, in pixels, are upper bounds, and overlaps mean nothing."""
+        return self.encode(x, tile_px=tile_bound(tile_y, tile_x))
+
+    def decode_tiled(self, z: Tensor, tile_x: int | None = None, tile_y: int | None = None, **_):
+        """As `decode`; tiles are in latent elements here."""
+        return self.decode(z, tile_px=tile_bound(tile_y, tile_x, unit=8))
+
+
+def tile_bound(height: int | None, width: int | None, unit: int = 1) -> tuple[int, int] | None:
+    """(height, width) in pixels of the largest tile; None where both are open."""
+    if not height and not width:
+        return None
+    sides = (2**20 if not side else side * unit for side in (height, width))
+    low, high = (max(side, SMALLEST_TILE_PX) for side in sides)
+    return (low, high)
+
+
+class ExactMixin:
+    """The calls that the host's nodes make on a VAE, through our engine."""
+
+    exact_settings: Settings = CORE_SETTINGS
+
+    @property
+    def video_vae(self) -> VideoVAE:
+        """The engine over this VAE's network, on its device and in its dtype."""
+        return self.first_stage_model.video_vae(self.vae_dtype, self.device)
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """Latents of an IMAGE [t, h, w, c], or of several [b, t, h, w, c]."""
+        return self._encode(pixel_samples, self.exact_settings)
+
+    def encode_tiled(
+        self, pixel_samples: Tensor, tile_x=None, tile_y=None, overlap=None, **_: Any
+    ) -> Tensor:
+        """As `encode`: tiles are an upper bound, overlaps mean nothing."""
+        del overlap
+        bound = tile_bound(tile_y, tile_x)
+        return self._encode(pixel_samples, replace(self.exact_settings, tile_px=bound))
+
+    def _encode(self, pixels: Tensor, settings: Settings) -> Tensor:
+        from .running import Watch, encode_image
+
+        clips = pixels if pixels.ndim == 5 else pixels.unsqueeze(0)
+        cropped = [_centre(clip) for clip in clips]
+        runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
+        return torch.cat([run.posterior.mode() for run in runs]).to(
+            self.output_device, host.result_dtype()
+        )
+
+    def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
+        """Pictures [b, t, h, w, 3] in [0, 1]."""
+        del vae_options
+        return self._decode(samples_in, self.exact_settings)
+
+    def decode_tiled(
+        self, samples: Tensor, tile_x=None, tile_y=None, overlap=None, **_: Any
+    ) -> Tensor:
+        """As `decode`: tiles, in latent elements, are an upper bound, overlaps mean nothing."""
+        del overlap
+        bound = tile_bound(tile_y, tile_x, unit=8)
+        return self._decode(samples, replace(self.exact_settings, tile_px=bound))
+
+    def _decode(self, samples: Tensor, settings: Settings) -> Tensor:
+        from .running import Watch, decode_latents
+
+        return decode_latents(self, samples, settings, None, Watch("decode")).images
+
+    def throw_exception_if_invalid(self) -> None:
+        """This VAE was checked when it was made."""
+
+
+def _centre(clip: Tensor) -> Tensor:
+    """The middle of [t, h, w, c] whose sides are multiples of 8, as core crops; colours only."""
+    h, w = (side // 8 * 8 for side in clip.shape[1:3])
+    top, left = (clip.shape[1] - h) // 2, (clip.shape[2] - w) // 2
+    return clip[:, top : top + h, left : left + w, :3]
+
+
+def load_vae(path: Path, dtype: str) -> Any:
+    """The VAE in a file or folder; dtype: auto, bf16, fp16 or fp32, where auto is the host's
+    choice.
+
+    Raises `LoadError` with what the file looks like, where it is something else.
+    """
+    vae = host.new_vae(ExactMixin, _DTYPES[dtype])
+    loaded = vae_core.load(path, dtype=vae.vae_dtype)
+    return _furnished(vae, loaded.module)
+
+
+def _furnished(vae: Any, network: nn.Module) -> Any:
+    """`vae` with a network of its own in it."""
+    module = EngineModule(network).eval()
+    vae.first_stage_model = module
+    vae.patcher = host.patcher_of(module, vae)
+    vae.latent_channels = vae_core.from_module(module).latent_channels
+    vae.latent_dim, vae.output_channels, vae.size = 3, 3, None
+    vae.upscale_ratio = (lambda n: max(0, 4 * n - 3), 8, 8)
+    vae.downscale_ratio = (lambda t: max(0, (t + 3) // 4), 8, 8)
+    vae.upscale_index_formula = vae.downscale_index_formula = (4, 8, 8)
+    vae.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+    vae.process_input = lambda image: image * 2.0 - 1.0
+    vae.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
+    vae.disable_offload = False
+    return _engaged(vae)
+
+
+def _engaged(vae: Any) -> Any:
+    """`vae` with what the host wants to know of a network that cuts itself up."""
+    vae.handles_tiling = vae.crop_input = True
+    vae.memory_used_encode = lambda shape, dtype: _needed(vae, "encode", shape)
+    vae.memory_used_decode = lambda shape, dtype: _needed(vae, "decode", shape)
+    return vae
+
+
+def _needed(vae: Any, job: str, shape: Any) -> int:
+    """Bytes that a run with room to spare takes beside the weights."""
+    engine = vae.video_vae
+    plan = engine.plan_encode if job == "encode" else engine.plan_decode
+    return plan(tuple(shape), vae.exact_settings).peak_bytes
+
+
+def exact_vae(vae: Any) -> Any:
+    """`vae`, from any loader, as one that runs through our engine, sharing its weights.
+
+    Takes our own, core's that holds CogVideoX, and the bare network that CogVideoXWrapper passes.
+    Raises `InputError` for any other, with its name.
+    """
+    if isinstance(vae, ExactMixin):
+        return vae
+    network = vae if isinstance(vae, nn.Module) else getattr(vae, "first_stage_model", None)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"vae must be a CogVideoX VAE; got {_what(vae)}. {_REMEDY}")
+    try:
+        module = EngineModule(network).eval()
+        vae_core.from_module(module)
+    except (LoweringError, AttributeError) as error:
+        raise InputError(
+            f"vae must be a CogVideoX VAE; got one that holds {type(network).__name__}"
+            f" ({error}). {_REMEDY}"
+        ) from None
+    if network is vae:
+        dtype = next(network.parameters()).dtype
+        return _furnished(host.new_vae(ExactMixin, dtype), network)
+    return _adopted(vae, module)
+
+
+def with_settings(vae: Any, settings: Settings) -> Any:
+    """`vae`, exact, with `settings` wherever core's nodes run it; the one that came stays as it
+    is.
+    """
+    ours = exact_vae(vae)
+    fresh = _adopted(ours, EngineModule(ours.first_stage_model).eval())
+    fresh.exact_settings = fresh.first_stage_model.settings = replace(
+        settings, frame_fit="crop", size_fit="crop"
+    )
+    return fresh
+
+
+_REMEDY = "Load a CogVideoX VAE with Exact VAE Loader."
+
+
+def _adopted(vae: Any, module: EngineModule) -> Any:
+    """Core's VAE as one of ours: the same weights, the same handle of the host on them."""
+    kind = host.vae_class(ExactMixin)
+    ours = kind.__new__(kind)
+    ours.__dict__.update(vae.__dict__)
+    ours.first_stage_model = module
+    return _engaged(ours)
+
+
+def _what(vae: Any) -> str:
+    return "nothing" if vae is None else type(vae).__name__

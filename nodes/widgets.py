@@ -1,0 +1,195 @@
+"""What can a person set on a node, and which values are legal?
+
+Every node takes its widgets from here, so that one name means one thing. Names and order are kept
+by saved workflows and never change: new widgets are only ever appended. Nothing here knows a tensor
+or the host.
+
+The server checks `min` and `max` of a widget only while a node does not name it in VALIDATE_INPUTS,
+and never its `step`; linked values are never checked before they are there. Hence `refusal`, which
+nodes ask when a prompt is queued and again when they run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CATEGORY = "Exact Video VAE"
+
+Widget = tuple[Any, dict[str, Any]]
+
+CHUNK_SIZE: Widget = (
+    "INT",
+    {
+        "default": 8,
+        "min": 4,
+        "max": 4096,
+        "step": 4,
+        "tooltip": "Video frames that go through the network together; a multiple of 4. Memory"
+        " grows with it. Within norm_scope 'chunk' it changes the picture very slightly, so keep it"
+        " the same for encoding and decoding. 8 is what the model's own software uses.",
+    },
+)
+TILE_SIZE: Widget = (
+    "INT",
+    {
+        "default": 0,
+        "min": 0,
+        "max": 16384,
+        "step": 16,
+        "tooltip": "Largest tile in pixels; 0 lets the planner choose. With exact tiling it changes"
+        " speed and memory, never the picture. With blend it is the size of the blended tiles (0"
+        " means 256), and it does change the picture.",
+    },
+)
+OVERLAP: Widget = (
+    "INT",
+    {
+        "default": 64,
+        "min": 0,
+        "max": 8192,
+        "step": 8,
+        "advanced": True,
+        "tooltip": "Pixels that neighbouring tiles share and blend over. Only used with tiling"
+        " 'blend': exact tiles have no seams, so there is nothing to blend.",
+    },
+)
+TILING: Widget = (
+    ["exact", "blend", "off"],
+    {
+        "default": "exact",
+        "tooltip": "exact: the same pixels as the untiled network, in any memory. blend:"
+        " overlapping tiles faded into each other, as other nodes do; seams and colours may differ"
+        " from the untiled picture. off: whole pictures, most memory.",
+    },
+)
+NORM_SCOPE: Widget = (
+    ["chunk", "clip"],
+    {
+        "default": "chunk",
+        "advanced": True,
+        "tooltip": "Over which frames the network's normalisation takes its statistics. chunk: over"
+        " the frames of a chunk, as diffusers does. clip: over the whole clip, as the encoder was"
+        " trained; activations of the whole clip are then kept, in host memory if need be.",
+    },
+)
+MEMORY_BUDGET: Widget = (
+    "FLOAT",
+    {
+        "default": 0.0,
+        "min": 0.0,
+        "max": 1024.0,
+        "step": 0.25,
+        "round": 0.01,
+        "tooltip": "GiB of graphics memory for activations, beside the weights; 0 takes what is"
+        " free. The planner stays within it, moving activations to host memory where it must. A"
+        " budget that is too small is refused before anything runs, with the smallest that would"
+        " do.",
+    },
+)
+FRAME_POLICY: Widget = (
+    ["pad", "crop", "error"],
+    {
+        "default": "pad",
+        "advanced": True,
+        "tooltip": "What to do with frame counts other than 1, 5, 9, 13, ...: repeat the last frame"
+        " (taken off again after decoding), drop frames at the end, or stop with an error.",
+    },
+)
+SIZE_POLICY: Widget = (
+    ["pad", "crop", "error"],
+    {
+        "default": "pad",
+        "advanced": True,
+        "tooltip": "What to do with widths and heights that are no multiple of 8: repeat the edge"
+        " (taken off again after decoding), cut pixels off right and below, or stop with an error.",
+    },
+)
+POSTERIOR: Widget = (
+    ["mode", "sample"],
+    {
+        "default": "mode",
+        "advanced": True,
+        "tooltip": "mode: the likeliest latents, always the same; right for editing and for"
+        " image-to-video. sample: drawn from the encoder's distribution, as in training.",
+    },
+)
+SAMPLE_SEED: Widget = (
+    "INT",
+    {
+        "default": 0,
+        "min": 0,
+        "max": 2**53 - 1,
+        "control_after_generate": False,
+        "advanced": True,
+        "tooltip": "Seed of the noise where posterior is 'sample'. The same seed gives the same"
+        " latents on every device, tiling and chunk size.",
+    },
+)
+
+RUN_WIDGETS: dict[str, Widget] = {
+    "chunk_size": CHUNK_SIZE,
+    "tile_size": TILE_SIZE,
+    "overlap": OVERLAP,
+    "tiling": TILING,
+    "norm_scope": NORM_SCOPE,
+    "memory_budget": MEMORY_BUDGET,
+}
+"""What encoding, decoding and planning have in common, in this order."""
+
+FIT_WIDGETS: dict[str, Widget] = {"frame_policy": FRAME_POLICY, "size_policy": SIZE_POLICY}
+"""What is done to sizes that the network cannot take; encoding only."""
+
+_ALL = {**RUN_WIDGETS, **FIT_WIDGETS, "posterior": POSTERIOR, "sample_seed": SAMPLE_SEED}
+
+SMALLEST_TILE = 16
+
+
+def refusal(values: dict[str, Any]) -> str | None:
+    """Why these widgets cannot be used, in a sentence that names the widget; None if they can.
+
+    Values that are None (linked, not known yet) are passed over.
+    """
+    known = {name: value for name, value in values.items() if value is not None}
+    for name, value in known.items():
+        if (reason := _out_of_range(name, value)) is not None:
+            return reason
+    return _chunk_refusal(known) or _tile_refusal(known)
+
+
+def _out_of_range(name: str, value: Any) -> str | None:
+    kind, options = _ALL[name]
+    if isinstance(kind, list):
+        names = ", ".join(kind)
+        return None if value in kind else f"{name} must be one of {names}; got {value!r}."
+    number = int if kind == "INT" else (int, float)
+    if isinstance(value, bool) or not isinstance(value, number):
+        what = "a whole number" if kind == "INT" else "a number"
+        return f"{name} must be {what}; got {value!r}."
+    low, high = options["min"], options["max"]
+    return None if low <= value <= high else f"{name} must be {low} to {high}; got {value}."
+
+
+def _chunk_refusal(values: dict[str, Any]) -> str | None:
+    chunk = values.get("chunk_size", 4)
+    if chunk % 4 == 0:
+        return None
+    below = max(chunk // 4 * 4, 4)
+    return (
+        f"chunk_size must be a multiple of 4, since 4 video frames make one latent frame; got"
+        f" {chunk}. Use {below} or {below + 4}."
+    )
+
+
+def _tile_refusal(values: dict[str, Any]) -> str | None:
+    tile, overlap = values.get("tile_size", 0), values.get("overlap", 0)
+    if 0 < tile < SMALLEST_TILE:
+        return (
+            f"tile_size must be 0, which lets the planner choose, or at least {SMALLEST_TILE}"
+            f" pixels; got {tile}."
+        )
+    if values.get("tiling") == "blend" and 0 < tile <= overlap:
+        return (
+            f"overlap must be smaller than tile_size where tiles are blended; got an overlap of"
+            f" {overlap} and tiles of {tile} pixels. Use an overlap of {tile // 4 // 8 * 8}."
+        )
+    return None
