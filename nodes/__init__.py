@@ -13,6 +13,7 @@ from .decode import ExactVAEDecodeFramewise
 from .encode import ExactVAEEncodeTiled
 from .loader import ExactVAEApply, ExactVAELoader
 from .plan import ExactVAEPlan
+from .video import ExactVAEDecodeVideo, ExactVAEEncodeVideo
 
 NODE_CLASS_MAPPINGS: dict[str, type[Any]] = {
     node.__name__: node
@@ -21,6 +22,8 @@ NODE_CLASS_MAPPINGS: dict[str, type[Any]] = {
         ExactVAEApply,
         ExactVAEEncodeTiled,
         ExactVAEDecodeFramewise,
+        ExactVAEEncodeVideo,
+        ExactVAEDecodeVideo,
         ExactVAEPlan,
         ExactVAELatentConvert,
     )
@@ -31,6 +34,8 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "ExactVAEApply": "Exact VAE Apply",
     "ExactVAEEncodeTiled": "Exact VAE Encode (Tiled)",
     "ExactVAEDecodeFramewise": "Exact VAE Decode (Framewise)",
+    "ExactVAEEncodeVideo": "Exact VAE Encode Video",
+    "ExactVAEDecodeVideo": "Exact VAE Decode Video",
     "ExactVAEPlan": "Exact VAE Plan",
     "ExactVAELatentConvert": "Exact VAE Latent Convert",
 }

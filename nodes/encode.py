@@ -55,19 +55,15 @@ class ExactVAEEncodeTiled:
 
     def encode(self, images: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """LATENT and report of `images` [t, h, w, c] in [0, 1]."""
-        import torch
-
         from .host import result_dtype
         from .images import checked_image, latent_of
-        from .running import Watch, encode_image, report, settings_of
+        from .running import Watch, chosen_samples, encode_image, report, settings_of
         from .vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
         image, notes = checked_image(images)
         run = encode_image(vae, image, settings, Watch("encode", unique_id))
-        generator = torch.Generator().manual_seed(values["sample_seed"])
-        drawn = values["posterior"] == "sample"
-        samples = run.posterior.sample(generator) if drawn else run.posterior.mode()
+        samples = chosen_samples(run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
         return (latent, report(run.plan, run.seconds, notes, fitted))

@@ -9,6 +9,9 @@ that is tested is 0.3.75.
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+VIDEO_FILES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 PREVIEW_PX = 512
 EVENT = "exact_video_vae.progress"
 
@@ -69,6 +73,75 @@ def _cogvideo_entries(root: Path) -> list[Path]:
 
 def _named(kind: str, root: Path, paths: list[Path]) -> dict[str, Path]:
     return {f"{kind}/{path.relative_to(root).as_posix()}": path for path in paths}
+
+
+def input_videos() -> list[str]:
+    """Videos in the host's input folder, by name."""
+    if not running():
+        return []
+    import folder_paths
+
+    folder = Path(folder_paths.get_input_directory())
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in names if Path(name).suffix.lower() in VIDEO_FILES)
+
+
+def input_path(name: str) -> Path | None:
+    """The file `name` of the input folder; None where it would lie outside."""
+    if not running():
+        return None
+    import folder_paths
+
+    folder = Path(folder_paths.get_input_directory()).resolve()
+    path = (folder / name).resolve()
+    return path if path.is_relative_to(folder) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file to be written: its path, what a person calls it, and how the client asks for it."""
+
+    path: Path
+    shown: str
+    preview: dict[str, str]
+
+
+def output_target(prefix: str, suffix: str, latent_shape: Sequence[int]) -> Target:
+    """A new file in the host's output folder; the host refuses a prefix that leads outside."""
+    height, width = (8 * side for side in latent_shape[3:])
+    if not running():
+        path = Path(tempfile.mkdtemp()) / f"{Path(prefix).name}{suffix}"
+        return Target(path, str(path), {})
+    import folder_paths
+
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), width, height
+    )
+    file = f"{name}_{counter:05}_{suffix}"
+    preview = {"filename": file, "subfolder": subfolder, "type": "output"}
+    return Target(Path(folder) / file, "/".join(filter(None, (subfolder, file))), preview)
+
+
+def keeps_metadata() -> bool:
+    """Whether the host wants workflows stored in files."""
+    if not running():
+        return False
+    from comfy.cli_args import args
+
+    return not args.disable_metadata
+
+
+def video_of(path: Path) -> Any:
+    """The host's VIDEO of a file; without a host, its path."""
+    if not running():
+        return path
+    try:
+        from comfy_api.latest import InputImpl
+    except ImportError:
+        from comfy_api.input_impl import VideoFromFile
+
+        return VideoFromFile(str(path))
+    return InputImpl.VideoFromFile(str(path))
 
 
 # Memory and devices

@@ -1,8 +1,8 @@
 """How does a node run the engine inside the host?
 
 1. Plan with room to spare; ask the host for that much; where less is free, plan again within it.
-2. Run chunk by chunk. After every tile the host may interrupt and hears of progress; finished frames
-   go straight into the result, wherever the host keeps results.
+2. Run chunk by chunk. After every tile the host may interrupt and hears of progress; finished
+   frames go straight into the result, wherever the host keeps results.
 3. Say what was done.
 """
 
@@ -175,6 +175,13 @@ def decode_latents(
         at = stop
     watch.end()
     return Decoded(images, plan, watch.seconds)
+
+
+def chosen_samples(posterior: Posterior, values: dict[str, Any]) -> Tensor:
+    """Latents of a posterior, as the widgets `posterior` and `sample_seed` say."""
+    if values["posterior"] == "mode":
+        return posterior.mode()
+    return posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
 
 
 def settings_of(values: dict[str, Any]) -> Settings:

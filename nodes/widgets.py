@@ -147,9 +147,10 @@ SMALLEST_TILE = 16
 def refusal(values: dict[str, Any]) -> str | None:
     """Why these widgets cannot be used, in a sentence that names the widget; None if they can.
 
-    Values that are None (linked, not known yet) are passed over.
+    Values that are None (linked, not known yet) are passed over, and so are widgets of one node
+    alone, which it checks itself.
     """
-    known = {name: value for name, value in values.items() if value is not None}
+    known = {name: values[name] for name in _ALL if values.get(name) is not None}
     for name, value in known.items():
         if (reason := _out_of_range(name, value)) is not None:
             return reason

@@ -1,0 +1,169 @@
+"""How does a video go from a file to latents, and back, a few frames at a time?
+
+Reading, resizing and writing run beside the network (`vae_core.jobs.file_streams`). Paths stay
+inside the host's own input and output folders; a file appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..vae_core import InputError, Posterior, VideoError
+from ..vae_core.jobs.file_streams import decode_video, encode_video
+from ..vae_core.media.framing import Framing
+from ..vae_core.media.video import Resize, Selection, open_video
+from ..vae_core.media.video_writing import VideoOptions, open_writer
+from . import host
+from .images import checked_latents, latent_of, own_size
+from .running import Watch, chosen_samples, report, settings_of, settled
+from .vae import exact_vae
+
+_SUFFIXES = {"vp9": ".webm", "prores": ".mov"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a video is read: a path or an open file, and the window [start, stop) in seconds."""
+
+    file: Any
+    start: float = 0.0
+    stop: float | None = None
+
+
+def video_source(name: str | None, video: Any) -> Source:
+    """The connected video, else the file called `name` in the input folder.
+
+    Raises `VideoError` where there is neither, or no such file.
+    """
+    if video is None:
+        path = host.input_path(name) if name else None
+        if path is None or not path.is_file():
+            raise VideoError(
+                "there is no video: connect one, or choose a file of the input folder in 'file';"
+                f" got {name or 'neither'}."
+            )
+        return Source(path)
+    give = getattr(video, "get_stream_source", None)
+    if give is None:
+        raise VideoError(f"video must be a VIDEO, as Load Video gives; got {type(video).__name__}.")
+    start, duration = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
+    return Source(give(), start, start + duration if duration else None)
+
+
+def _selection(source: Source, values: dict[str, Any]) -> Selection:
+    fps = values["target_fps"]
+    return Selection(
+        skip_frames=values["skip"],
+        max_frames=values["count"] or None,
+        stride=values["stride"],
+        fps=Fraction(fps).limit_denominator(1001) if fps else None,
+        start_seconds=source.start,
+        stop_seconds=source.stop,
+    )
+
+
+def _resize(source: Source, values: dict[str, Any]) -> Resize | None:
+    """The size that is asked for; a side of 0 keeps the video's proportions, or its size."""
+    width, height = values["width"], values["height"]
+    if not width and not height:
+        return None
+    if not (width and height):
+        with open_video(source.file) as video:
+            own = video.info
+        if width:
+            height = _to_eight(own.height_px * width / own.width_px)
+        else:
+            width = _to_eight(own.width_px * height / own.height_px)
+    return Resize(height, width, Framing(values["framing"]))
+
+
+def _to_eight(side: float) -> int:
+    return max(8, round(side / 8) * 8)
+
+
+def encode_file(
+    vae: Any, source: Source, values: dict[str, Any], node_id: str | None
+) -> tuple[dict[str, Any], float, str]:
+    """LATENT, frames a second and report of a video."""
+    settings, vae = settings_of(values), exact_vae(vae)
+    engine, watch = vae.video_vae, Watch("encode", node_id)
+    parts: list[Tensor] = []
+    with open_video(source.file, _selection(source, values), _resize(source, values)) as video:
+        info = video.info
+        frames = info.frames or 2 * settings.chunk_frames + 1
+        shape = (1, 3, frames, info.height_px, info.width_px)
+        settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
+        watch.begin(plan)
+        fitted = encode_video(
+            engine,
+            video,
+            lambda moments: parts.append(moments.to(vae.output_device)),
+            replace(settings, on_progress=watch),
+        )
+        notes = list(video.notes)
+    watch.end()
+    posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
+    samples = chosen_samples(posterior, values).to(vae.output_device, host.result_dtype())
+    text = report(plan, watch.seconds, notes, fitted)
+    return latent_of(samples, fitted), float(info.fps), text
+
+
+class _Shown:
+    """A decoder whose newest frame is shown to the person who waits."""
+
+    def __init__(self, engine: Any, watch: Watch) -> None:
+        self._engine, self._watch = engine, watch
+
+    def decode_stream(self, latents: Any, settings: Any) -> Iterator[Tensor]:
+        """See `VideoVAE.decode_stream`."""
+        for frames in self._engine.decode_stream(latents, settings):
+            newest = frames[0, :, -1].float().movedim(0, -1)  # [h, w, 3]
+            self._watch.show(((newest + 1.0) / 2.0).clamp(0.0, 1.0))
+            yield frames
+
+
+def decode_file(
+    vae: Any, latent: Any, values: dict[str, Any], node_id: str | None
+) -> dict[str, Any]:
+    """What the node gives back: VIDEO, report, and the file for the client to show."""
+    settings, vae = settings_of(values), exact_vae(vae)
+    samples, notes = checked_latents(latent, vae.latent_channels)
+    if samples.shape[0] != 1:
+        raise InputError(
+            f"a video file holds one clip; got a batch of {samples.shape[0]} latents. Decode them"
+            " one by one."
+        )
+    engine, watch, trim = vae.video_vae, Watch("decode", node_id), own_size(latent, samples)
+    settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
+    target = host.output_target(
+        values["filename_prefix"], _SUFFIXES.get(values["codec"], ".mp4"), samples.shape
+    )
+    options = VideoOptions(
+        codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
+    )
+    watch.begin(plan)
+    with open_writer(target.path, Fraction(values["fps"]).limit_denominator(1001), options) as file:
+        size = decode_video(
+            _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
+        )
+    watch.end()
+    notes.append(f"{size[0]} frames of {size[1]}x{size[2]} written to {target.shown}.")
+    result = (host.video_of(target.path), report(plan, watch.seconds, notes))
+    return {"ui": {"images": [target.preview], "animated": (True,)}, "result": result}
+
+
+def _metadata(values: dict[str, Any]) -> dict[str, str]:
+    """The workflow, as the host's own video nodes store it."""
+    if not host.keeps_metadata():
+        return {}
+    entries = dict(values.get("extra_pnginfo") or {})
+    if values.get("prompt") is not None:
+        entries["prompt"] = values["prompt"]
+    return {name: json.dumps(value) for name, value in entries.items()}
