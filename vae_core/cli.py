@@ -1,7 +1,7 @@
 """`python -m vae_core`: which command was asked for, with which options, and how does it end?
 
-1. `build_parser` reads the command line; what each command does is in `commands.py` and
-   `roundtrip.py`.
+1. `build_parser` reads the command line; what each command does is in `commands.py`, `roundtrip.py`
+   and `dataset_commands.py`.
 2. `main` runs it. Exit codes: 0 done; 1 out of memory; 2 bad input, told in one line on stderr;
    130 after Ctrl-C, 143 after a termination signal. Either signal leaves no half-written file.
 
@@ -25,6 +25,7 @@ import torch
 
 from .errors import SettingsError, VaeCoreError
 from .jobs import arguments, commands, options
+from .jobs.dataset_commands import encode_dataset, verify
 from .jobs.roundtrip import roundtrip
 
 _SIGPIPE_CODE = 141
@@ -98,6 +99,31 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
     arguments.add_video_out(parser)
 
 
+def _add_encode_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="of clips, with sub-folders")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--latents", action="store_true", help="keep modes in place of moments")
+    arguments.add_buckets(parser)
+    group = parser.add_argument_group("several processes or machines")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="of a Ray cluster; local starts one (default: one process)"
+    )
+    group.add_argument(
+        "--workers", type=arguments.whole, metavar="N", help="for --ray (default: one a GPU or CPU)"
+    )
+    arguments.add_network(parser)
+    arguments.add_settings(parser)
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="written by encode-dataset")
+    parser.add_argument(
+        "--decode", type=Path, metavar="CLIPS", help="also decode, and compare with these clips"
+    )
+    arguments.add_network(parser)
+    arguments.add_settings(parser)
+
+
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[Any], None]]
 
 _COMMANDS: dict[str, _Command] = {
@@ -106,6 +132,8 @@ _COMMANDS: dict[str, _Command] = {
     "encode": ("video to latents", _add_encode, commands.encode),
     "decode": ("latents to video", _add_decode, commands.decode),
     "roundtrip": ("encode, decode and report", _add_roundtrip, roundtrip),
+    "encode-dataset": ("a folder of clips to latents", _add_encode_dataset, encode_dataset),
+    "verify": ("whether such a folder is whole", _add_verify, verify),
 }
 
 

@@ -172,6 +172,27 @@ def add_frames(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_buckets(parser: argparse.ArgumentParser) -> None:
+    """What size clips are brought to, and which of their frames are taken."""
+    group = parser.add_argument_group("sizes; see datasets/buckets.py for the policy")
+    group.add_argument(
+        "--bucket",
+        type=shape,
+        action="append",
+        metavar="FRAMESxHEIGHTxWIDTH",
+        help="a size that clips are brought to; may be given again (default: 49x480x720)",
+    )
+    group.add_argument(
+        "--frames",
+        choices=("first", "spread"),
+        default="first",
+        help="of a longer clip: its first ones, or some spread over it (default: first)",
+    )
+    group.add_argument(
+        "--resample", type=rate, metavar="FPS", help="clips to so many frames a second"
+    )
+
+
 def add_sample(parser: argparse.ArgumentParser) -> None:
     """Mode or sample."""
     group = parser.add_argument_group("what is taken of the posterior")

@@ -71,13 +71,14 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _device(name: str) -> str:
+def device_name(name: str) -> str:
+    """PyTorch's name of a device; `auto` is a GPU where there is one."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def load(path: Path | None, dtype: torch.dtype | None, device: str) -> VideoVAE:
     """The VAE in `path`, or the one that ships; a dtype of None keeps the file's own."""
-    return vae_core.load(path or vae_core.tiny_vae_path(), dtype=dtype, device=_device(device))
+    return vae_core.load(path or vae_core.tiny_vae_path(), dtype=dtype, device=device_name(device))
 
 
 def load_for(args: Namespace) -> VideoVAE:

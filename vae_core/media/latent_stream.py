@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -184,22 +184,25 @@ def write_spooled(path: Path, spool: MomentSpool, meta: LatentMeta, kept: Kept) 
         shapes |= {"logvar": spool.shape, "mean": spool.shape}
         parts += [_moments(spool, 1), _moments(spool, 0)]
     with whole_file(path) as part, part.open("wb") as file:
-        file.write(header(shapes, strings_of(meta, kept.form)))
+        file.write(safetensors_header(shapes, strings_of(meta, kept.form)))
         for tensors in parts:
             for tensor in tensors:
                 file.write(tensor.contiguous().numpy().data)
 
 
-def header(shapes: dict[str, Sequence[int]], said: dict[str, str]) -> bytes:
-    """The beginning of a safetensors file of float32 tensors, which follow in this order.
+def safetensors_header(
+    shapes: Mapping[str, Sequence[int]], said: Mapping[str, str], dtype: torch.dtype = torch.float32
+) -> bytes:
+    """The beginning of a safetensors file whose tensors follow in this order.
 
-    The same words always make the same bytes.
+    The same words always make the same bytes, which safetensors' own writer does not promise.
     """
     table: dict[str, Any] = {"__metadata__": dict(sorted(said.items()))}
+    word = next(word for word, kind in _DTYPES.items() if kind == dtype)
     at = 0
     for name, shape in shapes.items():
-        size = 4 * prod(shape)
-        table[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + size]}
+        size = dtype.itemsize * prod(shape)
+        table[name] = {"dtype": word, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)

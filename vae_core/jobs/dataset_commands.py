@@ -1,0 +1,193 @@
+"""What do the commands `encode-dataset` and `verify` do?
+
+`encode-dataset` turns a folder of clips into one of latents, and may be stopped and started again
+at any time; `verify` looks whether such a folder is whole. How both work is in `datasets/`.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import vae_core
+
+from ..datasets.buckets import Bucket
+from ..datasets.checking import Finding, check
+from ..datasets.clips import SourceClip, find_clips
+from ..datasets.encoding import Encoding, Prepared, Recipe, prepare, weights_digest
+from ..datasets.ray_workers import Cluster, Work, ray_workers
+from ..datasets.running import Outcome, Summary, locked, one_process, run
+from ..datasets.shards import INDEX, SKIPPED, Entry, Shards
+from ..errors import SettingsError, VideoError
+from ..media.video import tensor_to_frames
+from ..settings import Settings
+from ..vae import VideoVAE
+from .options import DTYPES, device_name, load, load_for, say, settings_of
+from .report import compare, decibels
+
+BUCKETS = (Bucket(49, 480, 720),)
+"""CogVideoX's own size."""
+
+
+def _recipe(args: Namespace) -> Recipe:
+    """Raises `SettingsError`."""
+    asked: Sequence[tuple[int, int, int]] = args.bucket or []
+    buckets = tuple(sorted({Bucket(*one) for one in asked}, key=str)) or BUCKETS
+    settings = settings_of(args)
+    return Recipe(buckets, settings, args.frames == "spread", args.resample, not args.latents)
+
+
+@contextmanager
+def _display(clips: int, quiet: bool) -> Generator[Callable[[Summary], None]]:
+    """Clips done, speed and remaining time on stderr; none where stderr is no terminal."""
+    show_bar: Any = tqdm  # its stubs are partly untyped
+    bar = show_bar(total=clips, unit="clip", disable=quiet or None, leave=False, desc="encode")
+    before: int | None = None
+
+    def show(summary: Summary) -> None:
+        nonlocal before
+        done = len(summary.entries) + len(summary.skipped)
+        if before is None:  # what was there before says nothing of the speed
+            bar.initial = before = done
+            bar.n = done
+        else:
+            bar.update(done - bar.n)
+        speed = summary.frames / summary.seconds if summary.seconds else 0.0
+        bar.set_postfix_str(f"{speed:.1f} frames/s, {len(summary.skipped)} skipped")
+
+    try:
+        yield show
+    finally:
+        bar.close()
+
+
+def _workers(
+    args: Namespace, vae: VideoVAE, recipe: Recipe
+) -> Callable[[Sequence[SourceClip]], Iterator[Outcome]]:
+    """One process, or Ray's."""
+    if args.ray is None:
+        return partial(one_process, Encoding(vae, recipe, Shards(args.output)))
+    path = (args.vae or vae_core.tiny_vae_path()).resolve()
+    device, threads = device_name(args.device), torch.get_num_threads()
+    work = Work(path, DTYPES[args.dtype], device, threads, recipe, args.output.resolve())
+    return partial(ray_workers, work, Cluster(args.ray, args.workers))
+
+
+def encode_dataset(args: Namespace) -> None:
+    """A folder of clips to a folder of latents."""
+    recipe = _recipe(args)
+    if args.workers is not None and (args.ray is None or args.workers < 1):
+        raise SettingsError("--workers is for --ray, and at least 1.")
+    clips = find_clips(args.folder, args.output)
+    vae = load_for(args)
+    for bucket in recipe.buckets:  # a budget that is too small is told at once
+        vae.plan_encode((1, 3, bucket.frames, *bucket.size), recipe.settings)
+    shards, words = Shards(args.output), recipe.as_dict(vae)
+    shards.check(words)
+    shards.create()
+    with locked(args.output), _display(len(clips), args.quiet) as show:
+        shards.prepare(words)
+        summary = run(shards, clips, _workers(args, vae, recipe), show)
+    _say_summary(args.output, summary)
+
+
+def _say_summary(output: Path, summary: Summary) -> None:
+    for one in sorted(summary.skipped, key=lambda one: one.source):
+        say(f"skipped: {one.source}: {' '.join(one.reason.split())}")
+    before = len(summary.entries) - summary.encoded
+    speed = f" ({summary.frames / summary.seconds:.1f} a second)" if summary.seconds else ""
+    say(
+        f"{output}: {summary.encoded} clips encoded, {before} there before,"
+        f" {len(summary.skipped)} skipped; {summary.frames} sample frames in"
+        f" {summary.seconds:.1f} s{speed}"
+    )
+    sizes = Counter(
+        f"{one.frames}x{one.height_px}x{one.width_px}" for one in summary.entries.values()
+    )
+    for size, count in sorted(sizes.items()):
+        say(f"bucket {size}: {count} clips")
+    say(f"index: {output / INDEX}" + (f", {SKIPPED}" if summary.skipped else ""))
+    missing = sum(not one.caption for one in summary.entries.values())
+    if missing:
+        say(f"note: {missing} clips have no caption, so there is no prompts.txt.")
+
+
+def _source(folder: Path, entry: Entry) -> SourceClip:
+    return SourceClip(folder / entry.source, entry.source, entry.name, entry.size_bytes, "")
+
+
+def _recipe_of(said: dict[str, Any], settings: Settings) -> Recipe:
+    """The recipe that a folder was made by, as far as its frames go."""
+    sides = [tuple(map(int, bucket.split("x"))) for bucket in said["buckets"]]
+    buckets = tuple(Bucket(*one) for one in sides)
+    fps = Fraction(said["fps"]) if said["fps"] else None
+    return Recipe(buckets, settings, said["frames"] == "spread", fps)
+
+
+def _psnr(args: Namespace, vae: VideoVAE, shards: Shards, entry: Entry) -> str:
+    """How near the decoded latents come to their clip, in words."""
+    settings = settings_of(args)
+    ready = prepare(_source(args.decode, entry), _recipe_of(shards.recipe(), settings))
+    if not isinstance(ready, Prepared) or len(ready.frames) != entry.frames:
+        reason = "its clip has changed" if isinstance(ready, Prepared) else ready.reason
+        return f"not compared: {reason}"
+    tensor = shards.tensor(entry)[None]  # [1, 2c or c, n, h, w]
+    latents = tensor.chunk(2, dim=1)[0] if entry.kind == "moments" else tensor
+    video = tensor_to_frames(vae.decode(latents, settings))
+    likeness = compare(np.stack(ready.frames), video)
+    return f"{decibels(likeness.psnr_db)} (worst frame {decibels(likeness.worst_frame_db)})"
+
+
+def verify(args: Namespace) -> None:
+    """A folder of latents against its index, and on request against its clips."""
+    shards = Shards(args.folder)
+    said = shards.recipe()
+    if args.decode is not None and not args.decode.is_dir():
+        raise VideoError(f"{args.decode} is no folder; --decode needs that of the clips.")
+    vae = _decoder(args, said) if args.decode is not None else None
+    bad = clips = 0
+    for finding in check(shards, _channels(shards, said)):
+        clips += 1
+        bad += bool(finding.complaints)
+        _say_finding(finding)
+        if vae and finding.entry and not finding.complaints:
+            say(f"{finding.entry.source}: {_psnr(args, vae, shards, finding.entry)}")
+    if bad:
+        raise VideoError(f"{bad} of {clips} clips in {args.folder} are not as they should be.")
+    say(f"{args.folder}: {clips} clips, each as the index says, whole and finite")
+
+
+def _say_finding(finding: Finding) -> None:
+    for complaint in finding.complaints:
+        say(f"{finding.name}: {complaint}")
+
+
+def _channels(shards: Shards, said: dict[str, Any]) -> int:
+    """Channels of the latents, from the first file there is; CogVideoX's where there is none."""
+    entries = (shards.entry(name) for name in shards.names())
+    first = next((entry for entry in entries if entry is not None), None)
+    if first is None:
+        return 16
+    return first.shape[0] // 2 if said["kind"] == "moments" else first.shape[0]
+
+
+def _decoder(args: Namespace, said: dict[str, Any]) -> VideoVAE:
+    """The VAE to decode with. Raises `SettingsError` where it is not the one that encoded."""
+    vae = load(args.vae, DTYPES[args.dtype], args.device)
+    same_kind = str(vae.dtype).removeprefix("torch.") == said["dtype"]
+    if same_kind and weights_digest(vae) != said["weights_sha256"]:
+        raise SettingsError(
+            f"{args.folder} was encoded by {said['vae']}, which has other weights; name it by"
+            " --vae."
+        )
+    return vae
