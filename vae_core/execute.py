@@ -5,8 +5,9 @@
 1. The outer loop (the caller's) hands over chunks in order; causal caches go from each to the next.
 2. The middle loop takes the program's steps: allocate dst, finish the statistics of src, run the
    tiles, free what no later step reads.
-3. The inner loop takes the tiles (see `tile`), in smaller pieces where memory runs out (see
-   `recovery`).
+3. The inner loop takes the tiles (see `tile`), each told which one follows, so that copies from and
+   to far memory run beside the computing (see `transfers`); in smaller pieces where memory runs out
+   (see `recovery`).
 
 Nothing here decides: chunks, tiles and placement come from the plan, geometry from the program.
 """
@@ -14,6 +15,7 @@ Nothing here decides: chunks, tiles and placement come from the plan, geometry f
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ from .program import SOURCE, Norm, Program, Step
 from .region import Extent, Region
 from .settings import Place, Progress
 from .tile import Pass, Task, TileRunner
+from .transfers import Transfers, lanes_for
 from .weights import Weights
 
 
@@ -46,11 +49,13 @@ class Execution:
     ) -> None:
         self._program = program
         self._weights = weights
-        self.tile_runner = TileRunner(program, weights)
+        transfers = Transfers(weights.device, weights.dtype, lanes_for(weights.device))
+        self.tile_runner = TileRunner(program, weights, transfers)
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
+        self._spare: Tensor | None = None
         self._most_cells: dict[int, int] = {}
         self._announced = False
         self._done_operations = 0
@@ -75,9 +80,11 @@ class Execution:
             for index in range(len(self._program.steps)):
                 self._run_step(index, at, last)
         except BaseException:
+            self.tile_runner.settle()
             self.close()
             raise
         finally:
+            self._spare = None
             at.stores.clear()
             at.moments.clear()
         self._chunk_index += 1
@@ -86,14 +93,18 @@ class Execution:
         step = self._program.steps[index]
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
+        self._spare = None
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
             src = at.extents[step.src]
             extent = Extent(step.history, src.h, src.w)
             task.new_cache = self._roomy(step.conv.in_channels, extent, at, self._plan.caches_at)
-        for cells in tiles(step.cell_extent(task.src, at.chunk), self._plan.tiles[index]):
-            self._run_pieces(index, task, cells)
+        every = tiles(step.cell_extent(task.src, at.chunk), self._plan.tiles[index])
+        for cells, following in pairwise(chain(every, (None,))):
+            assert cells
+            self._run_pieces(index, task, cells, following)
+        self.tile_runner.settle()
         self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
@@ -112,23 +123,23 @@ class Execution:
             recovery.free_unused(self._weights.device)
             self._evict(at)
 
-    def _run_pieces(self, index: int, task: Task, cells: Region) -> None:
+    def _run_pieces(self, index: int, task: Task, cells: Region, following: Region | None) -> None:
         """Run a tile, in smaller pieces where the device has no room for the whole of it."""
         pending, failures = [cells], 0
         while pending:
             piece = pending.pop()
             fits = piece.voxels <= self._most_cells.get(index, piece.voxels)
-            if fits and self._attempt(task, piece):
+            if fits and self._attempt(task, piece, following if piece is cells else None):
                 self._advance(task.step, piece, task.at)
                 failures = 0
             else:
                 failures += 1
                 pending += reversed(self._smaller(index, task, piece, failures))
 
-    def _attempt(self, task: Task, cells: Region) -> bool:
+    def _attempt(self, task: Task, cells: Region, following: Region | None) -> bool:
         """Whether a tile could be run; False where memory ran out."""
         try:
-            self.tile_runner.run(task, cells)
+            self.tile_runner.run(task, cells, following)
         except Exception as error:
             if not recovery.is_out_of_memory(error):
                 raise
@@ -137,6 +148,7 @@ class Execution:
 
     def _smaller(self, index: int, task: Task, cells: Region, failures: int) -> tuple[Region, ...]:
         """What to run in place of a tile that does not fit, after so many failures in a row."""
+        self.tile_runner.settle()
         recovery.free_unused(self._weights.device)
         halves = cells.halves(_LEAST)
         if halves:
@@ -194,10 +206,15 @@ class Execution:
         )
 
     def _new_store(self, store: int, at: Pass) -> Tensor:
-        spec = self._program.stores[store]
+        """Memory for a store: what was freed last, where it has the right shape."""
+        spec, extent = self._program.stores[store], at.extents[store]
+        spare, self._spare = self._spare, None
         if spec.inside is not None:
             return at.stores[spec.inside][:, : spec.channels]
-        return self._roomy(spec.channels, at.extents[store], at, self._plan.stores_at)
+        if spare is not None and spare.shape[1:] == (spec.channels, extent.t, extent.h, extent.w):
+            return spare
+        del spare
+        return self._roomy(spec.channels, extent, at, self._plan.stores_at)
 
     def _roomy(self, channels: int, extent: Extent, at: Pass, place: Place) -> Tensor:
         """An unwritten store or cache in `place`, or on the host where the device has no room."""
@@ -211,9 +228,15 @@ class Execution:
         return at.empty(self._weights, channels, extent, Place.HOST)
 
     def _free(self, index: int, at: Pass) -> None:
+        """Let go of stores that no later step touches; one is kept until the next step begins,
+        which may want memory of that shape.
+        """
+        shared = {spec.inside for spec in self._program.stores}
         for store, last_use in self._last_use.items():
             if last_use == index and store not in (SOURCE, self._program.sink):
-                del at.stores[store]
+                tensor = at.stores.pop(store)
+                if store not in shared and self._program.stores[store].inside is None:
+                    self._spare = tensor
 
     def _advance(self, step: Step, cells: Region, at: Pass) -> None:
         self._done_operations += at.stores[SOURCE].shape[0] * step.operations(cells.extent)

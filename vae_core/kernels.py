@@ -5,8 +5,8 @@ than a tile. They know nothing of chunks, stores or programs:
 
 1. `affine` turns finished moments and GroupNorm's weights into one scale and shift for each
    channel.
-2. `normalise` writes SiLU(x * scale + shift) into a buffer; `modulate` does so with maps at latent
-   resolution.
+2. `normalise` writes x * scale + shift into a buffer, `modulate` does so with maps at latent
+   resolution, and `activate` puts SiLU on all of it.
 3. `pool_pairs` and `repeat` write what index maps show.
 4. `measure` takes the moments of a result.
 """
@@ -84,9 +84,13 @@ def modulated(norm: Affine, scale: Tensor, shift: Tensor) -> Affine:
 
 
 def normalise(x: Tensor, norm: Affine, out: Tensor) -> None:
-    """out = SiLU(x * scale + shift); out [b, c, t, h, w] may be a view of a larger buffer."""
+    """out = x * scale + shift; out [b, c, t, h, w] may be a view of a larger buffer."""
     torch.addcmul(norm.shift, x, norm.scale, out=out)
-    F.silu(out, inplace=True)
+
+
+def activate(x: Tensor) -> None:
+    """x = SiLU(x), which leaves zeros alone."""
+    F.silu(x, inplace=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Repeats:
 def modulate(
     x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repeats, out: Tensor
 ) -> None:
-    """out = SiLU(x * scale + shift) with maps at latent resolution.
+    """out = x * scale + shift with maps at latent resolution.
 
     x, out: the elements `where`; maps: the latent cells `cells`. Columns are gathered, since a
     short innermost dimension is slow; rows and frames are broadcast over the elements of a cell and
@@ -124,7 +128,6 @@ def modulate(
                 _broadcast(scale[cell]),
                 out=split,
             )
-    F.silu(out, inplace=True)
 
 
 def _split(x: Tensor, frames: int, rows: int) -> Tensor:
@@ -215,18 +218,15 @@ def convolve(x: Tensor, phase: Phase, stride: int) -> Tensor:
     return F.conv3d(x, phase.weight, phase.bias, stride=(1, stride, stride))
 
 
-def frames_of_phase(
-    phase: Phase, result: Tensor, target: Tensor, first: int
-) -> tuple[Tensor, Tensor]:
-    """The frames of `result` that count, and where they go in `target`, for one of a pair.
+def frames_of_phase(phase: Phase, target: Tensor, first: int) -> tuple[int, Tensor]:
+    """How many leading frames of a phase's result do not count, and where the others go in
+    `target`, for one of a pair.
 
     first: the frame of the clip, -1 where it is none, that phase 0 of the first cell makes; target
     begins at the first frame that there is.
     """
     start = phase.frame + min(first, 0)
-    if start < 0:
-        result, start = result[:, :, 1:], start + 2
-    return result, target[:, :, start::2]
+    return (1, target[:, :, start + 2 :: 2]) if start < 0 else (0, target[:, :, start::2])
 
 
 def add_pairs(

@@ -5,7 +5,7 @@ Arithmetic over a program's store lifetimes; no tensors:
 1. Stores live from the step that first writes them to the last step that touches them.
 2. Causal caches live from chunk to chunk, a step's new one beside its old one while it runs.
 3. The workspace of a step is what its largest tile allocates, in the order in which
-   `execute.Execution` does so, and the weights that are folded for it.
+   `tile.TileRunner` does so, the copies that run beside it, and the weights that are folded.
 
 Weights as they are, the caller's own input and the result are not counted: they are the caller's.
 """
@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .grid import Chunk, cells_of, pieces, time_pieces
-from .program import SOURCE, Norm, Program, Step
+from .grid import Chunk, cells_of, count_tiles, pieces, time_pieces
+from .program import SOURCE, Norm, Program, Step, TimeMap
 from .region import Extent, Interval, Region
 
 SLACK_BYTES = 2**20
@@ -61,6 +61,25 @@ class Projection:
     def peak_bytes(self) -> int:
         """All of it together on the device."""
         return self.store_bytes + self.cache_bytes + self.workspace_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Bytes that are copied to the device for one tile, 0 for what is there already.
+
+    src: of the store that is read. added: of the one that is added. latents: for modulation. past:
+    of the causal cache.
+    """
+
+    src: int
+    added: int
+    latents: int
+    past: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.src + self.added + self.latents + self.past
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +133,95 @@ class Memory:
         ]
 
     def tile_bytes(self, step: Step, cells: Region) -> int:
-        """The most that is allocated at once while a tile is computed."""
-        seen, where = step.seen_region(cells), self._read_region(step, cells)
-        buffer = self._voxels(step.conv.in_channels, seen.voxels)
-        read = self._voxels(step.conv.in_channels, where.voxels) if self._copies(step) else 0
-        filled = read + (self._map_bytes(step.norm, step.src, where) if step.norm else 0)
+        """The most that is allocated at once while a tile of this size is computed.
+
+        Beside the tile's own, that is what was copied in for the tile after it, and the result of
+        the tile before it on its way out (see `transfers`). Of two tiles each has but one of these.
+        """
+        whole = self.cell_extent(step)
+        count = count_tiles(whole, cells.extent)
+        if count == 1:
+            return self._beside(step, cells, 0, 0)
+        if count > 2:
+            return self._beside(
+                step, cells, self._reads(step, cells).total, self._sent(step, cells)
+            )
+        pair = (cells, _rest(cells, whole))
+        return max(
+            most
+            for one, other in (pair, pair[::-1])
+            for most in (
+                self._beside(step, one, self._reads(step, other).total, 0),
+                self._beside(step, one, 0, self._sent(step, other)),
+            )
+        )
+
+    def _sent(self, step: Step, cells: Region) -> int:
+        """Bytes of a tile's result, where it has far to go."""
+        far = self.sizes.far_stores or step.dst == self.program.sink
+        return self._voxels(step.conv.out_channels, cells.voxels) if far else 0
+
+    def _beside(self, step: Step, cells: Region, ahead: int, before: int) -> int:
+        """The most that is allocated while a tile is computed.
+
+        ahead: what has been copied in for another. before: the result of another on its way out.
+        """
+        where, reads = self._read_region(step, cells), self._reads(step, cells)
+        buffer = self._voxels(step.conv.in_channels, step.seen_region(cells).voxels)
         result = self._voxels(step.conv.out_channels, cells.voxels)
-        finished = result + max(self._residual_bytes(step, cells, result), self._measured(result))
-        if step.phases > 1:  # the input is kept for the next phase
-            return buffer + max(filled, finished)
-        return max(buffer + filled, buffer + result, finished)
+        kept = self._kept_bytes(step, where)
+        leaving = kept or before
+        if step.phases > 1:
+            leaving = max(leaving, self._sent(step, cells))
+        maps = self._map_bytes(step.norm, step.src, where) if step.norm else 0
+        finished = reads.added + leaving + result
+        return ahead + max(
+            reads.total + buffer + self._gathered(step, cells, where) + maps + before,
+            reads.added + buffer + kept + before,
+            finished + buffer,
+            finished
+            + max(self._shortcut_bytes(step, result), self._measured(result))
+            + buffer * (step.phases > 1),  # the input is kept for the next phase
+        )
+
+    def _reads(self, step: Step, cells: Region) -> Reads:
+        """What is copied in for a tile."""
+        where, history = self._read_region(step, cells), 0
+        if self.sizes.far_caches and self.has_past:
+            history = self._voxels(
+                step.conv.in_channels, step.history * where.h.size * where.w.size
+            )
+        far = self.sizes.far_stores
+        src = self._voxels(step.conv.in_channels, where.voxels)
+        return Reads(
+            src if far or step.src == SOURCE else 0,
+            self._added_bytes(step, cells) if far else 0,
+            self._latent_bytes(step.norm, step.src, where) if step.norm else 0,
+            history,
+        )
+
+    def _added_bytes(self, step: Step, cells: Region) -> int:
+        if step.residual is None:
+            return 0
+        store = step.residual.store
+        frames = cells.t.size
+        if step.residual.repeated:
+            frames = min(_most_cells(frames, 2), self.extents[store].t)
+        voxels = frames * cells.h.size * cells.w.size
+        return self._voxels(self.program.stores[store].channels, voxels)
+
+    def _kept_bytes(self, step: Step, where: Region) -> int:
+        """A tile's part of the new cache, copied in one piece where it has far to go."""
+        if not (self.sizes.far_caches and self.has_future):
+            return 0
+        return self._voxels(step.conv.in_channels, step.history * where.h.size * where.w.size)
+
+    def _gathered(self, step: Step, cells: Region, where: Region) -> int:
+        """Frames that are repeated in a copy."""
+        if step.time_map is not TimeMap.REPEAT_PAIRS:
+            return 0
+        frames = step.seen_region(cells).t.size
+        return self._voxels(step.conv.in_channels, frames * where.h.size * where.w.size)
 
     def _read_region(self, step: Step, cells: Region) -> Region:
         """What a tile of this size reads at the most.
@@ -139,34 +237,38 @@ class Memory:
         later = Interval(seen.t.size, 2 * seen.t.size)
         return Region(step.time_map.source(later, keeps_first=False), h, w)
 
-    def _copies(self, step: Step) -> bool:
-        """Whether what a step reads is copied: it lives elsewhere, or its frames are gathered."""
-        return self.sizes.far_stores or step.src == SOURCE or step.time_map.name == "REPEAT_PAIRS"
-
     def _measured(self, result_bytes: int) -> int:
         return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
 
-    def _residual_bytes(self, step: Step, cells: Region, result_bytes: int) -> int:
-        if step.residual is None:
+    @staticmethod
+    def _shortcut_bytes(step: Step, result_bytes: int) -> int:
+        return result_bytes if step.residual and step.residual.shortcut else 0
+
+    def _latent_cells(self, store: int, where: Region) -> tuple[int, int]:
+        """The most latent cells that the elements `where` of a store show: in time times height,
+        and in width.
+        """
+        latents, here = self.program.stores[SOURCE], self.program.stores[store]
+        px, first = latents.px // here.px, self.chunk.keeps_first(self.extents[store].t)
+        rows = min(_most_cells(where.h.size, px), self.extents[SOURCE].h)
+        columns = min(_most_cells(where.w.size, px), self.extents[SOURCE].w)
+        return rows * cells_of(where.t, latents.frames // here.frames, first).size, columns
+
+    def _latent_bytes(self, norm: Norm, store: int, where: Region) -> int:
+        if not norm.modulated:
             return 0
-        channels = self.program.stores[step.residual.store].channels
-        copied = self._voxels(channels, cells.voxels) if self.sizes.far_stores else 0
-        return copied + (result_bytes if step.residual.shortcut else 0)
+        cells, columns = self._latent_cells(store, where)
+        return self._voxels(self.program.stores[SOURCE].channels, cells * columns)
 
     def _map_bytes(self, norm: Norm, store: int, where: Region) -> int:
         """The maps of a modulated norm: at latent resolution, and with their columns gathered."""
         if not norm.modulated:
             return 0
-        latents, here = self.program.stores[SOURCE], self.program.stores[store]
-        px, first = latents.px // here.px, self.chunk.keeps_first(self.extents[store].t)
-        rows = min(_most_cells(where.h.size, px), self.extents[SOURCE].h)
-        columns = min(_most_cells(where.w.size, px), self.extents[SOURCE].w)
-        cells = rows * cells_of(where.t, latents.frames // here.frames, first).size
+        cells, columns = self._latent_cells(store, where)
         narrow = self.sizes.batch * norm.channels * cells * columns
         wide = self.sizes.batch * norm.channels * cells * where.w.size
-        read = self._voxels(latents.channels, cells * columns)
         made = 2 * narrow * (self.sizes.element_bytes + 2 * self.sizes.statistics_bytes)
-        return read + made + 2 * wide * self.sizes.statistics_bytes
+        return made + 2 * wide * self.sizes.statistics_bytes
 
     def weight_bytes(self, step: Step) -> int:
         """Bytes of the weights that are folded for a step."""
@@ -246,6 +348,12 @@ class Memory:
 
 def _sides(extent: Extent) -> tuple[int, int, int]:
     return extent.t, extent.h, extent.w
+
+
+def _rest(cells: Region, whole: Extent) -> Region:
+    """The other of two tiles."""
+    sides = zip(_sides(cells.extent), _sides(whole), (cells.t, cells.h, cells.w), strict=True)
+    return Region(*(Interval(size, of) if size < of else side for size, of, side in sides))
 
 
 def _most_cells(size: int, ratio: int) -> int:

@@ -80,19 +80,36 @@ def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
     return Extent(1, min(side, cells.h), min(side, cells.w))
 
 
-def _fitted(memory: Memory, step: Step, bounds: Extent, least: Extent, limit: int) -> Extent | None:
+def _fitted(
+    memories: tuple[Memory, ...], step: Step, bounds: Extent, least: Extent, limit: int
+) -> Extent | None:
     """The largest tile within `bounds` whose workspace is at most `limit` bytes; None without
     one.
+
+    Smaller tiles need less, but for the whole, which may need less than two halves: nothing is
+    copied beside a tile that is alone.
     """
-    cells = memory.cell_extent(step)
+    cells = _widest(memories).cell_extent(step)
     start = Extent(min(bounds.t, cells.t), min(bounds.h, cells.h), min(bounds.w, cells.w))
     sizes = _shrinking(start, least, cells)
-    first = bisect_left(
-        sizes,
-        True,
-        key=lambda tile: memory.tile_bytes(step, memory.largest_tile(step, tile)) <= limit,
-    )
+
+    def fits(tile: Extent) -> bool:
+        return _workspace(memories, step, tile) <= limit
+
+    if fits(start):
+        return start
+    first = bisect_left(sizes, True, lo=1, key=fits)
     return sizes[first] if first < len(sizes) else None
+
+
+def _workspace(memories: tuple[Memory, ...], step: Step, tile: Extent) -> int:
+    """Bytes that tiles of a size take in the kind of chunk where they take the most."""
+    return max(memory.tile_bytes(step, memory.largest_tile(step, tile)) for memory in memories)
+
+
+def _widest(memories: tuple[Memory, ...]) -> Memory:
+    """The kind of chunk with the most frames, whose tiles suit the others too."""
+    return max(memories, key=lambda memory: memory.chunk.source.size)
 
 
 @lru_cache(maxsize=1024)
@@ -137,8 +154,8 @@ class _Candidate:
 
     @property
     def widest(self) -> Memory:
-        """The kind of chunk with the most frames, whose tiles suit the others too."""
-        return max(self.memories, key=lambda memory: memory.chunk.source.size)
+        """The kind of chunk with the most frames."""
+        return _widest(self.memories)
 
     def tiles(self, budget: int | None, preferred: int) -> tuple[Extent, ...] | None:
         """A tile for every step within the budget; None where some step has none."""
@@ -158,10 +175,10 @@ class _Candidate:
         """The largest tile that takes no more than is preferred, if it is a reasonable one; else
         the largest up to a reasonable one that there is room for.
         """
-        memory, step = self.widest, self.widest.program.steps[index]
+        memories, step = self.memories, self.widest.program.steps[index]
         bounds, usual, least = self.bounds[index], self.usual(index), self.least[index]
-        at_ease = _fitted(memory, step, bounds, usual, min(preferred, room))
-        return at_ease or _fitted(memory, step, usual, least, room)
+        at_ease = _fitted(memories, step, bounds, usual, min(preferred, room))
+        return at_ease or _fitted(memories, step, usual, least, room)
 
     def usual(self, index: int) -> Extent:
         """The smallest tile that is no hindrance, in cells: `REASONABLE_PX`, or all there is."""
@@ -209,13 +226,19 @@ def _candidate(
     steps = job.program.steps
     bounds = tuple(_bounds(job, settings, step) for step in steps)
     bare = _Candidate(placement, memories, bounds, bounds)
-    return replace(bare, least=tuple(_least(job, settings, bare.widest, step) for step in steps))
+    return replace(bare, least=tuple(_least(job, settings, memories, step) for step in steps))
 
 
-def _least(job: Job, settings: Settings, memory: Memory, step: Step) -> Extent:
-    """The smallest tile of a step; all of it where tiling is off."""
-    cells = memory.cell_extent(step)
-    return cells if settings.tiling is Tiling.OFF else _smallest(job, step, cells)
+def _least(job: Job, settings: Settings, memories: tuple[Memory, ...], step: Step) -> Extent:
+    """The tile of a step that needs the least; all of it where tiling is off."""
+    cells, bounds = _widest(memories).cell_extent(step), _bounds(job, settings, step)
+    if settings.tiling is Tiling.OFF:
+        return cells
+    least = _smallest(job, step, cells)
+    whole = bounds.t >= cells.t and bounds.h >= cells.h and bounds.w >= cells.w
+    if whole and _workspace(memories, step, cells) <= _workspace(memories, step, least):
+        return cells
+    return least
 
 
 def _placements(settings: Settings, machine: Machine) -> tuple[Placement, ...]:

@@ -1,9 +1,11 @@
 """What happens in one tile of one step?
 
-1. Read the region of src that the tile's cells depend on, and normalise, modulate, pool or repeat
-   it straight into the convolution's input, beside its history and the picture's edge.
-2. Convolve, once for each phase of a cell.
-3. Add the residual, measure the result, and write it.
+1. Fetch what the tile's cells depend on, unless the tile before it has done so already, and start
+   to fetch the same for the tile after it.
+2. Normalise, modulate, pool or repeat the region of src straight into the convolution's input,
+   beside its history and the picture's edge.
+3. Convolve, once for each phase of a cell.
+4. Add the residual, measure the result, and send it to dst.
 
 Until its last write a tile has changed nothing that running it again would not put right. What it
 allocates is what `memory.Memory.tile_bytes` counts; change both together.
@@ -23,6 +25,7 @@ from .program import SOURCE, Norm, Program, Step, TimeMap
 from .region import Extent, Region
 from .settings import Place
 from .stores import allocate
+from .transfers import Arrival, Transfers
 from .weights import Weights
 
 
@@ -80,62 +83,128 @@ class Task:
         return self.at.keeps_first(self.step.src)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Inputs:
+    """What a tile reads.
+
+    latents: for the maps of a modulated norm, the cells `cells`. past: of the causal cache.
+    """
+
+    where: Region
+    src: Arrival
+    added: Arrival | None
+    latents: Arrival | None
+    cells: Region | None
+    past: Arrival | None
+
+
+@dataclass(slots=True)
 class TileRunner:
-    """Runs tiles of a program's steps with weights."""
+    """Runs tiles of a program's steps with weights.
+
+    Invariant: `_ahead` holds what has been fetched for a tile that is still to be run.
+    """
 
     program: Program
     weights: Weights
+    transfers: Transfers
+    _ahead: tuple[Task, Region, Inputs] | None = None
 
-    def run(self, task: Task, cells: Region) -> None:
-        """Compute what `cells` make in the task's step and merge its moments."""
-        buffer, stride = self._input(task, cells), task.step.conv.stride
+    def run(self, task: Task, cells: Region, following: Region | None = None) -> None:
+        """Compute what `cells` make in the task's step and merge its moments.
+
+        following: the cells that will be run next, if it is known. What is far away may be written
+        only by `settle`.
+        """
+        inputs = self._fetched(task, cells)
+        if following:
+            self._ahead = (task, following, self._fetch(task, following))
+        buffer, stride = self._input(task, cells, inputs), task.step.conv.stride
+        added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
             result = kernels.convolve(buffer, phase, stride)
-            merged = self._finish(task, cells, phase, result, merged)
+            merged = self._finish(task, cells, phase, (result, added), merged)
             del result
         result = kernels.convolve(buffer, last, stride)
         del buffer
-        merged = self._finish(task, cells, last, result, merged)
+        merged = self._finish(task, cells, last, (result, added), merged)
         if merged:
             task.at.moments[task.step.dst] = merged
+
+    def settle(self) -> None:
+        """Write all that was computed, and forget what was fetched for a tile to come."""
+        self._ahead = None
+        self.transfers.flush()
+
+    def _fetched(self, task: Task, cells: Region) -> Inputs:
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead[0] is task and ahead[1] == cells:
+            return ahead[2]
+        return self._fetch(task, cells)
+
+    def _fetch(self, task: Task, cells: Region) -> Inputs:
+        """Start to bring in what a tile reads."""
+        step, at, fetch = task.step, task.at, self.transfers.fetch
+        inside = step.seen_region(cells).clip(step.seen_extent(task.src, at.chunk))
+        where = step.source_region(cells, task.src, at.chunk)
+        modulated = step.norm is not None and step.norm.modulated
+        latent_cells = self._latent_cells(task, where) if modulated else None
+        missing = inside.t.start - step.seen_region(cells).t.start
+        past = task.old_cache if missing else None
+        return Inputs(
+            where,
+            fetch(at.stores[step.src][(..., *where.slices)]),
+            self._fetch_added(task, cells),
+            fetch(at.stores[SOURCE][(..., *latent_cells.slices)]) if latent_cells else None,
+            latent_cells,
+            None if past is None else fetch(past[(..., slice(-missing, None), *inside.slices[1:])]),
+        )
+
+    def _fetch_added(self, task: Task, cells: Region) -> Arrival | None:
+        residual, at = task.step.residual, task.at
+        if residual is None:
+            return None
+        core = task.step.core(cells, task.src, at.chunk)
+        where = residual.source(core, at.keeps_first(residual.store))
+        return self.transfers.fetch(at.stores[residual.store][(..., *where.slices)])
 
     def _finish(
         self,
         task: Task,
         cells: Region,
         phase: kernels.Phase,
-        result: Tensor,
+        made: tuple[Tensor, Tensor | None],
         merged: Moments | None,
     ) -> Moments | None:
-        """Add the residual to one phase of a tile and write it; `merged` with its moments.
+        """Add the residual to one phase of a tile and send it; `merged` with its moments.
 
-        Writing comes last: it allocates nothing, and until it is done the tile can be run again.
+        made: what was convolved, and what is to be added to it. Sending comes last: until it is
+        done the tile can be run again.
         """
-        step, at = task.step, task.at
+        step, at, (result, added) = task.step, task.at, made
         core = step.core(cells, task.src, at.chunk)
-        if step.residual:
-            self._add_residual(task, core, result)
-        target = at.stores[step.dst][(..., *core.slices)]
+        if added is not None:
+            self._add_residual(task, core, result, added)
+        target, skipped = at.stores[step.dst][(..., *core.slices)], 0
         if step.unfolds:
             first = 2 * cells.t.start - task.keeps_first
-            result, target = kernels.frames_of_phase(phase, result, target, first)
-        for part in self._measured(task, core, result):
+            skipped, target = kernels.frames_of_phase(phase, target, first)
+        for part in self._measured(task, core, result[:, :, skipped:]):
             merged = merged.merge(part) if merged else part
-        target[..., phase.row :: step.upscale, phase.column :: step.upscale].copy_(result)
+        target = target[..., phase.row :: step.upscale, phase.column :: step.upscale]
+        self.transfers.send(result, target, skipped)
         return merged
 
-    def _add_residual(self, task: Task, core: Region, result: Tensor) -> None:
+    def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
         residual, at = task.step.residual, task.at
         assert residual
-        keeps_first = at.keeps_first(residual.store)
-        where = residual.source(core, keeps_first)
-        added = self._read(at.stores[residual.store], where)
         if task.shortcut:
             added = F.conv3d(added, *task.shortcut)
         if residual.repeated:
+            keeps_first = at.keeps_first(residual.store)
+            where = residual.source(core, keeps_first)
             kernels.add_pairs(result, added, core.t, where.t, keeps_first)
         else:
             result.add_(added)
@@ -154,31 +223,24 @@ class TileRunner:
             if part.shape[2]
         ]
 
-    def _read(self, store: Tensor, region: Region) -> Tensor:
-        """A region of a store, on the run's device and in its dtype: a view where it is so
-        already.
-        """
-        found = store[(..., *region.slices)]
-        return found.to(self.weights.device, self.weights.dtype, non_blocking=True)
-
-    def _input(self, task: Task, cells: Region) -> Tensor:
+    def _input(self, task: Task, cells: Region, inputs: Inputs) -> Tensor:
         """Everything that `cells` see: [b, c, t + history, h + halo, w + halo]."""
         step = task.step
         whole = step.seen_region(cells)
         inside = whole.clip(step.seen_extent(task.src, task.at.chunk))
         buffer = task.at.empty(self.weights, step.conv.in_channels, whole.extent, Place.DEVICE)
         kernels.zero_outside(buffer, inside, whole)
-        self._fill(task, cells, inside, buffer[(..., *inside.within(whole))])
-        self._history(task, inside, whole, buffer)
+        self._fill(task, inputs, inside, buffer[(..., *inside.within(whole))])
+        if step.norm:  # the edge's zeros stay zeros, and whole rows are quicker than parts of them
+            kernels.activate(buffer[:, :, inside.t.start - whole.t.start :])
+        self._history(task, inputs, inside, whole, buffer)
         return buffer
 
-    def _fill(self, task: Task, cells: Region, inside: Region, out: Tensor) -> None:
+    def _fill(self, task: Task, inputs: Inputs, inside: Region, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
-        step = task.step
-        where = step.source_region(cells, task.src, task.at.chunk)
-        x = self._read(task.at.stores[step.src], where)
+        step, where, x = task.step, inputs.where, inputs.src.take()
         if task.norm:
-            self._normalise(task, x, where, out)
+            self._normalise(task, inputs, x, out)
         elif step.time_map is TimeMap.POOL_PAIRS:
             kernels.pool_pairs(x, task.keeps_first and where.t.start == 0, out)
         elif step.time_map is TimeMap.REPEAT_PAIRS:
@@ -187,39 +249,44 @@ class TileRunner:
         else:
             out.copy_(x)
 
-    def _normalise(self, task: Task, x: Tensor, where: Region, out: Tensor) -> None:
-        norm = task.step.norm
+    def _normalise(self, task: Task, inputs: Inputs, x: Tensor, out: Tensor) -> None:
+        """out = x normalised and modulated, yet to be activated."""
+        norm, cells = task.step.norm, inputs.cells
         assert norm
         assert task.norm
-        if not norm.modulated:
+        if cells is None or inputs.latents is None:
             kernels.normalise(x, task.norm, out)
             return
-        ratios = self._latent_ratios(task)
-        cells = Region(
-            cells_of(where.t, ratios.frames, ratios.keeps_first),
-            cells_of(where.h, ratios.px, keeps_first=False),
-            cells_of(where.w, ratios.px, keeps_first=False),
-        )
-        kernels.modulate(x, self._maps(norm, task, cells), where, cells, ratios, out)
+        maps = self._maps(norm, task.norm, inputs.latents.take())
+        kernels.modulate(x, maps, inputs.where, cells, self._latent_ratios(task), out)
 
     def _latent_ratios(self, task: Task) -> kernels.Repeats:
         latents, here = self.program.stores[SOURCE], self.program.stores[task.step.src]
         frames, px = latents.frames // here.frames, latents.px // here.px
         return kernels.Repeats(frames, px, task.keeps_first)
 
-    def _maps(self, norm: Norm, task: Task, cells: Region) -> kernels.Affine:
-        """GroupNorm and modulation as one scale and shift for each of the latent `cells`."""
+    def _latent_cells(self, task: Task, where: Region) -> Region:
+        """The latent cells that the elements `where` of src show."""
+        ratios = self._latent_ratios(task)
+        return Region(
+            cells_of(where.t, ratios.frames, ratios.keeps_first),
+            cells_of(where.h, ratios.px, keeps_first=False),
+            cells_of(where.w, ratios.px, keeps_first=False),
+        )
+
+    def _maps(self, norm: Norm, affine: kernels.Affine, latents: Tensor) -> kernels.Affine:
+        """GroupNorm and modulation as one scale and shift for each of the latents."""
         assert norm.scale_path
         assert norm.shift_path
-        assert task.norm
-        latents = self._read(task.at.stores[SOURCE], cells)
         scale, shift = (
             F.conv3d(latents, *self.weights.conv(path))
             for path in (norm.scale_path, norm.shift_path)
         )
-        return kernels.modulated(task.norm, scale, shift)
+        return kernels.modulated(affine, scale, shift)
 
-    def _history(self, task: Task, inside: Region, whole: Region, buffer: Tensor) -> None:
+    def _history(
+        self, task: Task, inputs: Inputs, inside: Region, whole: Region, buffer: Tensor
+    ) -> None:
         """Fill the frames before the chunk, from the cache or with the clip's first frame, and keep
         the newest ones.
         """
@@ -227,11 +294,15 @@ class TileRunner:
         _, h, w = inside.within(whole)
         if missing:
             past = buffer[:, :, :missing, h, w]
-            if task.old_cache is None:
+            if inputs.past is None:
                 past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
             else:
-                past.copy_(task.old_cache[(..., slice(-missing, None), *inside.slices[1:])])
+                past.copy_(inputs.past.take())
         seen = task.step.seen_extent(task.src, task.at.chunk)
         if task.new_cache is not None and inside.t.stop == seen.t:
             kept = buffer[:, :, -task.step.history :, h, w]
-            task.new_cache[(..., *inside.slices[1:])].copy_(kept)
+            self._keep(kept, task.new_cache[(..., *inside.slices[1:])])
+
+    def _keep(self, kept: Tensor, target: Tensor) -> None:
+        """Send a part of the input, which is copied first where it has far to go."""
+        self.transfers.send(kept.contiguous() if self.transfers.is_far(target) else kept, target)
