@@ -41,7 +41,6 @@ class ExactVAEDecodeFramewise:
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
-    # By the bound method's own name and defaults: the host reads the parameters off it.
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:

@@ -37,21 +37,9 @@ class ExactVAEEncodeTiled:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        chunk_size: int | None = None,
-        tile_size: int | None = None,
-        overlap: int | None = None,
-        tiling: str | None = None,
-    ) -> bool | str:
+    def VALIDATE_INPUTS(cls, chunk_size: int | None = None) -> bool | str:
         """Asked when a prompt is queued."""
-        values = {
-            "chunk_size": chunk_size,
-            "tile_size": tile_size,
-            "overlap": overlap,
-            "tiling": tiling,
-        }
-        return refusal(values) or True
+        return refusal({"chunk_size": chunk_size}) or True
 
     def encode(self, images: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """LATENT and report of `images` [t, h, w, c] in [0, 1]."""

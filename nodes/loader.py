@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from . import host
-from .widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE, refusal
+from .encode import ExactVAEEncodeTiled
+from .widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE
 
 SHIPPED = "tiny_vae (ships with this pack, for trying out)"
 
@@ -108,10 +109,7 @@ class ExactVAEApply:
             }
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, chunk_size: int | None = None) -> bool | str:
-        """Asked when a prompt is queued."""
-        return refusal({"chunk_size": chunk_size}) or True
+    VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
 
     def apply(self, vae: Any, **values: Any) -> tuple[Any]:
         """`vae`, with these settings for core's nodes."""

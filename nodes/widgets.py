@@ -5,8 +5,9 @@ by saved workflows and never change: new widgets are only ever appended. Nothing
 or the host.
 
 The server checks `min` and `max` of a widget only while a node does not name it in VALIDATE_INPUTS,
-and never its `step`; linked values are never checked before they are there. Hence `refusal`, which
-nodes ask when a prompt is queued and again when they run.
+and never its `step`; linked values are never checked before they are there; and it shows a sentence
+once for each input that is named. Hence nodes name chunk_size alone when a prompt is queued, and
+ask `refusal` of all when they run.
 """
 
 from __future__ import annotations
