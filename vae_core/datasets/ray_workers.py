@@ -107,8 +107,7 @@ def _actors(ray: Any, work: Work, cluster: Cluster, clips: int) -> list[Any]:
     count = max(min(cluster.workers or room, clips), 1)
     options = {"num_gpus": 1} if on_gpu else {"num_cpus": min(1.0, room / count)}
     kind = ray.remote(Worker).options(max_restarts=-1, max_task_retries=_RETRIES, **options)
-    shared = ray.put(work)
-    return [kind.remote(shared) for _ in range(count)]
+    return [kind.remote(work) for _ in range(count)]
 
 
 def _handed_out(
