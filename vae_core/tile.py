@@ -116,9 +116,9 @@ class TileRunner:
         following: the cells that will be run next, if it is known. What is far away may be written
         only by `settle`.
         """
-        inputs = self._fetched(task, cells)
+        inputs = self._taken(task, cells)
         if following:
-            self._ahead = (task, following, self._fetch(task, following))
+            self.bring(task, following)
         buffer, stride = self._input(task, cells, inputs), task.step.conv.stride
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
@@ -138,11 +138,22 @@ class TileRunner:
         self._ahead = None
         self.transfers.flush()
 
-    def _fetched(self, task: Task, cells: Region) -> Inputs:
+    def bring(self, task: Task, cells: Region) -> None:
+        """Start to fetch what a tile will read, unless that is under way."""
+        if not self._awaits(task, cells):
+            if self._ahead:
+                self.transfers.forget()
+            self._ahead = (task, cells, self._fetch(task, cells))
+
+    def _awaits(self, task: Task, cells: Region) -> bool:
+        ahead = self._ahead
+        return ahead is not None and ahead[0] is task and ahead[1] == cells
+
+    def _taken(self, task: Task, cells: Region) -> Inputs:
+        self.bring(task, cells)
         ahead, self._ahead = self._ahead, None
-        if ahead and ahead[0] is task and ahead[1] == cells:
-            return ahead[2]
-        return self._fetch(task, cells)
+        assert ahead
+        return ahead[2]
 
     def _fetch(self, task: Task, cells: Region) -> Inputs:
         """Start to bring in what a tile reads."""

@@ -190,5 +190,9 @@ class Transfers:
     def flush(self) -> None:
         """Write what is leaving, and let go of what was fetched in vain."""
         self._write()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was fetched in vain, once its copies cannot touch that memory any more."""
         while self._awaited:
             self.take(self._awaited[-1])

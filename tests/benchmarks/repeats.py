@@ -2,9 +2,10 @@
 
 1. Two tiles are of one kind where nothing that decides about allocation, arithmetic or copies
    differs: the step, the chunk's extents and caches, the tile's size, the picture's edges that it
-   touches, and the latent cells that it sees.
+   touches, the latent cells that it sees, and the same of the tile that is fetched beside it.
 2. The first tile of a kind runs under the counter; for the others the same figures are added, and
    empty statistics stand in for those of a step whose tiles all came before.
+3. Where the tile before it did not run, what that one would have fetched is fetched uncounted.
 
 `test_counted.py` shows that the figures are those of running every tile.
 """
@@ -55,19 +56,30 @@ def _stand_in(task: Task) -> None:
         moments[dst] = Moments(1, mean, m2)
 
 
+def _bring(runner: TileRunner, task: Task, cells: Region, counter: Counter) -> None:
+    """Have ready what the tile before, had it run, would have fetched for this one."""
+    if cells.t.start or cells.h.start or cells.w.start:
+        moved_bytes = counter.moved_bytes
+        runner.bring(task, cells)
+        counter.moved_bytes = moved_bytes
+
+
 @contextmanager
 def each_kind_once(counter: Counter) -> Iterator[None]:
     """Inside the block `TileRunner` runs one tile of each kind and counts the others like it."""
     known: dict[Hashable, Count] = {}
     run_tile = TileRunner.run
 
-    def run_or_add(self: TileRunner, task: Task, cells: Region) -> None:
-        kind = _kind(self, task, cells)
+    def run_or_add(
+        self: TileRunner, task: Task, cells: Region, following: Region | None = None
+    ) -> None:
+        kind = _kind(self, task, cells), following and _kind(self, task, following)
         if kind in known:
             counter.add(known[kind])
             _stand_in(task)
         else:
-            known[kind] = counter.measure(lambda: run_tile(self, task, cells))
+            _bring(self, task, cells, counter)
+            known[kind] = counter.measure(lambda: run_tile(self, task, cells, following))
 
     with patch.object(TileRunner, "run", run_or_add):
         yield

@@ -43,6 +43,7 @@ DECIDING = [
     "settings",
     "stores",
     "tile",
+    "transfers",
     "vae",
     "weights",
 ]
