@@ -92,7 +92,7 @@ def ray_workers(work: Work, cluster: Cluster, clips: Sequence[SourceClip]) -> It
     address = None if cluster.address == "local" else cluster.address
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise SettingsError(f"no Ray answers at {cluster.address}: {error}") from error
     try:
         yield from _handed_out(ray, work, cluster, clips)

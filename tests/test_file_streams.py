@@ -1,0 +1,314 @@
+"""Is file to file the same as tensor to tensor, in constant memory, and does it end well?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from networks import random_module
+from PIL import Image
+from test_video import BT601, BT709, FULL, LIMITED, Recipe, flat_patches, mean_error, record
+from torch import Tensor
+
+import vae_core
+from vae_core import Extent, Settings, VideoError, VideoVAE, from_module
+from vae_core.fitting import Fitted
+from vae_core.jobs.file_streams import decode_video, encode_video
+from vae_core.media.audio import AudioTrack
+from vae_core.media.video import (
+    Frames,
+    Selection,
+    frames_to_tensor,
+    open_video,
+    read_video,
+    tensor_to_frames,
+)
+from vae_core.media.video_writing import VideoOptions, open_writer, write_video
+
+ROOT = Path(vae_core.__file__).parents[1]
+LOG = logging.getLogger(__name__)  # figures, for --log-cli-level=INFO
+LOSSLESS = VideoOptions(codec="ffv1", pixel_format="bgr0")
+
+
+@pytest.fixture(scope="module")
+def vae() -> VideoVAE:
+    return from_module(random_module())
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+class IdentityStream(Iterator[Tensor]):
+    """Runs of frames as they come."""
+
+    def __init__(self, frames: Iterator[Tensor]) -> None:
+        self._frames = frames
+        self._shape: list[int] = []
+
+    def __next__(self) -> Tensor:
+        frame = next(self._frames)[:, :, None]
+        self._shape = [1, *frame.shape[3:]]
+        return frame
+
+    @property
+    def fitted(self) -> Fitted:
+        return Fitted(Extent(*self._shape), Extent(*self._shape), ())
+
+    def close(self) -> None:
+        pass
+
+
+class Identity:
+    """Stands for a network that changes nothing."""
+
+    def encode_stream(self, frames, settings, frame_count) -> IdentityStream:
+        return IdentityStream(frames)
+
+    def decode_stream(self, latents, settings) -> Iterator[Tensor]:
+        return iter(latents.split(3, dim=2))
+
+
+def through_identity(source: Path, target: Path, options: VideoOptions | None = None) -> None:
+    chunks: list[Tensor] = []
+    with open_video(source) as video:
+        encode_video(Identity(), video, chunks.append, Settings())
+    with open_writer(target, video.info.fps, options) as writer:
+        decode_video(Identity(), torch.cat(chunks, 2), writer, None, Settings())
+
+
+@pytest.mark.parametrize("matrix", [BT709, BT601])
+@pytest.mark.parametrize("colour_range", [LIMITED, FULL])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_colours_survive_all_of_it(
+    tmp_path: Path, matrix: int, colour_range: int, suffix: str
+) -> None:
+    frame = flat_patches(width=288)  # wide: edges lose colour in 4:2:0
+    record(tmp_path / f"source{suffix}", frame, Recipe(matrix, colour_range), count=4)
+    through_identity(tmp_path / f"source{suffix}", tmp_path / "result.mp4")
+    result = read_video(tmp_path / "result.mp4").frames
+    assert result.shape == (4, *frame.shape)
+    assert mean_error(result, np.stack([frame] * 4)) <= 2
+
+
+def moving_clip(frames: int, height: int = 32, width: int = 48) -> Frames:
+    t, y, x = np.mgrid[0:frames, 0:height, 0:width]
+    return (
+        np.stack([x * 3 + t * 9, y * 4 + t * 5, 255 - x * 2 - y], -1).clip(0, 255).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("frames", [1, 7, 22])
+def test_file_to_file_equals_tensor_to_tensor(tmp_path: Path, vae: VideoVAE, frames: int) -> None:
+    settings = Settings(chunk_frames=4)
+    write_video(tmp_path / "in.mkv", moving_clip(frames), Fraction(24), LOSSLESS)
+    chunks: list[Tensor] = []
+    with open_video(tmp_path / "in.mkv") as video:
+        fitted = encode_video(vae, video, chunks.append, settings)
+    posterior = vae.encode(frames_to_tensor(moving_clip(frames)), settings)
+    assert torch.equal(torch.cat(chunks, 2), posterior.moments)
+    assert fitted == posterior.fitted
+    with open_writer(tmp_path / "out.mkv", Fraction(24), LOSSLESS) as writer:
+        size = decode_video(vae, posterior.mode(), writer, fitted.source, settings)
+    expected = vae.decode(posterior.mode(), settings, trim=fitted.source)
+    assert size == tuple(expected.shape[2:])
+    assert np.array_equal(read_video(tmp_path / "out.mkv").frames, tensor_to_frames(expected))
+
+
+def test_a_file_that_breaks_off_ends_everything(tmp_path: Path, vae: VideoVAE) -> None:
+    for number, frame in enumerate(moving_clip(12)):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    (tmp_path / "9.png").write_text("broken")
+    with open_video(tmp_path) as video, pytest.raises(VideoError, match=r"9\.png is not a picture"):
+        encode_video(vae, video, lambda _: None, Settings(chunk_frames=4))
+
+
+@pytest.mark.parametrize("where", ["take", "progress"])
+def test_what_the_caller_raises_ends_everything(tmp_path: Path, vae: VideoVAE, where: str) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    write_video(tmp_path / "in.mkv", moving_clip(22), Fraction(24), LOSSLESS)
+    settings = Settings(chunk_frames=4, on_progress=stop if where == "progress" else None)
+    with open_video(tmp_path / "in.mkv") as video, pytest.raises(KeyboardInterrupt):
+        encode_video(vae, video, stop, settings)
+
+
+def test_a_writer_that_fails_ends_everything_and_leaves_nothing(
+    tmp_path: Path, vae: VideoVAE
+) -> None:
+    latents = torch.full((1, 4, 3, 4, 4), 1e30)
+
+    def decode() -> None:
+        with open_writer(tmp_path / "out.mp4", Fraction(24)) as writer:
+            decode_video(vae, latents * 1e8, writer, None, Settings())
+
+    with pytest.raises((VideoError, vae_core.InputError)):
+        decode()
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_sound(path: Path, seconds: int = 4) -> Path:
+    """25 frames a second, each of another grey, and a tone that begins after two seconds."""
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("libx264", rate=25), container.add_stream("aac", 32000)
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        for number in range(25 * seconds):
+            grey = np.full((64, 64, 3), 2 * number, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        at = np.arange(32000 * seconds)
+        tone = np.where(at < 64000, 0, 0.3 * np.sin(at * 0.1)).astype(np.float32)
+        for first in range(0, len(tone), 1024):
+            frame = av.AudioFrame.from_ndarray(tone[None, first : first + 1024], "fltp", "mono")
+            frame.rate, frame.pts = 32000, first
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode())
+        container.mux(video.encode())
+    return path
+
+
+def heard(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("flt", "mono", 32000)
+        frames = [part for one in container.decode(audio=0) for part in resampler.resample(one)]
+        return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.webm"])
+def test_sound_is_carried_over_in_step(tmp_path: Path, name: str) -> None:
+    source = with_sound(tmp_path / "in.mp4")
+    with open_video(source, Selection(start_seconds=1.0, stop_seconds=3.0)) as video:
+        start, _ = video.selection.sound_seconds(video.info.source_fps, 50)
+        with open_writer(tmp_path / name, Fraction(25), audio=AudioTrack(source, start)) as writer:
+            for frame in video:
+                writer.add(frame)
+    tone = heard(tmp_path / name)
+    assert writer.frames == 50
+    assert abs(len(tone) / 32000 - 2) < 0.1
+    begins = int(np.argmax(np.abs(tone) > 0.1)) / 32000
+    assert abs(begins - 1) < 0.06
+
+
+def test_a_clip_without_sound_is_said_to_be_silent(tmp_path: Path) -> None:
+    write_video(tmp_path / "in.mp4", moving_clip(3), Fraction(8))
+    track = AudioTrack(tmp_path / "in.mp4")
+    with open_writer(tmp_path / "out.mp4", Fraction(8), audio=track) as writer:
+        writer.add(moving_clip(1)[0])
+    assert writer.silent
+
+
+# Prints the peak of resident memory of encoding and decoding a clip of argv[1] seconds, in KiB.
+MEMORY = """
+import sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np, torch
+torch.set_num_threads(1)
+from networks import random_module
+from vae_core import Settings, from_module
+from vae_core.cli import main
+from vae_core.jobs.peak_memory import peak_bytes, start_peak
+
+source, latents, result = (Path(sys.argv[2]) / name for name in ("in.mp4", "a.latent", "out.mp4"))
+vae = sys.argv[3]
+network = ("--vae", vae, "--quiet")
+device = torch.device("cpu")
+for index, argv in enumerate((
+    ("encode", str(source), "-o", str(latents), *network),
+    ("decode", str(latents), "-o", str(result), *network),
+)):
+    start_peak(device)
+    assert main(list(argv)) == 0
+    print("peak", peak_bytes(device) // 1024)
+"""
+
+
+def write_long(path: Path, seconds: int, height: int, width: int) -> None:
+    y, x = np.mgrid[0:height, 0:width]
+    with open_writer(path, Fraction(24), VideoOptions(quality="small")) as writer:
+        for number in range(24 * seconds):
+            ramp = np.stack([x + number, y + 2 * number, x + y], -1)
+            writer.add((ramp % 256).astype(np.uint8))
+
+
+def peaks(folder: Path, vae: Path, seconds: int, size: tuple[int, int]) -> list[int]:
+    """Peak resident KiB of encoding and of decoding, in a process of its own."""
+    folder.mkdir()
+    write_long(folder / "in.mp4", seconds, *size)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(seconds), str(folder), str(vae)],
+        # Freed memory goes back at once, so that the peak is of what is held.
+        env=os.environ | {"PYTHONPATH": path, "MALLOC_TRIM_THRESHOLD_": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
+
+
+@pytest.fixture(scope="module")
+def small_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random VAE that is as narrow as can be, in a folder."""
+    folder = tmp_path_factory.mktemp("weights") / "vae"
+    random_module(channels=(8, 8, 8, 8), latent_channels=16).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for peaks that can be set back")
+def test_memory_is_the_same_for_a_minute_as_for_ten_seconds(
+    tmp_path: Path, small_vae: Path
+) -> None:
+    short = peaks(tmp_path / "short", small_vae, 10, (272, 640))
+    long = peaks(tmp_path / "long", small_vae, 60, (272, 640))
+    for kind, a, b in zip(("encode", "decode"), short, long, strict=True):
+        LOG.info("%s: %d KiB for 10 s, %d KiB for 60 s", kind, a, b)
+        assert b / a - 1 < 0.03
+
+
+@pytest.mark.slow
+def test_the_pipeline_is_as_fast_as_the_engine(tmp_path: Path) -> None:
+    """The best of three runs of either, on the same frames."""
+    engine = vae_core.load(vae_core.tiny_vae_path(), dtype=torch.float32)
+    write_long(tmp_path / "in.mp4", 2, 128, 192)
+    video = frames_to_tensor(read_video(tmp_path / "in.mp4").frames)
+    latents = engine.encode(video).mode()
+
+    def bare() -> None:
+        for _ in engine.encode_stream(video):
+            pass
+        for _ in engine.decode_stream(latents):
+            pass
+
+    def piped() -> None:
+        with open_video(tmp_path / "in.mp4") as source:
+            encode_video(engine, source, lambda _: None, Settings())
+        with open_writer(tmp_path / "out.mp4", Fraction(24)) as writer:
+            decode_video(engine, latents, writer, None, Settings())
+
+    def seconds(work) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    rounds = [(seconds(bare), seconds(piped)) for _ in range(3)]
+    alone, together = (min(times) for times in zip(*rounds, strict=True))
+    LOG.info("engine %.2f s, pipeline %.2f s", alone, together)
+    assert alone / together >= 0.95
