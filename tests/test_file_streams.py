@@ -23,6 +23,7 @@ from torch import Tensor
 
 import vae_core
 from vae_core import Extent, Settings, VideoError, VideoVAE, from_module
+from vae_core.cli import main
 from vae_core.fitting import Fitted
 from vae_core.jobs.file_streams import decode_video, encode_video
 from vae_core.media.audio import AudioTrack
@@ -48,9 +49,9 @@ def vae() -> VideoVAE:
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
     yield
-    assert threading.active_count() == before
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("vae_core ")]
 
 
 class IdentityStream(Iterator[Tensor]):
@@ -312,3 +313,74 @@ def test_the_pipeline_is_as_fast_as_the_engine(tmp_path: Path) -> None:
     alone, together = (min(times) for times in zip(*rounds, strict=True))
     LOG.info("engine %.2f s, pipeline %.2f s", alone, together)
     assert alone / together >= 0.95
+
+
+def in_format(path: Path, pixel_format: str) -> None:
+    write_video(path, moving_clip(5), Fraction(24), VideoOptions(crf=4, pixel_format=pixel_format))
+
+
+def turned(path: Path) -> None:
+    record(path, flat_patches(48, 32), Recipe(rotation=90), count=5)
+
+
+def in_pictures(path: Path) -> None:
+    path.mkdir()
+    for number, frame in enumerate(moving_clip(5)):
+        Image.fromarray(frame).save(path / f"{number}.png")
+
+
+HANDLED = {
+    "one frame": (lambda path: write_video(path, moving_clip(1), Fraction(24)), 1),
+    "10 bit": (lambda path: in_format(path, "yuv420p10le"), 5),
+    "4:4:4": (lambda path: in_format(path, "yuv444p"), 5),
+    "a phone's": (turned, 5),
+    "pictures": (in_pictures, 5),
+}
+
+
+@pytest.mark.parametrize(("make", "frames"), HANDLED.values(), ids=HANDLED)
+def test_odd_clips_go_there_and_back(
+    tmp_path: Path, small_vae: Path, capsys, make, frames: int
+) -> None:
+    make(tmp_path / "in.mp4")
+    vae = ("--vae", str(small_vae), "--quiet")
+    assert main(["encode", str(tmp_path / "in.mp4"), "-o", str(tmp_path / "a.latent"), *vae]) == 0
+    assert main(["decode", str(tmp_path / "a.latent"), "-o", str(tmp_path / "b.mp4"), *vae]) == 0
+    assert capsys.readouterr().err == ""
+    assert read_video(tmp_path / "b.mp4").frames.shape == (frames, 32, 48, 3)
+
+
+FULL_DISK = """
+import resource, sys
+from vae_core.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_full_disk_is_said_in_a_sentence_and_nothing_stays(
+    tmp_path: Path, small_vae: Path, command: str
+) -> None:
+    """A limit on file sizes stands in for a full disk."""
+    (tmp_path / "out").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3)).astype(np.uint8)
+    write_video(tmp_path / "in.mp4", noise, Fraction(24))
+    vae = ("--vae", str(small_vae), "--quiet")
+    source, result = tmp_path / "in.mp4", tmp_path / "out" / "a.latent"
+    if command == "decode":
+        source, result = tmp_path / "a.latent", tmp_path / "out" / "out.mp4"
+        assert main(["encode", str(tmp_path / "in.mp4"), "-o", str(source), *vae]) == 0
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "2000", command, source, "-o", result, *vae],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "write" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
