@@ -40,7 +40,7 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
     px = max(stores[SOURCE].px // stores[step.src].px, 1)
     return (
         (step.path, at.extents, at.chunk.first, task.old_cache is None, task.new_cache is None),
-        (cells.t.size, cells.t.start, cells.t.stop == whole.t),
+        (cells.t.size, min(cells.t.start, 2), cells.t.start % 8, cells.t.stop == whole.t),
         _side_kind(cells.h, whole.h, seen.h, px),
         _side_kind(cells.w, whole.w, seen.w, px),
     )

@@ -51,9 +51,9 @@ def _planning_vae():
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Exact tiles, chunks of 8 frames, statistics over a chunk.
+    """Exact tiles, chunks of 8 frames.
 
-    placement, tile_px, budget_bytes: as in `Settings`.
+    placement, tile_px, budget_bytes, norm_scope: as in `Settings`.
     every_tile: run each tile rather than one of each kind.
     """
 
@@ -61,6 +61,7 @@ class Ours:
     tile_px: int | None = None
     budget_bytes: int | None = None
     every_tile: bool = False
+    norm_scope: str = "chunk"
     name = "ours"
 
     @property
@@ -70,6 +71,7 @@ class Ours:
             placement=self.placement,
             tile_px=self.tile_px,
             budget_bytes=self.budget_bytes,
+            norm_scope=self.norm_scope,
         )
 
     def plan(self, kind: str, clip: Clip) -> Plan:

@@ -86,9 +86,11 @@ def test_a_count_added_again_is_as_though_it_had_run_again() -> None:
         ("decode", "host", Clip(17, 32, 128)),
     ],
 )
-def test_one_tile_of_each_kind_counts_what_all_tiles_count(kind, placement, clip) -> None:
+@pytest.mark.parametrize("scope", ["chunk", "clip"])
+def test_one_tile_of_each_kind_counts_what_all_tiles_count(kind, placement, clip, scope) -> None:
     all_tiles, one_of_each = (
-        Ours(placement, tile_px=32, every_tile=every).count(kind, clip) for every in (True, False)
+        Ours(placement, tile_px=32, every_tile=every, norm_scope=scope).count(kind, clip)
+        for every in (True, False)
     )
     assert one_of_each == all_tiles
 
@@ -112,6 +114,25 @@ def test_counted_memory_is_within_every_limit() -> None:
 @pytest.mark.slow
 def test_a_long_clip_takes_the_memory_of_a_short_one() -> None:
     assert_all_met(length_limits(counted_peak))
+
+
+def clip_scope_ratio(kind: str, size: str, long: int, short: int) -> float:
+    """Device bytes of a long clip over those of a short one, statistics over the whole clip."""
+    side = Ours("host", norm_scope="clip")
+    peaks = [side.count(kind, Clip.parse(f"{n}x{size}")).peak_bytes for n in (long, short)]
+    print(f"clip scope, host, {kind} {size}: {peaks[0]} bytes at {long}, {peaks[1]} at {short}")
+    return peaks[0] / peaks[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_statistics_of_a_longer_clip_take_no_more_of_the_device(kind) -> None:
+    assert abs(clip_scope_ratio(kind, "64x96", long=49, short=25) - 1) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_statistics_of_249_frames_take_what_those_of_49_take(kind) -> None:
+    assert abs(clip_scope_ratio(kind, "480x720", long=249, short=49) - 1) < 0.05
 
 
 @pytest.mark.slow
