@@ -198,7 +198,7 @@ class Execution:
         return Task(
             step,
             at,
-            kernels.phases(self._weights.conv(step.path), step.upscale == 2, step.unfolds),
+            kernels.phases(self._weights.conv(step.path), step),
             self._weights.conv(shortcut.path) if shortcut else None,
             norm,
             _groups_wanted(self._program, index),

@@ -1,7 +1,7 @@
 """What is computed inside one tile?
 
 Small functions on tensors [b, c, t, h, w], each with an explicit destination or a result no larger
-than a tile. They know nothing of chunks, stores or programs:
+than a tile. They know nothing of chunks or stores:
 
 1. `affine` turns finished moments and GroupNorm's weights into one scale and shift for each
    channel.
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .grid import cell_runs
 from .moments import Moments
+from .program import Step
 from .region import Interval, Region
 
 Kernel = tuple[Tensor, Tensor | None]
@@ -177,17 +178,19 @@ class Phase:
     column: int = 0
 
 
-def phases(kernel: Kernel, upscaled: bool, unfolds: bool) -> tuple[Phase, ...]:
-    """The convolutions of a cell: one, or one for each of the outputs that a cell unfolds to."""
+def phases(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
+    """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
     weight, bias = kernel
-    if upscaled:
+    if step.upscale == 2:
         rows = [folded(weight, 3, side) for side in (0, 1)]
         return tuple(
             Phase(folded(row, 4, c), bias, row=r, column=c)
             for r, row in enumerate(rows)
             for c in (0, 1)
         )
-    if unfolds:
+    if step.still:
+        return (Phase(weight.sum(2, keepdim=True), bias),)
+    if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
     return (Phase(weight, bias),)
 

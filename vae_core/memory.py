@@ -272,7 +272,7 @@ class Memory:
 
     def weight_bytes(self, step: Step) -> int:
         """Bytes of the weights that are folded for a step."""
-        if step.phases == 1:
+        if step.phases == 1 and not step.still:
             return 0
         taps = prod(step.taps) * step.phases
         folded = step.conv.in_channels * step.conv.out_channels * taps * self.sizes.element_bytes

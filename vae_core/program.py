@@ -161,6 +161,8 @@ class Step:
     src, dst: stores read and written.
     upscale: 2 where the convolution sees src by nearest upsampling in height and width, else 1. It
         is computed as one convolution for each of the 2x2 phases, on src itself.
+    still: whether there is one frame and no other before or after it, so that all taps in time see
+        it and act as their sum (see `rewrites.still_frame`).
     """
 
     src: int
@@ -170,6 +172,7 @@ class Step:
     time_map: TimeMap = TimeMap.SAME
     upscale: int = 1
     residual: Residual | None = None
+    still: bool = False
 
     @property
     def path(self) -> str:
@@ -190,6 +193,8 @@ class Step:
     def taps(self) -> tuple[int, int, int]:
         """Size of the kernel that is really run, in (frames, rows, columns)."""
         side = 2 if self.upscale == 2 else self.conv.kernel
+        if self.still:
+            return 1, side, side
         return (2 if self.unfolds else self.conv.kernel_t), side, side
 
     @property
@@ -305,6 +310,8 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return "keeps history of mapped frames"
     if step.unfolds and (step.conv.kernel_t != 3 or src.shown != 2):
         return "unfolds what is not a kernel of three frames over unique frames"
+    if step.still and step.unfolds:
+        return "unfolds a frame that stands alone"
     if step.upscale == 2 and (step.conv.kernel, step.conv.pad) != (3, Halo(1, 1)):
         return f"upsamples for a kernel that has no 2x2 phases: {step.conv}"
     if step.dst in written and not step.in_place:

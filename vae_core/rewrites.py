@@ -5,7 +5,9 @@ Passes from program to program, each exact in real numbers and free to be left o
 1. `unique_frames`: upsampling in time shows every frame twice, and a convolution of single frames
    makes the same of both. The frames are stored once, counted twice in statistics, and the next
    causal convolution makes a pair of frames of each (kernels.pair_weights).
-2. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
+2. `still_frame`: a clip of one frame is its own past, since its start is replicated; the taps in
+   time all see the same frame, and their sum does their work at a third of the cost.
+3. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
    channels of its own input, which nothing reads any more.
 
 Nothing here knows of sizes, tiles or tensors.
@@ -28,6 +30,12 @@ def unique_frames(program: Program) -> Program:
             steps[index] = replace(steps[index], time_map=TimeMap.SAME)
             _unfold_readers(steps, stores, index)
     return verify(Program(program.name, tuple(steps), tuple(stores)))
+
+
+def still_frame(program: Program) -> Program:
+    """`program` for clips of one frame, with the taps of causal convolutions summed."""
+    steps = tuple(replace(step, still=step.conv.kernel_t > 1) for step in program.steps)
+    return verify(Program(program.name, steps, program.stores))
 
 
 def _unfold_readers(steps: list[Step], stores: list[StoreSpec], index: int) -> None:

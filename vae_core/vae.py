@@ -32,7 +32,7 @@ from .planner import make_plan
 from .posterior import Posterior
 from .program import SOURCE, Program
 from .region import Extent, Interval, Region
-from .rewrites import narrow_in_place, unique_frames
+from .rewrites import narrow_in_place, still_frame, unique_frames
 from .settings import Layout, Place, Placement, Progress, Settings
 from .stores import reserve
 from .weights import Weights
@@ -89,16 +89,18 @@ class VideoVAE:
         return self._plan(self.decoder, shape[0], extent, settings)
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
-        job = Job(self._rewritten(program, settings), batch, extent, self.dtype.itemsize)
+        job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)
         return make_plan(job, settings, machine_for(self.device))
 
     @staticmethod
-    def _rewritten(program: Program, settings: Settings) -> Program:
-        """`program` without the work that can be left out in this layout.
+    def _rewritten(program: Program, settings: Settings, frames: int) -> Program:
+        """`program` without the work that can be left out in this layout, for so many frames.
 
         Where diffusers' parity rule lets a later chunk keep its first frame alone, the frames
         before it are no pair, and repeated frames have to be stored as they are.
         """
+        if frames == 1:
+            return narrow_in_place(still_frame(program))
         odd_chunks = settings.layout is Layout.DIFFUSERS and settings.chunk_latent_frames % 2
         whole = settings.norm_scope is NormScope.CLIP
         return narrow_in_place(program if odd_chunks and not whole else unique_frames(program))

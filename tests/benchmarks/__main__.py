@@ -80,6 +80,9 @@ def _report(found: list[rows.Row]) -> None:
     parts.append(f"## Rewrites, {rewriting.CLIP}")
     for kind in cases.KINDS:
         parts.append(f"### {kind}\n\n{table.rewrite_table(rewriting.rewrite_rows(kind))}")
+    parts.append(f"## Rewrites, one frame: {rewriting.STILL}")
+    for kind in cases.KINDS:
+        parts.append(f"### {kind}\n\n{table.rewrite_table(rewriting.still_rows(kind))}")
     timed = rows.section("timed")
     if timed:
         parts += ["## Timed", table.timed_report(timed)]

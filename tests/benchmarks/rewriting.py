@@ -3,6 +3,8 @@
 1. Each is added to those before it, on the same clip, everything on the device.
 2. Operations and bytes are what plans say; the diffusers row is counted.
 
+3. Summed taps are for clips of one frame only, and have rows of their own on one.
+
 Phase convolutions and modulation at latent resolution are part of lowering itself, and so of the
 first row of ours. That rewritten programs equal the plain ones is shown by the tests of the laws.
 """
@@ -19,28 +21,41 @@ from vae_core.plan import Job
 from vae_core.planner import make_plan
 from vae_core.program import Program
 from vae_core.region import Extent
-from vae_core.rewrites import narrow_in_place, unique_frames
+from vae_core.rewrites import narrow_in_place, still_frame, unique_frames
 
 from .clips import Clip
 from .sides import CARD, DTYPE, Diffusers
 
 CLIP = Clip(49, 480, 720)
 
-REWRITES: tuple[tuple[str, Callable[[Program], Program]], ...] = (
+STILL = Clip(1, 480, 720)
+
+Rewrites = tuple[tuple[str, Callable[[Program], Program]], ...]
+
+STILL_REWRITES: Rewrites = (("as lowered", lambda program: program), ("+ summed taps", still_frame))
+
+REWRITES: Rewrites = (
     ("as lowered", lambda program: program),
     ("+ unique frames", unique_frames),
     ("+ narrower results in place", narrow_in_place),
 )
 
 
-def rewrite_rows(kind: str) -> list[tuple[str, int, int]]:
+def still_rows(kind: str) -> list[tuple[str, int, int]]:
+    """As `rewrite_rows`, of what one frame needs."""
+    return rewrite_rows(kind, STILL, STILL_REWRITES)
+
+
+def rewrite_rows(
+    kind: str, clip: Clip = CLIP, rewrites: Rewrites = REWRITES
+) -> list[tuple[str, int, int]]:
     """(what, operations, peak bytes) of untiled diffusers, then of every rewrite."""
-    whole = Diffusers().count(kind, CLIP)
+    whole = Diffusers().count(kind, clip)
     rows = [("diffusers untiled", whole.operations, whole.peak_bytes)]
     module = full_size_module(DTYPE)
     program = lower_encoder(module) if kind == "encode" else lower_decoder(module)
-    shape = CLIP.video_shape if kind == "encode" else CLIP.latent_shape
-    for what, rewrite in REWRITES:
+    shape = clip.video_shape if kind == "encode" else clip.latent_shape
+    for what, rewrite in rewrites:
         program = rewrite(program)
         job = Job(program, 1, Extent(*shape[2:]), DTYPE.itemsize)
         plan = make_plan(job, Settings(placement="device"), CARD)
