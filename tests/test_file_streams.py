@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +36,6 @@ from vae_core.media.video import (
 from vae_core.media.video_writing import VideoOptions, open_writer, write_video
 
 ROOT = Path(vae_core.__file__).parents[1]
-LOG = logging.getLogger(__name__)  # figures, for --log-cli-level=INFO
 LOSSLESS = VideoOptions(codec="ffv1", pixel_format="bgr0")
 
 
@@ -213,106 +210,12 @@ def test_a_clip_without_sound_is_said_to_be_silent(tmp_path: Path) -> None:
     assert writer.silent
 
 
-# Prints the peak of resident memory of encoding and decoding a clip of argv[1] seconds, in KiB.
-MEMORY = """
-import sys
-from fractions import Fraction
-from pathlib import Path
-import numpy as np, torch
-torch.set_num_threads(1)
-from networks import random_module
-from vae_core import Settings, from_module
-from vae_core.cli import main
-from vae_core.jobs.peak_memory import peak_bytes, start_peak
-
-source, latents, result = (Path(sys.argv[2]) / name for name in ("in.mp4", "a.latent", "out.mp4"))
-vae = sys.argv[3]
-network = ("--vae", vae, "--quiet")
-device = torch.device("cpu")
-for index, argv in enumerate((
-    ("encode", str(source), "-o", str(latents), *network),
-    ("decode", str(latents), "-o", str(result), *network),
-)):
-    start_peak(device)
-    assert main(list(argv)) == 0
-    print("peak", peak_bytes(device) // 1024)
-"""
-
-
-def write_long(path: Path, seconds: int, height: int, width: int) -> None:
-    y, x = np.mgrid[0:height, 0:width]
-    with open_writer(path, Fraction(24), VideoOptions(quality="small")) as writer:
-        for number in range(24 * seconds):
-            ramp = np.stack([x + number, y + 2 * number, x + y], -1)
-            writer.add((ramp % 256).astype(np.uint8))
-
-
-def peaks(folder: Path, vae: Path, seconds: int, size: tuple[int, int]) -> list[int]:
-    """Peak resident KiB of encoding and of decoding, in a process of its own."""
-    folder.mkdir()
-    write_long(folder / "in.mp4", seconds, *size)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(seconds), str(folder), str(vae)],
-        # Freed memory goes back at once, so that the peak is of what is held.
-        env=os.environ | {"PYTHONPATH": path, "MALLOC_TRIM_THRESHOLD_": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
-
-
 @pytest.fixture(scope="module")
 def small_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random VAE that is as narrow as can be, in a folder."""
     folder = tmp_path_factory.mktemp("weights") / "vae"
     random_module(channels=(8, 8, 8, 8), latent_channels=16).save_pretrained(folder)
     return folder
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for peaks that can be set back")
-def test_memory_is_the_same_for_a_minute_as_for_ten_seconds(
-    tmp_path: Path, small_vae: Path
-) -> None:
-    short = peaks(tmp_path / "short", small_vae, 10, (272, 640))
-    long = peaks(tmp_path / "long", small_vae, 60, (272, 640))
-    for kind, a, b in zip(("encode", "decode"), short, long, strict=True):
-        LOG.info("%s: %d KiB for 10 s, %d KiB for 60 s", kind, a, b)
-        assert b / a - 1 < 0.03
-
-
-@pytest.mark.slow
-def test_the_pipeline_is_as_fast_as_the_engine(tmp_path: Path) -> None:
-    """The best of three runs of either, on the same frames."""
-    engine = vae_core.load(vae_core.tiny_vae_path(), dtype=torch.float32)
-    write_long(tmp_path / "in.mp4", 2, 128, 192)
-    video = frames_to_tensor(read_video(tmp_path / "in.mp4").frames)
-    latents = engine.encode(video).mode()
-
-    def bare() -> None:
-        for _ in engine.encode_stream(video):
-            pass
-        for _ in engine.decode_stream(latents):
-            pass
-
-    def piped() -> None:
-        with open_video(tmp_path / "in.mp4") as source:
-            encode_video(engine, source, lambda _: None, Settings())
-        with open_writer(tmp_path / "out.mp4", Fraction(24)) as writer:
-            decode_video(engine, latents, writer, None, Settings())
-
-    def seconds(work) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    rounds = [(seconds(bare), seconds(piped)) for _ in range(3)]
-    alone, together = (min(times) for times in zip(*rounds, strict=True))
-    LOG.info("engine %.2f s, pipeline %.2f s", alone, together)
-    assert alone / together >= 0.95
 
 
 def in_format(path: Path, pixel_format: str) -> None:

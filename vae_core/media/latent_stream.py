@@ -50,7 +50,7 @@ _DTYPES = {
     "F16": torch.float16,
 }
 _ALIGNMENT = 8
-_CHECKED_FRAMES = 8
+_RUN_FRAMES = 16
 
 
 class MomentSpool:
@@ -111,17 +111,13 @@ class MomentSpool:
         mean, logvar = both.chunk(2)
         return mean, logvar
 
-    def channel(self, index: int) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of variance of one channel, [t, h, w] each."""
-        return self._plane_of(index), self._plane_of(self._plane[0] // 2 + index)
-
-    def _plane_of(self, channel: int) -> Tensor:
-        """One of the 2c channels, [t, h, w]."""
+    def plane(self, channel: int, frames: Interval) -> Tensor:
+        """A run of frames of one of the 2c channels, [t, h, w]."""
         channels, h, w = self._plane
-        found = np.empty((self.frames, h, w), np.float32)
-        for frame in range(self.frames):
+        found = np.empty((frames.size, h, w), np.float32)
+        for index, frame in enumerate(range(frames.start, frames.stop)):
             self._file.seek(4 * (frame * channels + channel) * h * w)
-            found[frame] = np.frombuffer(self._file.read(4 * h * w), np.float32).reshape(h, w)
+            found[index] = np.frombuffer(self._file.read(4 * h * w), np.float32).reshape(h, w)
         return torch.from_numpy(found)
 
 
@@ -148,23 +144,58 @@ def _noise(spool: MomentSpool, seed: int) -> Tensor:
     return torch.randn(spool.shape, generator=generator)[0]  # [c, t, h, w]
 
 
-def _latents(spool: MomentSpool, kept: Kept) -> Iterator[Tensor]:
-    """The latents in the file's order, a channel [t, h, w] or a frame [c, h, w] at a time."""
-    _, channels, frames, _, _ = spool.shape
-    by_frame = kept.form.convention is Convention.KIJAI
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece of the latents as it follows in the file: mean, logarithm of variance, and noise
+    where a sample is drawn.
+    """
+
+    mean: Tensor
+    logvar: Tensor | None
+    noise: Tensor | None
+
+    def latents(self, dtype: torch.dtype) -> Tensor:
+        """The sample, in the encoder's own dtype as `Posterior.sample` does it; or the mean."""
+        if self.logvar is None or self.noise is None:
+            return self.mean
+        mean, logvar, noise = (x.to(dtype) for x in (self.mean, self.logvar, self.noise))
+        return (mean + torch.exp(0.5 * logvar) * noise).to(torch.float32)
+
+
+def _parts(spool: MomentSpool, kept: Kept) -> Iterator[_Part]:
+    """The latents in the file's order: frame by frame, or channel by channel in runs of frames."""
     noise = None if kept.seed is None else _noise(spool, kept.seed)
-    for index in range(frames if by_frame else channels):
-        mean, logvar = spool.frame(index) if by_frame else spool.channel(index)
-        if noise is not None:
-            drawn = noise[:, index] if by_frame else noise[index]
-            # In the encoder's own dtype, as `Posterior.sample` does.
-            mean, logvar, drawn = (x.to(spool.dtype) for x in (mean, logvar, drawn))
-            mean = (mean + torch.exp(0.5 * logvar) * drawn).to(torch.float32)
-        yield mean if kept.form.factor == 1.0 else mean * kept.form.factor
+    if kept.form.convention is Convention.KIJAI:
+        for frame in range(spool.frames):
+            mean, logvar = spool.frame(frame)
+            yield _Part(mean, logvar, None if noise is None else noise[:, frame])
+        return
+    channels = spool.shape[1]
+    for channel in range(channels):
+        for run in _runs(spool.frames):
+            drawn = None if noise is None else noise[channel, run.start : run.stop]
+            logvar = None if noise is None else spool.plane(channels + channel, run)
+            yield _Part(spool.plane(channel, run), logvar, drawn)
 
 
-def _moments(spool: MomentSpool, which: int) -> Iterator[Tensor]:
-    return (spool.channel(index)[which] for index in range(spool.shape[1]))
+def _runs(frames: int) -> Iterator[Interval]:
+    """[0, frames) in runs, so that memory is the same for every length."""
+    for start in range(0, frames, _RUN_FRAMES):
+        yield Interval(start, min(start + _RUN_FRAMES, frames))
+
+
+def _latents(spool: MomentSpool, kept: Kept) -> Iterator[Tensor]:
+    """What the file holds of the latents, piece by piece."""
+    for part in _parts(spool, kept):
+        latents = part.latents(spool.dtype)
+        yield latents if kept.form.factor == 1.0 else latents * kept.form.factor
+
+
+def _moments(spool: MomentSpool, first_channel: int) -> Iterator[Tensor]:
+    """Half of the moments, piece by piece."""
+    for channel in range(first_channel, first_channel + spool.shape[1]):
+        for run in _runs(spool.frames):
+            yield spool.plane(channel, run)
 
 
 def write_spooled(path: Path, spool: MomentSpool, meta: LatentMeta, kept: Kept) -> None:
@@ -182,7 +213,7 @@ def write_spooled(path: Path, spool: MomentSpool, meta: LatentMeta, kept: Kept) 
     parts: list[Iterator[Tensor]] = [_latents(spool, kept)]
     if kept.moments:
         shapes |= {"logvar": spool.shape, "mean": spool.shape}
-        parts += [_moments(spool, 1), _moments(spool, 0)]
+        parts += [_moments(spool, c), _moments(spool, 0)]
     with whole_file(path) as part, part.open("wb") as file:
         file.write(safetensors_header(shapes, strings_of(meta, kept.form)))
         for tensors in parts:
@@ -229,8 +260,8 @@ class LatentFile:
         check_kind(str(path), torch.empty(shape, dtype=self._dtype, device="meta"))
         self._file: IO[bytes] = self._path.open("rb")
         try:
-            for first in range(0, self.shape[2], _CHECKED_FRAMES):
-                stop = min(first + _CHECKED_FRAMES, self.shape[2])
+            for first in range(0, self.shape[2], _RUN_FRAMES):
+                stop = min(first + _RUN_FRAMES, self.shape[2])
                 check_latents(str(path), self.take(Interval(first, stop)))
         except BaseException:
             self._file.close()
