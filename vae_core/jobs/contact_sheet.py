@@ -159,9 +159,15 @@ def contact_sheet(path: Path, source: Frames, reconstruction: Frames, report: Re
     Raises `VideoError` for a place that cannot be written to.
     """
     chosen = chosen_frames(len(source))
-    grid = _Grid.of(source.shape[1], source.shape[2], len(chosen))
+    draw_sheet(path, chosen, source[chosen], reconstruction[chosen], report)
+
+
+def draw_sheet(
+    path: Path, chosen: list[int], before: Frames, after: Frames, report: Report
+) -> None:
+    """As `contact_sheet`, from the frames that are shown alone. chosen: their numbers."""
+    grid = _Grid.of(before.shape[1], before.shape[2], len(chosen))
     sheet = _Sheet(grid.size)
-    before, after = source[chosen], reconstruction[chosen]
     difference = np.abs(before.astype(np.int16) - after).astype(np.uint8)
     factor = magnification(difference)
     magnified = np.minimum(difference.astype(np.int32) * factor, 255).astype(np.uint8)

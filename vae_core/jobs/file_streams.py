@@ -24,8 +24,7 @@ from ..fitting import Fitted
 from ..frame_feed import FrameRuns
 from ..media.pipeline import read_ahead, write_behind
 from ..media.selection import Shot
-from ..media.video import VideoSource, frames_to_tensor, tensor_to_frames
-from ..media.video_writing import VideoWriter
+from ..media.video import Frame, VideoSource, frames_to_tensor, tensor_to_frames
 from ..region import Extent
 from ..settings import Settings
 
@@ -48,6 +47,14 @@ class Decoder(Protocol):
 
     def decode_stream(self, latents: Tensor | FrameRuns, settings: Settings) -> Iterator[Tensor]:
         """See `VideoVAE.decode_stream`."""
+        ...
+
+
+class FrameSink(Protocol):
+    """What takes decoded frames; a `VideoWriter`."""
+
+    def add(self, frame: Frame) -> None:
+        """The next frame, uint8 [h, w, 3]."""
         ...
 
 
@@ -90,7 +97,7 @@ def encode_video(
         return stream.fitted
 
 
-def _add_all(writer: VideoWriter, frames: Tensor) -> None:
+def _add_all(writer: FrameSink, frames: Tensor) -> None:
     for frame in tensor_to_frames(frames):
         writer.add(frame)
 
@@ -98,7 +105,7 @@ def _add_all(writer: VideoWriter, frames: Tensor) -> None:
 def decode_video(
     vae: Decoder,
     latents: Tensor | FrameRuns,
-    writer: VideoWriter,
+    writer: FrameSink,
     trim: Extent | None,
     settings: Settings,
 ) -> tuple[int, int, int]:

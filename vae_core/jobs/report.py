@@ -10,12 +10,12 @@ It runs nothing and draws nothing: the command line hands it what was measured, 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from ..media.video import Frames
+from ..media.video import Frame, Frames
 
 _WHITE = 255
 
@@ -40,13 +40,34 @@ def _psnr_db(mean_square: float) -> float | None:
     return 10 * math.log10(_WHITE**2 / mean_square) if mean_square else None
 
 
+@dataclass(slots=True)
+class FrameErrors:
+    """Mean squared errors of the frames compared so far. Invariant: frames == len(squares)."""
+
+    squares: list[float] = field(default_factory=list[float])
+
+    @property
+    def frames(self) -> int:
+        """How many frames have been compared."""
+        return len(self.squares)
+
+    def add(self, source: Frame, reconstruction: Frame) -> None:
+        """Compare one frame with another, both uint8 [h, w, 3] of one shape."""
+        apart = source.astype(np.float32) - reconstruction
+        self.squares.append(float(np.square(apart, dtype=np.float32).mean(dtype=np.float64)))
+
+    def likeness(self) -> Likeness:
+        """How near the frames so far are."""
+        whole = _psnr_db(sum(self.squares) / len(self.squares))
+        return Likeness(whole, tuple(map(_psnr_db, self.squares)))
+
+
 def compare(source: Frames, reconstruction: Frames) -> Likeness:
     """PSNR of `reconstruction` against `source`, both uint8 [t, h, w, 3] of one shape."""
-    squares = [
-        float(np.square(a.astype(np.float32) - b, dtype=np.float32).mean(dtype=np.float64))
-        for a, b in zip(source, reconstruction, strict=True)
-    ]
-    return Likeness(_psnr_db(sum(squares) / len(squares)), tuple(map(_psnr_db, squares)))
+    errors = FrameErrors()
+    for a, b in zip(source, reconstruction, strict=True):
+        errors.add(a, b)
+    return errors.likeness()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,45 @@
 """How is a clip encoded, decoded and reported on?
 
-1. Check every name, setting and file; read the clip; load the VAE.
-2. Encode and decode, watching time and memory; then once more without tiles, to compare.
-3. Measure, and write what was asked for: report, contact sheet, figures, the result itself.
+1. Check every name, setting and file; load the VAE.
+2. Encode from the file; decode into the file that was asked for, if any, comparing each frame with
+   the source as it comes. Memory does not grow with the clip, but for its latents.
+3. Once more without tiles, to compare: for that the decoded clip is kept, unless left out.
+4. Write what else was asked for: report, contact sheet, figures.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 import vae_core
 
 from ..fitting import Fitted
+from ..frame_feed import FrameRuns
 from ..media.files import check_distinct, check_output, whole_file
-from ..media.video import Clip, Frames, frames_to_tensor, tensor_to_frames
-from ..media.video_writing import write_video
+from ..media.video import Frame, VideoInfo, VideoSource, open_video
+from ..media.video_writing import VideoOptions, VideoWriter, open_writer
+from ..posterior import Posterior
 from ..settings import Settings, Tiling
 from ..vae import VideoVAE
-from .contact_sheet import contact_sheet
+from .contact_sheet import chosen_frames, draw_sheet
+from .file_streams import decode_video, encode_video
 from .options import (
-    clip_of,
     json_text,
     latents_of,
     load_for,
+    resize_of,
     say,
+    selection_of,
     settings_of,
     timed,
     vae_name,
@@ -37,74 +47,151 @@ from .options import (
     word,
 )
 from .peak_memory import peak_bytes, peak_kind, start_peak
-from .report import Difference, Report, compare
+from .report import Difference, FrameErrors, Report
+
+
+def _open(args: Namespace) -> VideoSource:
+    """The chosen frames of the clip, from the start. Raises `VideoError`."""
+    return open_video(args.clip, selection_of(args), resize_of(args))
 
 
 @dataclass(frozen=True, slots=True)
-class _Trip:
-    """One clip, encoded and decoded.
+class _Encoded:
+    """A clip's latents [1, c, n, h/8, w/8], and what is known of it. seconds: that it took."""
 
-    latents: [1, c, n, h/8, w/8]. video: [1, 3, t, h, w], with what padding added.
-    seconds: of encode and of decode.
+    latents: Tensor
+    fitted: Fitted
+    info: VideoInfo
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def _encode(args: Namespace, vae: VideoVAE, settings: Settings) -> _Encoded:
+    chunks: list[Tensor] = []
+    label = "encode" if settings.tiling is not Tiling.OFF else "encode untiled"
+    with _open(args) as video:
+        work = partial(encode_video, vae, video, chunks.append)
+        fitted, seconds = timed(work, label, settings, args.quiet)
+    posterior = Posterior.from_moments(torch.cat(chunks, dim=2), fitted)
+    return _Encoded(latents_of(args, posterior), fitted, video.info, video.notes, seconds)
+
+
+@dataclass(slots=True)
+class _Judge:
+    """Takes decoded frames one by one: compares each with the source's, and passes it on.
+
+    source: the frames to compare with. wanted: numbers of those that the contact sheet shows.
+    pairs: these, as source and reconstruction.
     """
 
-    latents: torch.Tensor
-    video: torch.Tensor
-    fitted: Fitted
-    seconds: tuple[float, float]
+    source: Iterator[Frame]
+    wanted: frozenset[int]
+    writer: VideoWriter | None
+    errors: FrameErrors = field(default_factory=FrameErrors)
+    pairs: list[tuple[Frame, Frame]] = field(default_factory=list[tuple[Frame, Frame]])
+
+    def add(self, frame: Frame) -> None:
+        """The next decoded frame, uint8 [h, w, 3]; never larger than the source's."""
+        before = next(self.source)[: frame.shape[0], : frame.shape[1]]
+        if self.errors.frames in self.wanted:
+            self.pairs.append((before, frame))
+        self.errors.add(before, frame)
+        if self.writer is not None:
+            self.writer.add(frame)
 
 
-def _trip(args: Namespace, vae: VideoVAE, video: torch.Tensor, settings: Settings) -> _Trip:
-    work = partial(vae.encode, video)
-    posterior, encode_seconds = timed(work, "encode", settings, args.quiet)
-    latents = latents_of(args, posterior)
-    back = partial(vae.decode, latents)
-    decoded, decode_seconds = timed(back, "decode", settings, args.quiet)
-    return _Trip(latents, decoded, posterior.fitted, (encode_seconds, decode_seconds))
+@dataclass(slots=True)
+class _Recorder:
+    """Decodes as `vae` does, and keeps what comes if that is wanted. frames: that came."""
+
+    vae: VideoVAE
+    keeps: bool
+    chunks: list[Tensor] = field(default_factory=list[Tensor])
+
+    def decode_stream(self, latents: Tensor | FrameRuns, settings: Settings) -> Iterator[Tensor]:
+        """See `VideoVAE.decode_stream`."""
+        for frames in self.vae.decode_stream(latents, settings):
+            if self.keeps:
+                self.chunks.append(frames)
+            yield frames
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """What came of decoding: figures and pictures, the clip itself where it is kept."""
+
+    judge: _Judge
+    chunks: list[Tensor]
+    size: tuple[int, int, int]
+    network_frames: int
+    seconds: float
+
+
+@contextmanager
+def _judging(
+    args: Namespace, encoded: _Encoded, frames: int, options: VideoOptions
+) -> Generator[_Judge]:
+    """What takes the decoded frames; the file that was asked for appears when it ends well."""
+    with ExitStack() as stack:
+        source = iter(stack.enter_context(_open(args)))
+        writer = None
+        if args.output is not None:
+            opened = open_writer(args.output, encoded.info.fps, options)
+            writer = stack.enter_context(opened)
+        yield _Judge(source, frozenset(chosen_frames(frames)), writer)
+
+
+def _decode(args: Namespace, vae: VideoVAE, encoded: _Encoded, options: VideoOptions) -> _Decoded:
+    settings = settings_of(args)
+    plan = vae.plan_decode(encoded.latents.shape, settings)
+    network_frames = plan.chunks[-1].target.stop
+    frames = min(network_frames, encoded.fitted.source.t)
+    recorder = _Recorder(vae, keeps=not args.no_compare and settings.tiling is not Tiling.OFF)
+    with _judging(args, encoded, frames, options) as judge:
+        work = partial(decode_video, recorder, encoded.latents, judge, encoded.fitted.source)
+        size, seconds = timed(work, "decode", settings, args.quiet)
+    return _Decoded(judge, recorder.chunks, size, network_frames, seconds)
 
 
 def _differences(
-    args: Namespace, vae: VideoVAE, video: torch.Tensor, tiled: _Trip
+    args: Namespace, vae: VideoVAE, encoded: _Encoded, decoded: _Decoded
 ) -> tuple[Difference, Difference] | tuple[None, None]:
     """How far tiling moved latents and pixels, if compared.
 
     Each from one input: the untiled decode starts from the tiled encode's latents.
     """
-    settings = replace(settings_of(args), tiling=Tiling.OFF)
-    if args.no_compare or settings_of(args).tiling is Tiling.OFF:
+    if not decoded.chunks:
         return None, None
-    encode = partial(vae.encode, video)
-    posterior, _ = timed(encode, "encode untiled", settings, args.quiet)
-    latents = _apart(tiled.latents, latents_of(args, posterior))
-    decode = partial(vae.decode, tiled.latents)
+    settings = replace(settings_of(args), tiling=Tiling.OFF)
+    latents = _apart(encoded.latents, _encode(args, vae, settings).latents)
+    decode = partial(vae.decode, encoded.latents)
     whole, _ = timed(decode, "decode untiled", settings, args.quiet)
-    return latents, _apart(tiled.video, whole)
+    return latents, _apart(torch.cat(decoded.chunks, dim=2), whole)
 
 
-def _apart(result: torch.Tensor, reference: torch.Tensor) -> Difference:
+def _apart(result: Tensor, reference: Tensor) -> Difference:
     value_range = float(reference.max()) - float(reference.min())
     return Difference(float((result - reference).abs().max()), value_range)
 
 
-def _compared(clip: Clip, trip: _Trip) -> tuple[Frames, Frames, tuple[str, ...]]:
-    """Source and reconstruction cut to their common size, and a note where frame counts differ."""
-    frames, height, width = (
-        min(a, b) for a, b in zip(clip.frames.shape[:3], trip.video.shape[2:], strict=True)
+def _notes(encoded: _Encoded, decoded: _Decoded) -> tuple[str, ...]:
+    """What a reader should be told."""
+    notes = encoded.notes + encoded.fitted.notes
+    if decoded.network_frames == encoded.fitted.network.t:
+        return notes
+    return (
+        *notes,
+        f"Decoding gave {decoded.network_frames} frames for {encoded.fitted.network.t};"
+        f" the first {decoded.size[0]} were compared.",
     )
-    notes: tuple[str, ...] = ()
-    if trip.video.shape[2] != trip.fitted.network.t:
-        notes = (
-            f"Decoding gave {trip.video.shape[2]} frames for {trip.fitted.network.t};"
-            f" the first {frames} were compared.",
-        )
-    cut = trip.video[:, :, :frames, :height, :width]
-    return clip.frames[:frames, :height, :width], tensor_to_frames(cut), notes
 
 
-def _plans(vae: VideoVAE, video: torch.Tensor, trip: _Trip, settings: Settings) -> dict[str, Any]:
+def _plans(vae: VideoVAE, encoded: _Encoded, settings: Settings) -> dict[str, Any]:
+    source = encoded.fitted.source
+    shape = (1, 3, source.t, source.h, source.w)
     return {
-        "encode": vae.plan_encode(video.shape, settings).as_dict(),
-        "decode": vae.plan_decode(trip.latents.shape, settings).as_dict(),
+        "encode": vae.plan_encode(shape, settings).as_dict(),
+        "decode": vae.plan_decode(encoded.latents.shape, settings).as_dict(),
     }
 
 
@@ -128,38 +215,36 @@ class _Outputs:
         return cls(args.output, sheet, figures)
 
 
-def _measured(args: Namespace, clip: Clip, vae: VideoVAE) -> tuple[Report, Frames, Frames]:
-    """The report of a round trip, and the two clips that it compares."""
+def _measured(args: Namespace, vae: VideoVAE, options: VideoOptions) -> tuple[Report, _Judge]:
+    """The report of a round trip, and the pictures that it shows."""
     settings = settings_of(args)
-    video = frames_to_tensor(clip.frames)
     start_peak(vae.device)
-    trip = _trip(args, vae, video, settings)
+    encoded = _encode(args, vae, settings)
+    decoded = _decode(args, vae, encoded, options)
     peak = peak_bytes(vae.device)
-    latents_apart, pixels_apart = _differences(args, vae, video, trip)
-    source, reconstruction, notes = _compared(clip, trip)
-    likeness = compare(source, reconstruction)
+    latents_apart, pixels_apart = _differences(args, vae, encoded, decoded)
     report = Report(
-        clip=clip.info.path.name,
+        clip=encoded.info.path.name,
         vae=vae_name(vae),
         dtype=args.dtype,
         device=str(vae.device),
-        sample_frames=len(source),
-        height_px=source.shape[1],
-        width_px=source.shape[2],
-        fps=float(clip.info.fps),
-        latent_shape=tuple(trip.latents.shape),
-        likeness=likeness,
+        sample_frames=decoded.size[0],
+        height_px=decoded.size[1],
+        width_px=decoded.size[2],
+        fps=float(encoded.info.fps),
+        latent_shape=tuple(encoded.latents.shape),
+        likeness=decoded.judge.errors.likeness(),
         tiling=word(settings.tiling),
         latents_apart=latents_apart,
         pixels_apart=pixels_apart,
-        plan=_plans(vae, video, trip, settings),
+        plan=_plans(vae, encoded, settings),
         peak_bytes=peak,
         peak_kind=peak_kind(vae.device),
-        encode_seconds=trip.seconds[0],
-        decode_seconds=trip.seconds[1],
-        notes=clip.notes + trip.fitted.notes + notes,
+        encode_seconds=encoded.seconds,
+        decode_seconds=decoded.seconds,
+        notes=_notes(encoded, decoded),
     )
-    return report, source, reconstruction
+    return report, decoded.judge
 
 
 def roundtrip(args: Namespace) -> None:
@@ -167,14 +252,12 @@ def roundtrip(args: Namespace) -> None:
     args.clip = args.clip or vae_core.sample_clip_path()
     options = video_options(args, args.output)
     settings_of(args)
-    clip = clip_of(args)
+    _open(args).close()
     outputs = _Outputs.of(args)
-    vae = load_for(args)
-    report, source, reconstruction = _measured(args, clip, vae)
-    if outputs.clip is not None:
-        write_video(outputs.clip, reconstruction, clip.info.fps, options)
+    report, judge = _measured(args, load_for(args), options)
     if outputs.sheet is not None:
-        contact_sheet(outputs.sheet, source, reconstruction, report)
+        before, after = (np.stack(frames) for frames in zip(*judge.pairs, strict=True))
+        draw_sheet(outputs.sheet, sorted(judge.wanted), before, after, report)
     if outputs.json is not None:
         with whole_file(outputs.json) as part:
             part.write_text(json_text(report.as_dict()))
