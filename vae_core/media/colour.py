@@ -43,16 +43,21 @@ def _tags(frame: av.VideoFrame) -> tuple[int, int]:
     return matrix, int(ColorRange.JPEG if full else ColorRange.MPEG)
 
 
-def _upright(frame: av.VideoFrame, picture: Frame) -> Frame:
-    """`picture` as the display matrix shows it, in quarter turns and mirrors.
-
-    The matrix sends (x, y) to (a x + c y, b x + d y), y pointing down.
-    """
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """(a, b, c, d), which send (x, y) to (a x + c y, b x + d y), y pointing down; or None."""
     side_data = cast("Any", frame.side_data)  # PyAV's stubs lack its look-up by type
     data = side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
-        return picture
+        return None
     a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _upright(picture: Frame, matrix: tuple[int, ...] | None) -> Frame:
+    """`picture` as a display matrix shows it, in quarter turns and mirrors."""
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix
     turned = abs(b) > abs(a)
     if turned:
         picture, (along_x, along_y) = picture.transpose(1, 0, 2), (c, b)
@@ -63,20 +68,31 @@ def _upright(frame: av.VideoFrame, picture: Frame) -> Frame:
     return np.ascontiguousarray(picture)
 
 
-def rgb_of(frame: av.VideoFrame, reformatter: VideoReformatter) -> Frame:
-    """`frame` as full-range RGB, upright."""
-    matrix, colour_range = _tags(frame)
-    converted = reformatter.reformat(
-        frame,
-        format="rgb24",
-        src_colorspace=matrix,
-        # Means nothing in RGB; but older PyAV leaves the range alone where both matrices are one.
-        dst_colorspace=BT709 if matrix != BT709 else BT601,
-        src_color_range=colour_range,
-        dst_color_range=int(ColorRange.JPEG),
-        interpolation=CONVERSION,
-    )
-    return _upright(frame, cast("Frame", converted.to_ndarray()))
+class Converter:
+    """Turns the frames of one clip into full-range RGB, upright."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        # By PyAV's `rotation`. Looking at `side_data` ties a frame into a cycle of references, so
+        # that its memory would wait for the garbage collector: once a rotation is enough.
+        self._matrices: dict[int, tuple[int, ...] | None] = {}
+
+    def rgb(self, frame: av.VideoFrame) -> Frame:
+        """uint8 [h, w, 3] of `frame`."""
+        if frame.rotation not in self._matrices:
+            self._matrices[frame.rotation] = _display_matrix(frame)
+        matrix, colour_range = _tags(frame)
+        converted = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=matrix,
+            # Means nothing in RGB; but older PyAV leaves the range alone where both are one.
+            dst_colorspace=BT709 if matrix != BT709 else BT601,
+            src_color_range=colour_range,
+            dst_color_range=int(ColorRange.JPEG),
+            interpolation=CONVERSION,
+        )
+        return _upright(cast("Frame", converted.to_ndarray()), self._matrices[frame.rotation])
 
 
 def oddities(frame: av.VideoFrame, pixel_aspect: object) -> tuple[str, ...]:

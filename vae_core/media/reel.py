@@ -20,10 +20,9 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from ..errors import VideoError
-from .colour import Frame, oddities, rgb_of
+from .colour import Converter, Frame, oddities
 from .selection import Shot
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -77,7 +76,7 @@ def _seek(container: Any, stream: Any, start_seconds: float) -> None:
 
 def _decoded(container: Any, reel: Reel, start_seconds: float) -> Iterator[Shot]:
     """Every frame of the first video stream from `start_seconds` or earlier, in the order shown."""
-    stream, reformatter = container.streams.video[0], VideoReformatter()
+    stream, converter = container.streams.video[0], Converter()
     start, before, count = stream.start_time or 0, None, 0
     try:
         _seek(container, stream, start_seconds)
@@ -90,7 +89,7 @@ def _decoded(container: Any, reel: Reel, start_seconds: float) -> Iterator[Shot]
             if seconds is None:
                 seconds = Fraction(0) if before is None else before + 1 / reel.fps
             before = seconds
-            yield Shot(seconds, partial(rgb_of, frame, reformatter))
+            yield Shot(seconds, partial(converter.rgb, frame))
             count += 1
     except av.error.FFmpegError as error:
         raise VideoError(
