@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,17 +38,16 @@ class Source:
     stop: float | None = None
 
 
-def video_source(name: str | None, video: Any) -> Source:
-    """The connected video, else the file called `name` in the input folder.
+def video_source(name: str, path: Path | None, video: Any) -> Source:
+    """The connected video, else the file at `path`, which a person chose as `name`.
 
     Raises `VideoError` where there is neither, or no such file.
     """
     if video is None:
-        path = host.input_path(name) if name else None
         if path is None or not path.is_file():
             raise VideoError(
                 "there is no video: connect one, or choose a file of the input folder in 'file';"
-                f" got {name or 'neither'}."
+                f" got {name!r}."
             )
         return Source(path)
     give = getattr(video, "get_stream_source", None)

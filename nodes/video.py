@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from . import host
@@ -9,6 +10,14 @@ from .encode import ExactVAEEncodeTiled
 from .widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED
 
 CONNECTED = "the connected video"
+SHIPPED = "big_buck_bunny.mp4 (ships with this pack, for trying out)"
+
+
+def _path(file: str) -> Path | None:
+    """Where the video lies that a person chose; None where one is connected, or lies outside."""
+    if file == SHIPPED:
+        return Path(__file__).resolve().parent.parent / "assets" / "clips" / "big_buck_bunny.mp4"
+    return None if file == CONNECTED else host.input_path(file)
 
 
 class ExactVAEEncodeVideo:
@@ -39,8 +48,12 @@ class ExactVAEEncodeVideo:
             "required": {
                 "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
                 "file": (
-                    [CONNECTED, *host.input_videos()],
-                    {"tooltip": "A video in the input folder, where no video is connected."},
+                    [CONNECTED, *host.input_videos(), SHIPPED],
+                    {
+                        "tooltip": "A video in the input folder, where no video is connected. The"
+                        " last one ships with this pack: two seconds of Big Buck Bunny, (c)"
+                        " Blender Foundation, CC BY 3.0."
+                    },
                 ),
                 "skip": ("INT", {**count, "tooltip": "Frames to leave out at the start."}),
                 "count": ("INT", {**count, "tooltip": "Frames to take at most; 0 takes all."}),
@@ -92,7 +105,7 @@ class ExactVAEEncodeVideo:
     @classmethod
     def IS_CHANGED(cls, file: str, **_: Any) -> str:
         """A file that was replaced is encoded again."""
-        path = None if file == CONNECTED else host.input_path(file)
+        path = _path(file)
         stat = path.stat() if path and path.is_file() else None
         return f"{file} {stat.st_size}:{stat.st_mtime_ns}" if stat else file
 
@@ -102,8 +115,7 @@ class ExactVAEEncodeVideo:
         """LATENT, rate and report of a video."""
         from .streaming import encode_file, video_source
 
-        source = video_source(None if file == CONNECTED else file, video)
-        return encode_file(vae, source, values, unique_id)
+        return encode_file(vae, video_source(file, _path(file), video), values, unique_id)
 
 
 class ExactVAEDecodeVideo:

@@ -1,0 +1,82 @@
+"""Do the example workflows run as they are, and give what `vae_core` gives?"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host.client import Client, Finished
+from host.server import ROOT
+from host.workflow import Expected, captures, distance, to_prompt
+
+from vae_core import VideoVAE
+from vae_core.media.video import read_video
+
+pytestmark = pytest.mark.host
+
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+MOST_DIFFERENCE = 1e-4
+LEAST_PSNR_DB = 30.0
+
+
+def rises_steadily(values: list[float], last: float) -> bool:
+    """Never back, in several steps, to the end."""
+    rising = all(a <= b for a, b in pairwise(values))
+    return rising and len(set(values)) >= 3 and values[-1] == last
+
+
+def check_progress(done: Finished) -> None:
+    """Every node that showed progress showed all of it."""
+    shown: dict[str, list[dict]] = {}
+    for event in done.of("progress"):
+        shown.setdefault(event["node"], []).append(event)
+    for events in shown.values():
+        assert rises_steadily([event["value"] for event in events], events[-1]["max"])
+    assert any(len(events) >= 5 for events in shown.values())
+
+
+def psnr_db(got: np.ndarray, expected: np.ndarray) -> float:
+    """Of two runs of frames in [0, 255]."""
+    error = float(((got.astype(np.float64) - expected) ** 2).mean())
+    return 10 * float(np.log10(255.0**2 / max(error, 1e-9)))
+
+
+def video_files(client: Client, prompt_id: str) -> dict[str, Path]:
+    """{node: video file} that a prompt wrote."""
+    outputs = client.ask(f"/history/{prompt_id}")[1][prompt_id]["outputs"]
+    return {
+        key: client.base / "output" / image["subfolder"] / image["filename"]
+        for key, output in outputs.items()
+        for image in output.get("images", [])
+        if image["filename"].endswith(".mp4")
+    }
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_an_example_workflow_gives_what_the_engine_gives(
+    client: Client, engine: VideoVAE, path: Path, capsys
+):
+    object_info = client.object_info()
+    prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), object_info)
+    kept = captures(prompt, object_info)
+    done = client.succeed(prompt)
+    check_progress(done)
+    expected = Expected(prompt, engine, client.base)
+    differences = {}
+    for name, key in kept.items():
+        got, wanted = client.captured(name), expected.of(key)
+        assert got.shape == wanted.shape
+        differences[name] = distance(got, wanted)
+    for key, file in video_files(client, done.told["prompt_id"]).items():
+        wanted = (expected.of(key) * 255).numpy()
+        got = read_video(file).frames
+        assert got.shape == wanted.shape
+        assert psnr_db(got, wanted) > LEAST_PSNR_DB
+    with capsys.disabled():
+        print(f"\n{path.stem}: {done.seconds:.1f} s, {len(done.of('progress'))} progress events,")  # noqa: T201
+        print(f"  {done.previews} previews, differences {differences}")  # noqa: T201
+    assert kept
+    assert max(differences.values()) <= MOST_DIFFERENCE
