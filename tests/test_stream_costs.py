@@ -58,14 +58,13 @@ class Averages:
             rest = video[:, :, first:]
             parts = [avg_pool3d(video[:, :, :1], (1, 8, 8))] if first else []
             parts += [avg_pool3d(rest, (4, 8, 8))] if rest.shape[2] >= 4 else []
-            time.sleep(0.1)  # so that reading is ahead, as it is of a real network
+            time.sleep(0.1)  # reading is ahead, writing behind: queues are full
             if parts:
                 yield torch.cat(parts, 2).repeat(1, 11, 1, 1, 1)[:, :32]
         self.fitted = Fitted(size, size, ())
 
     def decode_stream(self, latents, settings):
         for start in range(0, latents.shape[2], 2):
-            time.sleep(0.1)
             part = latents.take(Interval(start, min(start + 2, latents.shape[2])))[:, :3]
             yield interpolate(part, scale_factor=(4, 8, 8))
 
