@@ -25,7 +25,7 @@ import vae_core
 from ..conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
 from ..errors import SettingsError
 from ..media.files import check_output
-from ..media.video import Clip, Resize, Selection, read_video
+from ..media.video import Resize, Selection
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
 from ..posterior import Posterior
 from ..settings import Progress, Settings
@@ -131,11 +131,6 @@ def resize_of(args: Namespace) -> Resize | None:
         return None
     height_px, width_px = args.size
     return Resize(height_px, width_px, args.framing)
-
-
-def clip_of(args: Namespace) -> Clip:
-    """The chosen frames of the clip. Raises `VideoError`."""
-    return read_video(args.clip, selection_of(args), resize_of(args))
 
 
 @contextmanager
