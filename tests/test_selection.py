@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -218,3 +219,17 @@ def test_better_quality_is_larger_and_nearer(tmp_path: Path, codec: str) -> None
 def test_an_unknown_quality_is_refused() -> None:
     with pytest.raises(VideoError, match="quality must be small or good"):
         VideoOptions(quality="superb")
+
+
+def test_frames_that_have_been_read_are_freed_at_once(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", numbered(30), Fraction(8))
+    gc.collect()
+    gc.disable()
+    try:
+        with open_video(tmp_path / "clip.mp4") as source:
+            for _ in source:
+                pass
+        left = sum(type(one) is av.VideoFrame for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left <= 2

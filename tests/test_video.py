@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -398,17 +397,3 @@ def test_values_outside_the_range_are_clamped() -> None:
 def test_tensors_that_are_no_clip_are_refused(video: torch.Tensor, sentence: str) -> None:
     with pytest.raises(VideoError, match=sentence):
         tensor_to_frames(video)
-
-
-def test_frames_that_have_been_read_are_freed_at_once(tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.mp4", moving_clip(30), Fraction(8))
-    gc.collect()
-    gc.disable()
-    try:
-        with open_video(tmp_path / "clip.mp4") as source:
-            for _ in source:
-                pass
-        left = sum(type(one) is av.VideoFrame for one in gc.get_objects())
-    finally:
-        gc.enable()
-    assert left <= 2
