@@ -108,7 +108,7 @@ def test_cores_tiled_decode_takes_an_even_number_of_latents_through_ours_alone(c
     assert core.captured("pictures").shape == (5, 64, 64, 3)
     done = decoded_tiled(core, applied=False)
     assert done.end == "execution_error", "this core decodes even counts: FACTS need a word"
-    assert "size of tensor" in done.told["exception_message"]
+    assert "must match the existing size" in done.told["exception_message"]
 
 
 def test_our_nodes_take_the_vae_of_cores_loader_as_it_is(core: Client):
