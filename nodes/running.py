@@ -54,7 +54,8 @@ class Watch:
     def __call__(self, progress: Progress) -> None:
         """After every tile; raises the host's exception where a person has asked to stop."""
         host.stop_if_interrupted()
-        share = progress.done_operations / max(progress.total_operations, 1)
+        total = progress.total_operations  # 0 where a stream's length is not known
+        share = progress.done_operations / total if total else 0.0
         self._done = max(self._done, min(int(share * _STEPS), _STEPS))
         self._bar.update(self._done, _STEPS)
         if time.monotonic() - self._told >= _EVENT_SECONDS:

@@ -92,7 +92,7 @@ class Progress:
     """How far a run has come.
 
     done_operations, total_operations: floating point operations of the convolutions; the ratio is
-        true to the work.
+        true to the work. The total is 0 when a stream does not know it yet.
     chunk_index, chunks: the chunk under way (0-based) and how many there are, 0 when a stream does
         not know yet.
     path: module path of the step that has just finished a tile.
