@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import routes
 from .convert import ExactVAELatentConvert
 from .decode import ExactVAEDecodeFramewise
 from .encode import ExactVAEEncodeTiled
@@ -39,3 +40,5 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "ExactVAEPlan": "Exact VAE Plan",
     "ExactVAELatentConvert": "Exact VAE Latent Convert",
 }
+
+routes.register()

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 VIDEO_FILES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 PREVIEW_PX = 512
 EVENT = "exact_video_vae.progress"
+LARGEST_BODY = 4096
 
 
 def running() -> bool:
@@ -223,6 +225,60 @@ def free_bytes(vae: Any) -> int | None:
     ask = getattr(vae.patcher, "get_free_memory", manage.get_free_memory)
     reserve = getattr(manage, "extra_reserved_memory", lambda: 0)()
     return max(int(ask(vae.device) - reserve), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """The device that a VAE runs on, and its memory in bytes; `apart`: not the computer's own."""
+
+    device: torch.device
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def apart(self) -> bool:
+        """Whether this memory is not the computer's."""
+        return self.device.type != "cpu"
+
+
+def device_memory() -> DeviceMemory:
+    """Where a VAE would run now, and how much of its memory is free, less the host's reserve."""
+    device = _management().vae_device() if running() else torch.device("cpu")
+    if not running() or torch.device(device).type == "cpu":
+        memory = psutil.virtual_memory()
+        return DeviceMemory(torch.device("cpu"), int(memory.available), int(memory.total))
+    manage = _management()
+    reserve = getattr(manage, "extra_reserved_memory", lambda: 0)()
+    free, total = manage.get_free_memory(device), manage.get_total_memory(device)
+    return DeviceMemory(torch.device(device), max(int(free - reserve), 1), int(total))
+
+
+def native_network() -> Any:
+    """The host's own class of this network; None where it has none."""
+    module = sys.modules.get("comfy.ldm.cogvideo.vae")
+    return getattr(module, "AutoencoderKLCogVideoX", None)
+
+
+# Routes
+
+
+def serve(path: str, answer: Callable[[bytes], Awaitable[tuple[int, dict[str, Any]]]]) -> None:
+    """Let the host's web server answer POST requests to `path`; nothing where there is none.
+
+    answer: takes a request's body, at most `LARGEST_BODY` + 1 bytes of it, and gives a status and
+    what is sent as JSON.
+    """
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    routes = getattr(getattr(server, "instance", None), "routes", None)
+    if routes is None:
+        return
+    from aiohttp import web
+
+    async def handle(request: Any) -> Any:
+        status, content = await answer(await request.content.read(LARGEST_BODY + 1))
+        return web.json_response(content, status=status)
+
+    routes.post(path)(handle)
 
 
 # Progress

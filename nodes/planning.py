@@ -1,0 +1,234 @@
+"""What would a run take, for a network that nobody has loaded?
+
+1. A network without weights is lowered once for each kind that is known by name.
+2. Memory is decided by the first chunk, one in the middle and the last ones, and in blend mode by
+   one crop. So a long clip is planned as a short one with the same kinds of chunks, a blended
+   picture as one of its crops, and work and tiles are multiplied. Numbers are those of
+   `vae_core`'s own plan (tests/test_routes.py); they come after the same time for every size.
+3. Where nothing fits, the first change of settings that does is found by planning again.
+
+Nothing is loaded and no weight is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ..vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
+from ..vae_core.blend import blend_geometry
+from ..vae_core.fitting import fit
+from ..vae_core.plan import Plan, chunk_extent, size_text
+from . import host
+from .running import settings_of
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "full": {"block_out_channels": (128, 256, 256, 512), "layers_per_block": 3},
+    "tiny": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
+}
+"""The CogVideoX VAE, and the one that ships with this pack."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+_GIB = 2**30
+_ENOUGH_CHUNKS = 5
+"""The first, three with a past and a future, and what remains: all kinds there are."""
+
+
+@lru_cache(maxsize=None)
+def network(name: str) -> torch.nn.Module:
+    """The network called `name`, without weights; the host's own class where it has one, since
+    importing diffusers takes seconds.
+    """
+    native = host.native_network()
+    with torch.device("meta"):
+        if native is not None:
+            return native(latent_channels=16, **NETWORKS[name])
+        from diffusers import AutoencoderKLCogVideoX
+
+        return AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            latent_channels=16,
+            **NETWORKS[name],
+        )
+
+
+@lru_cache(maxsize=None)
+def engine(name: str, dtype: torch.dtype, device: torch.device) -> VideoVAE:
+    """`network(name)` lowered, to be planned with; it has no weights and cannot run."""
+    return from_module(network(name), dtype, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A plan and what it comes to for the clip that was asked for.
+
+    plan: of a clip with the same kinds of chunks, and of one crop where tiles are blended.
+    chunks: how many there are. crops: that go through the network one by one.
+    tiles, operations, moved_bytes: of the whole clip. untiled_operations: without blended tiles.
+    """
+
+    plan: Plan
+    chunks: int
+    crops: int
+    tiles: int
+    operations: int
+    untiled_operations: int
+    moved_bytes: int
+
+
+def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings) -> Totals:
+    """What encoding or decoding a clip of `size` sample frames and pixels comes to.
+
+    Raises what planning raises: `BudgetError`, `SettingsError`, `InputError`.
+    """
+    source, ratio = _source(operation, size, settings)
+    whole_clip = settings.norm_scope.value == "clip"
+    length = settings.chunk_frames if operation == "encode" else settings.chunk_latent_frames
+    chunks = 1 if whole_clip else max(-(-(source.t - 1) // length), 1)
+    left_out = 0 if whole_clip else max(chunks - _ENOUGH_CHUNKS, 0)
+    crop, crops = _crop(source, 8 // ratio, settings)
+    short = replace(crop, t=source.t - left_out * length)
+    plan = _planned(vae, operation, short, settings)
+    middle = plan.chunks[min(1, len(plan.chunks) - 1)]
+    job, one = plan.job, replace(plan, chunks=(middle,))
+    work = job.program.operations
+    untiled = replace(job, source=replace(short, h=source.h, w=source.w))
+    whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
+    return Totals(
+        plan=plan,
+        chunks=chunks,
+        crops=crops,
+        tiles=crops * (plan.tile_count() + left_out * one.tile_count()),
+        operations=crops * (plan.operations + left_out * work(chunk_extent(job, middle), middle)),
+        untiled_operations=whole + left_out * work(chunk_extent(untiled, middle), middle),
+        moved_bytes=plan.moved_bytes + left_out * one.moved_bytes,
+    )
+
+
+def _source(operation: str, size: Extent, settings: Settings) -> tuple[Extent, int]:
+    """What goes into the network for a clip, and the pixels along an element of it."""
+    if operation == "encode":
+        return fit(size, settings).network, 1
+    return Extent((size.t + 6) // 4, -(-size.h // 8), -(-size.w // 8)), 8
+
+
+def _crop(source: Extent, elements: int, settings: Settings) -> tuple[Extent, int]:
+    """The crop that goes through the network by itself, and how many of them there are; elements:
+    of the source along a latent one.
+    """
+    if settings.tiling.value != "blend":
+        return source, 1
+    latent = Extent(1, source.h // elements, source.w // elements)
+    geometry = blend_geometry(latent, settings, 8, 8)
+    crop = geometry.largest
+    return replace(source, h=crop.h * elements, w=crop.w * elements), geometry.count
+
+
+def _planned(vae: VideoVAE, operation: str, source: Extent, settings: Settings) -> Plan:
+    shape = (source.t, source.h, source.w)
+    if operation == "encode":
+        return vae.plan_encode((1, 3, *shape), settings)
+    return vae.plan_decode((1, vae.latent_channels, *shape), settings)
+
+
+def answer_for(request: dict[str, Any]) -> dict[str, Any]:
+    """What the client shows of a checked request; see `routes.WIDGETS` for what it holds."""
+    memory = host.device_memory()
+    dtype = DTYPES.get(request["dtype"]) or host.vae_dtype()
+    vae = engine(request["network"], dtype, memory.device)
+    size = Extent(request["frames"], request["height"], request["width"])
+    weights = sum(p.numel() for p in vae.module.parameters()) * dtype.itemsize
+    common = {
+        "device": memory.device.type,
+        "free_bytes": memory.free_bytes,
+        "total_bytes": memory.total_bytes,
+        "weight_bytes": weights,
+    }
+    try:
+        settings = _within(memory, settings_of(request))
+        totals = plan_totals(vae, request["operation"], size, settings)
+    except VaeCoreError as error:
+        fix = _fix(vae, memory, request, error)
+        smallest = getattr(error, "smallest_bytes", None)
+        return {**common, "fits": False, "error": str(error), "smallest": smallest, "fix": fix}
+    return {**common, "fits": True, **_shown(totals, request["operation"], size)}
+
+
+def _within(memory: host.DeviceMemory, settings: Settings) -> Settings:
+    """`settings` with what is free as the budget, where none was given."""
+    if settings.budget_bytes is None and memory.apart:
+        return replace(settings, budget_bytes=memory.free_bytes)
+    return settings
+
+
+def _shown(totals: Totals, operation: str, size: Extent) -> dict[str, Any]:
+    plan, worst = totals.plan, totals.plan.worst
+    tile_h, tile_w = plan.tile_px()
+    kept = size if operation == "decode" else None
+    return {
+        "peak_bytes": plan.peak_bytes,
+        "store_bytes": worst.store_bytes,
+        "cache_bytes": worst.cache_bytes,
+        "workspace_bytes": worst.workspace_bytes,
+        "far_bytes": plan.far_bytes,
+        "moved_bytes": totals.moved_bytes,
+        "placement": plan.placement.value,
+        "worst_step": worst.path,
+        "chunks": totals.chunks,
+        "chunk_frames": [chunk.source.size for chunk in plan.chunks[:2]],
+        "last_chunk_frames": plan.chunks[-1].source.size,
+        "crops": totals.crops,
+        "tiles": totals.tiles,
+        "tile_px": [min(tile_h, size.h), min(tile_w, size.w)],
+        "operations": totals.operations,
+        "arithmetic": round(totals.operations / totals.untiled_operations, 3),
+        "result_frames": kept.t if kept else plan.chunks[-1].target.stop,
+        "notes": _notes(operation, size),
+        "words": plan.describe(),
+    }
+
+
+def _notes(operation: str, size: Extent) -> list[str]:
+    """What happens to sizes that the network cannot take."""
+    found = []
+    if (size.t - 1) % 4:
+        found.append("frames")
+    if operation == "encode" and (size.h % 8 or size.w % 8):
+        found.append("size")
+    return found
+
+
+def _fix(
+    vae: VideoVAE, memory: host.DeviceMemory, request: dict[str, Any], error: Exception
+) -> dict[str, Any] | None:
+    """The first change of widgets that can be run, or None."""
+    size = Extent(request["frames"], request["height"], request["width"])
+    for change in _changes(request, error):
+        try:
+            settings = _within(memory, settings_of({**request, **change}))
+            totals = plan_totals(vae, request["operation"], size, settings)
+        except VaeCoreError:
+            continue
+        return {"widgets": change, "peak": size_text(totals.plan.peak_bytes)}
+    return None
+
+
+def _changes(request: dict[str, Any], error: Exception) -> Iterator[dict[str, Any]]:
+    """Changes that may help, the mildest first: none of those tried first changes the picture."""
+    if isinstance(error, BudgetError):
+        if request["memory_budget"]:
+            yield {"memory_budget": math.ceil(error.smallest_bytes / _GIB * 100) / 100}
+        yield {"tiling": "exact", "tile_size": 0}
+        yield {"chunk_size": 4, "tiling": "exact", "tile_size": 0}
+        yield {"norm_scope": "chunk", "chunk_size": 4, "tiling": "exact", "tile_size": 0}
+        return
+    yield {"overlap": max((request["tile_size"] or 256) // 4 // 8 * 8, 0)}
+    yield {"frame_policy": "pad", "size_policy": "pad"}
+    yield {"tiling": "exact"}
