@@ -276,7 +276,10 @@ class Memory:
             return 0
         taps = prod(step.taps) * step.phases
         folded = step.conv.in_channels * step.conv.out_channels * taps * self.sizes.element_bytes
-        return folded + folded // 2  # half as much again while they are made
+        if step.still:  # one sum
+            return folded
+        # while they are made, there are rows of two phases too, or sums of taps
+        return folded * 15 // 8 if step.upscale == 2 else folded + folded // 2
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
