@@ -1,0 +1,71 @@
+"""Are the example workflows whole, without a host: widgets, links, notes and pictures?
+
+That they run, and what they give, is for tests/host.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pack import ROOT, node, pack
+from PIL import Image
+
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+REAL_FILES = ("cogvideox_vae_bf16.safetensors", "CogVideoX-5b/vae", "3d-vae.pt")
+
+
+def of(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_there_are_workflows_for_every_node_but_the_conversion():
+    used = {item["type"] for path in WORKFLOWS for item in of(path)["nodes"]}
+    ours = set(pack().NODE_CLASS_MAPPINGS)
+    assert len(WORKFLOWS) >= 5
+    assert ours - used <= {"ExactVAEEncodeTiled", "ExactVAELatentConvert"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_a_picture_and_a_note_with_the_real_models_files(path: Path):
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width >= 480
+    (note,) = [item for item in of(path)["nodes"] if item["type"] == "MarkdownNote"]
+    for name in REAL_FILES:
+        assert name in note["widgets_values"][0]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_gives_each_of_our_widgets_a_legal_value(path: Path):
+    for item in of(path)["nodes"]:
+        if not item["type"].startswith("Exact"):
+            continue
+        required = node(item["type"]).INPUT_TYPES()["required"]
+        widgets = {
+            name: spec
+            for name, spec in required.items()
+            if isinstance(spec[0], list) or spec[0] in {"INT", "FLOAT", "STRING"}
+        }
+        values = dict(zip(widgets, item["widgets_values"], strict=True))
+        for name, (kind, options) in widgets.items():
+            if isinstance(kind, list):
+                assert values[name] in kind, name
+            elif kind != "STRING":
+                assert options["min"] <= values[name] <= options["max"], name
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_links_of_a_workflow_have_two_ends_of_one_type(path: Path):
+    workflow = of(path)
+    nodes = {item["id"]: item for item in workflow["nodes"]}
+    for link, source, output, target, entry, kind in workflow["links"]:
+        start, end = nodes[source]["outputs"][output], nodes[target]["inputs"][entry]
+        assert link in start["links"]
+        assert link == end["link"]
+        assert start["type"] == kind
+        assert end["type"] in {kind, "*"}
+    assert workflow["last_node_id"] == max(nodes)
+    assert workflow["last_link_id"] == max(link[0] for link in workflow["links"])
