@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,11 +36,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _GIB = 2**30
-_ENOUGH_CHUNKS = 5
-"""The first, three with a past and a future, and what remains: all kinds there are."""
+_ENOUGH_CHUNKS = 9
+"""More than there are kinds: the first, those with a past and a future, and what remains."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def network(name: str) -> torch.nn.Module:
     """The network called `name`, without weights; the host's own class where it has one, since
     importing diffusers takes seconds.
@@ -59,7 +59,7 @@ def network(name: str) -> torch.nn.Module:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def engine(name: str, dtype: torch.dtype, device: torch.device) -> VideoVAE:
     """`network(name)` lowered, to be planned with; it has no weights and cannot run."""
     return from_module(network(name), dtype, device)
@@ -171,7 +171,6 @@ def _within(memory: host.DeviceMemory, settings: Settings) -> Settings:
 def _shown(totals: Totals, operation: str, size: Extent) -> dict[str, Any]:
     plan, worst = totals.plan, totals.plan.worst
     tile_h, tile_w = plan.tile_px()
-    kept = size if operation == "decode" else None
     return {
         "peak_bytes": plan.peak_bytes,
         "store_bytes": worst.store_bytes,
@@ -189,10 +188,15 @@ def _shown(totals: Totals, operation: str, size: Extent) -> dict[str, Any]:
         "tile_px": [min(tile_h, size.h), min(tile_w, size.w)],
         "operations": totals.operations,
         "arithmetic": round(totals.operations / totals.untiled_operations, 3),
-        "result_frames": kept.t if kept else plan.chunks[-1].target.stop,
         "notes": _notes(operation, size),
-        "words": plan.describe(),
+        "words": _words(totals),
     }
+
+
+def _words(totals: Totals) -> str:
+    """The plan as `vae_core` puts it; nothing where it would be that of a part."""
+    plan = totals.plan
+    return plan.describe() if totals.crops == 1 and totals.chunks == len(plan.chunks) else ""
 
 
 def _notes(operation: str, size: Extent) -> list[str]:
