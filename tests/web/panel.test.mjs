@@ -1,0 +1,139 @@
+/** Do the panel's pure parts keep their promises? Run by node's own test runner. */
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+const at = (name) => import(new URL(`../../web/panel/${name}.js`, import.meta.url));
+const { createLine } = await at("asking");
+const { problems, question, snappedChunk } = await at("rules");
+const { chunkSpans, filled, memoryBar, pieces, tileBoxes } = await at("shapes");
+const { clipSize, vaeOf } = await at("upstream");
+const { bytesText, remaining, say, WORDS } = await at("words");
+
+/** A clock that a test moves; `later` runs when its time has come. */
+function clock() {
+  let now = 0;
+  const due = [];
+  return {
+    now: () => now,
+    later: (run, ms) => due.push([now + ms, run]),
+    async pass(ms) {
+      for (const stop = now + ms; now <= stop; now += 1) {
+        for (const entry of due.filter(([time]) => time <= now)) {
+          due.splice(due.indexOf(entry), 1);
+          entry[1]();
+        }
+        await null;
+        await null;
+      }
+    },
+  };
+}
+
+test("a dragged widget sends at most five requests a second, and the last value", async () => {
+  const time = clock();
+  const sent = [];
+  const line = createLine(async (q) => (sent.push([time.now(), q.v]), { status: 200 }), 220, time);
+  for (let v = 0; v < 200; v += 1) {
+    line.ask("node", { v }, () => undefined);
+    await time.pass(10);
+  }
+  await time.pass(500);
+  assert.equal(sent.at(-1)[1], 199);
+  for (let from = 0; from < 3000; from += 50) {
+    assert.ok(sent.filter(([t]) => t >= from && t < from + 1000).length <= 5);
+  }
+});
+
+test("an answer in the making is asked for again, and an outdated one is not shown", async () => {
+  const time = clock();
+  const statuses = [202, 202, 200, 200];
+  const shown = [];
+  const line = createLine(async (q) => ({ status: statuses.shift(), content: q.v }), 220, time);
+  line.ask("node", { v: 1 }, (a) => shown.push(a.content));
+  await time.pass(1000);
+  line.ask("node", { v: 2 }, (a) => shown.push(a.content));
+  await time.pass(1000);
+  assert.deepEqual(shown, [1, 2]);
+});
+
+test("chunk sizes snap to multiples of four", () => {
+  assert.deepEqual([0, 1, 4, 6, 9, 1e6].map(snappedChunk), [4, 4, 4, 8, 8, 4096]);
+});
+
+test("impossible combinations are marked at the widget that makes them so", () => {
+  const good = { chunk_size: 8, tile_size: 0, overlap: 64, tiling: "exact" };
+  const marked = (change) => problems({ ...good, ...change }).map((p) => p.widget);
+  assert.deepEqual(marked({}), []);
+  assert.deepEqual(marked({ chunk_size: 6 }), ["chunk_size"]);
+  assert.deepEqual(marked({ tile_size: 8 }), ["tile_size"]);
+  assert.deepEqual(marked({ overlap: 300 }), []);
+  assert.deepEqual(marked({ overlap: 300, tiling: "blend" }), ["overlap"]);
+});
+
+test("a question holds known widgets only", () => {
+  const vae = { network: "full", dtype: "auto" };
+  const size = { frames: 1, height: 8, width: 8 };
+  const asked = question("encode", { chunk_size: 8, posterior: "mode", exact_plan: 1 }, size, vae);
+  assert.deepEqual(asked, { operation: "encode", ...vae, ...size, chunk_size: 8 });
+});
+
+test("tiles cover the picture once, blended ones overlap, many are drawn as few", () => {
+  const size = { height: 480, width: 720 };
+  const area = (boxes) => boxes.reduce((sum, { w, h }) => sum + w * h, 0);
+  assert.equal(area(tileBoxes(size, [200, 256], null)), 480 * 720);
+  assert.ok(area(tileBoxes(size, [256, 256], 64)) > 480 * 720);
+  assert.ok(tileBoxes({ height: 16384, width: 16384 }, [16, 16], null).length <= 48 * 48);
+  assert.deepEqual(pieces(10, 4), [[0, 3], [3, 6], [6, 10]]);
+});
+
+test("chunks fill the clip, and cells fill from the left", () => {
+  const plan = { chunks: 3, chunk_frames: [9, 8], last_chunk_frames: 3 };
+  assert.deepEqual(chunkSpans(plan), [[0, 9 / 20], [9 / 20, 17 / 20], [17 / 20, 1]]);
+  assert.equal(chunkSpans({ ...plan, chunks: 25_000 }).at(-1)[1], 1);
+  assert.deepEqual(filled(4, 0.375), [1, 0.5, 0, 0]);
+});
+
+test("the bar's parts add up to the peak, and never leave it", () => {
+  const plan = { weight_bytes: 1, store_bytes: 2, cache_bytes: 3, workspace_bytes: 4 };
+  const bar = memoryBar({ ...plan, total_bytes: 20, free_bytes: 15 });
+  assert.equal(bar.parts.at(-1).start + bar.parts.at(-1).width, 0.5);
+  assert.equal(bar.free, 0.75);
+  assert.ok(memoryBar({ ...plan, total_bytes: 5, free_bytes: 5 }).free <= 1);
+});
+
+/** A node with widgets and, by input name, what feeds it. */
+function node(widgets, above = {}) {
+  const names = Object.keys(above);
+  return {
+    widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
+    inputs: names.map((name) => ({ name })),
+    isInputConnected: () => true,
+    getInputNode: (slot) => above[names[slot]],
+  };
+}
+
+test("the clip's size comes from above, through nodes that know nothing of it", () => {
+  const empty = node({ width: 640, height: 352, length: 81 });
+  const decode = node({ chunk_size: 8 }, { samples: node({ seed: 1 }, { latent_image: empty }) });
+  assert.deepEqual(clipSize(decode), { width: 640, height: 352, frames: 81 });
+  const circle = node({}, {});
+  circle.inputs = [{ name: "samples" }];
+  circle.getInputNode = () => circle;
+  assert.deepEqual(clipSize(circle), {});
+});
+
+test("the network is the loader's", () => {
+  const tiny = node({ vae_name: "tiny_vae (ships with this pack)", dtype: "fp32" });
+  assert.deepEqual(vaeOf(node({}, { vae: tiny })), { network: "tiny", dtype: "fp32" });
+  assert.deepEqual(vaeOf(node({})), { network: "full", dtype: "auto" });
+});
+
+test("numbers are written as the server writes them, and every word is there", () => {
+  assert.equal(bytesText(3 * 2 ** 30), "3.00 GiB");
+  assert.equal(bytesText(2 ** 20), "1.0 MiB");
+  assert.equal(remaining(10, 0.25), 30);
+  assert.equal(remaining(10, 0), null);
+  assert.equal(say("tilesOf", { w: 64, h: 32 }), "tiles of 64×32 px");
+  for (const text of Object.values(WORDS)) assert.notEqual(text, "");
+});

@@ -1,0 +1,75 @@
+/**
+ * How is the server asked no more than so often, whatever a person drags?
+ *
+ * One line for the whole page: at most one request in `gapMs`, one at a time, the newest question
+ * of each asker only. An answer that is still in the making (202) is asked for again.
+ */
+
+/**
+ * @typedef {{status: number, content: any}} Answer
+ * @typedef {{now: () => number, later: (run: () => void, ms: number) => any}} Clock
+ */
+
+/** @type {Clock} */
+const CLOCK = { now: () => Date.now(), later: (run, ms) => setTimeout(run, ms) };
+
+/**
+ * @param {(question: object) => Promise<Answer>} send
+ * @param {number} [gapMs] between the beginnings of two requests
+ * @param {Clock} [clock]
+ */
+export function createLine(send, gapMs = 220, clock = CLOCK) {
+  /** @type {Map<any, {question: object, done: (answer: Answer) => void}>} */
+  const waiting = new Map();
+  let last = -Infinity;
+  let busy = false;
+  let timed = false;
+
+  function schedule() {
+    if (busy || timed || waiting.size === 0) return;
+    timed = true;
+    clock.later(
+      () => {
+        timed = false;
+        void next();
+      },
+      Math.max(0, last + gapMs - clock.now()),
+    );
+  }
+
+  async function next() {
+    const first = waiting.entries().next();
+    if (first.done) return;
+    const [asker, entry] = first.value;
+    waiting.delete(asker);
+    busy = true;
+    last = clock.now();
+    let answer;
+    try {
+      answer = await send(entry.question);
+    } catch {
+      answer = { status: 0, content: {} };
+    }
+    busy = false;
+    const replaced = waiting.has(asker);
+    if (answer.status === 202 && !replaced) waiting.set(asker, entry);
+    else if (!replaced) entry.done(answer);
+    schedule();
+  }
+
+  return {
+    /**
+     * @param {any} asker whose earlier question this one replaces
+     * @param {object} question
+     * @param {(answer: Answer) => void} done
+     */
+    ask(asker, question, done) {
+      waiting.set(asker, { question, done });
+      schedule();
+    },
+    /** @param {any} asker that wants no answer any more */
+    forget(asker) {
+      waiting.delete(asker);
+    },
+  };
+}

@@ -1,0 +1,91 @@
+/**
+ * How large is the clip that will reach a node, as far as the graph shows it?
+ *
+ * Follows links upwards until some node has widgets that say width, height or frames. Nodes are
+ * read through `getInputNode`, `inputs` and `widgets` only.
+ */
+
+const CLIP_INPUTS = ["images", "image", "pixels", "video", "samples", "latent", "latent_image"];
+const FRAME_WIDGETS = ["length", "frames", "num_frames", "video_frames", "amount", "batch_size"];
+const FARTHEST = 24;
+const SHIPPED = "tiny_vae (ships";
+
+/** @typedef {{frames?: number, height?: number, width?: number}} Size */
+
+/**
+ * @param {any} node
+ * @param {string} name
+ */
+export function widgetValue(node, name) {
+  return node.widgets?.find((/** @type {any} */ widget) => widget.name === name)?.value;
+}
+
+/**
+ * The node that feeds one of a node's inputs, by name; null where nothing does or it is not seen.
+ * @param {any} node
+ * @param {string} name
+ */
+export function feeding(node, name) {
+  const slot = (node.inputs ?? []).findIndex((/** @type {any} */ input) => input?.name === name);
+  if (slot < 0 || !node.isInputConnected?.(slot)) return null;
+  return node.getInputNode?.(slot) ?? null;
+}
+
+/** @param {any} node */
+function ownSize(node) {
+  /** @type {Size} */
+  const size = {};
+  for (const side of /** @type {const} */ (["width", "height"])) {
+    const value = widgetValue(node, side);
+    if (Number.isInteger(value) && value > 0) size[side] = value;
+  }
+  for (const name of FRAME_WIDGETS) {
+    const value = widgetValue(node, name);
+    if (Number.isInteger(value) && value > 0) return { ...size, frames: value };
+  }
+  return size;
+}
+
+/** @param {any} node the host's image loader, once its picture is there */
+function pictureSize(node) {
+  const picture = node.type === "LoadImage" ? node.imgs?.[0] : null;
+  if (!picture?.naturalWidth) return {};
+  return { width: picture.naturalWidth, height: picture.naturalHeight, frames: 1 };
+}
+
+/**
+ * What the graph says of the clip at `node`, its own widgets first.
+ * @param {any} node
+ * @param {(node: any) => Size} [known] of nodes that have run
+ * @returns {Size}
+ */
+export function clipSize(node, known = () => ({}), far = 0) {
+  /** @type {Size} */
+  const found = { ...known(node), ...pictureSize(node), ...ownSize(node) };
+  if ((found.frames && found.height && found.width) || far >= FARTHEST) return found;
+  for (const name of CLIP_INPUTS) {
+    const above = feeding(node, name);
+    if (above) return { ...clipSize(above, known, far + 1), ...found };
+  }
+  return found;
+}
+
+/**
+ * Which network a node's VAE is, and what it computes in.
+ * @param {any} node
+ */
+export function vaeOf(node) {
+  let at = node;
+  for (let far = 0; at && far < FARTHEST; far += 1) {
+    const file = widgetValue(at, "vae_name");
+    if (typeof file === "string") {
+      const dtype = widgetValue(at, "dtype");
+      return {
+        network: file.startsWith(SHIPPED) ? "tiny" : "full",
+        dtype: ["bf16", "fp16", "fp32"].includes(dtype) ? dtype : "auto",
+      };
+    }
+    at = feeding(at, "vae");
+  }
+  return { network: "full", dtype: "auto" };
+}
