@@ -228,7 +228,7 @@ def _changes(request: dict[str, Any], error: Exception) -> Iterator[dict[str, An
     """Changes that may help, the mildest first: none of those tried first changes the picture."""
     if isinstance(error, BudgetError):
         if request["memory_budget"]:
-            yield {"memory_budget": math.ceil(error.smallest_bytes / _GIB * 100) / 100}
+            yield {"memory_budget": math.ceil(error.smallest_bytes / _GIB * 4) / 4}
         yield {"tiling": "exact", "tile_size": 0}
         yield {"chunk_size": 4, "tiling": "exact", "tile_size": 0}
         yield {"norm_scope": "chunk", "chunk_size": 4, "tiling": "exact", "tile_size": 0}

@@ -103,7 +103,7 @@ def test_a_budget_that_is_too_small_comes_with_one_that_fits():
     assert "smallest budget that fits" in found["error"]
     assert settled({**question, **found["fix"]["widgets"]})[1]["fits"]
     budget = found["fix"]["widgets"]["memory_budget"]
-    assert 0 <= budget * 2**30 - found["smallest"] < 0.01 * 2**30
+    assert 0 <= budget * 2**30 - found["smallest"] < 0.25 * 2**30  # a step of the widget
 
 
 @pytest.mark.parametrize(

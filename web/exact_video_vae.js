@@ -74,7 +74,7 @@ app.registerExtension({
   nodeCreated(node) {
     const type = node.comfyClass ?? node.type;
     if (!hasPanel(type) || !node.addDOMWidget) return;
-    panels.set(node, new Panel(node, line, (one) => lastRun.get(one) ?? {}));
+    panels.set(node, new Panel(node, type, line, (one) => lastRun.get(one) ?? {}));
     const before = node.onRemoved;
     node.onRemoved = (...given) => {
       panels.get(node)?.remove();

@@ -25,11 +25,12 @@ export function hasPanel(type) {
 export class Panel {
   /**
    * @param {any} node
+   * @param {string} type of the node; the node itself does not know it yet
    * @param {{ask: Function, forget: Function}} line to the server
    * @param {(node: any) => object} known sizes of nodes that have run
    */
-  constructor(node, line, known) {
-    Object.assign(this, { node, line, known });
+  constructor(node, type, line, known) {
+    Object.assign(this, { node, type, line, known });
     this.fields = { frames: 49, height: 480, width: 720 };
     this.asked = "";
     this.told = null;
@@ -86,7 +87,7 @@ export class Panel {
     this.size = Object.fromEntries(SIDES.map((side) => [side, seen[side] ?? this.fields[side]]));
     this.found = problems(values);
     this.grey(values);
-    const operation = OPERATIONS[this.node.type] ?? widgetValue(this.node, "operation");
+    const operation = OPERATIONS[this.type] ?? widgetValue(this.node, "operation");
     const asking = question(operation, values, this.size, vaeOf(this.node));
     const signature = JSON.stringify(asking);
     if (signature === this.asked) return;
@@ -152,8 +153,8 @@ export class Panel {
     for (const [name, value] of Object.entries(widgets)) {
       const widget = this.node.widgets.find((one) => one.name === name);
       if (!widget) continue;
-      widget.value = value;
       widget.callback?.(value);
+      widget.value = value; // the client's own steps may be coarser
     }
     this.refresh();
   }

@@ -6,7 +6,7 @@
  */
 
 const CLIP_INPUTS = ["images", "image", "pixels", "video", "samples", "latent", "latent_image"];
-const FRAME_WIDGETS = ["length", "frames", "num_frames", "video_frames", "amount", "batch_size"];
+const FRAME_WIDGETS = ["length", "frames", "num_frames", "video_frames", "amount", "count", "batch_size"];
 const FARTHEST = 24;
 const SHIPPED = "tiny_vae (ships";
 
