@@ -5,8 +5,9 @@ import { clipSize, vaeOf, widgetValue } from "./upstream.js";
 import { View } from "./view.js";
 import { say } from "./words.js";
 
-const LINE_PX = 30;
+const LINE_PX = 34;
 const OPEN_PX = 330;
+const MARGIN_PX = 4; // the classic canvas takes it off both ends of the height
 const WIDGET = "exact_plan";
 const OPERATIONS = {
   ExactVAEEncodeTiled: "encode",
@@ -45,6 +46,7 @@ export class Panel {
     this.widget = node.addDOMWidget(WIDGET, WIDGET, this.view.root, {
       serialize: false,
       hideOnZoom: false,
+      margin: MARGIN_PX,
       getMinHeight: height,
       getMaxHeight: height,
     });
