@@ -13,6 +13,7 @@ than a tile. They know nothing of chunks or stores:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -40,14 +41,36 @@ def measure(x: Tensor, groups: int) -> Moments:
     """Moments of x [b, c, t, h, w] over each of `groups` runs of channels; mean and m2 are [b,
     groups].
 
-    Two passes, since a one-pass sum of squares loses its digits where the mean is large.
+    Two passes, since a one-pass sum of squares loses its digits where the mean is large. Nothing is
+    copied where x is a part of something larger.
     """
-    dtype = statistics_dtype(x.dtype)
-    flat = x.reshape(x.shape[0], groups, -1)  # [b, groups, voxels]
-    mean = flat.mean(dim=-1, dtype=dtype)
-    centred = torch.sub(flat, mean.unsqueeze(-1))
-    norm = cast("Tensor", torch.linalg.vector_norm(centred, dim=-1))
-    return Moments(flat.shape[-1], mean, norm.square())
+    grouped = cast("Tensor", x.unflatten(1, (groups, -1)))  # [b, groups, c / groups, t, h, w]
+    mean = grouped.mean(dim=_WITHIN_GROUP, dtype=statistics_dtype(x.dtype), keepdim=True)
+    norms = [_distance(*part) for part in _in_blocks(grouped, mean)]
+    return Moments(x[0].numel() // groups, mean.flatten(1), torch.cat(norms, 1).square())
+
+
+_WITHIN_GROUP = (2, 3, 4, 5)
+
+_BLOCK_BYTES = 2**22
+"""What stays in a processor's cache from one pass to the next."""
+
+
+def _in_blocks(grouped: Tensor, mean: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Runs of groups: small ones on a processor, whose memory is slow to allocate and to read
+    again; all in one elsewhere.
+    """
+    count = grouped.shape[1]
+    if grouped.device.type == "cpu":
+        group_bytes = grouped[:, :1].numel() * mean.element_size()
+        count = max(_BLOCK_BYTES // max(group_bytes, 1), 1)
+    parts = (cast("tuple[Tensor, ...]", x.split(count, 1)) for x in (grouped, mean))
+    return zip(*parts, strict=True)
+
+
+def _distance(grouped: Tensor, mean: Tensor) -> Tensor:
+    """Euclidean distance of each group from its mean, [b, groups]."""
+    return cast("Tensor", torch.linalg.vector_norm(grouped - mean, dim=_WITHIN_GROUP))
 
 
 @dataclass(frozen=True, slots=True)

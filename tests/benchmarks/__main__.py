@@ -42,6 +42,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     mode.add_argument("--resident", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--clip", nargs="+", type=Clip.parse, help="e.g. 49x480x720")
     parser.add_argument("--kind", nargs="+", choices=cases.KINDS, default=cases.KINDS)
+    parser.add_argument("--ours", nargs="+", choices=timing.SETTINGS, default=timing.SETTINGS)
     parser.add_argument("--rounds", type=int, default=5, help="of timing, after one to warm up")
     parser.add_argument("--jobs", type=int, default=1, help="processes that count")
     parser.add_argument("--fresh", action="store_true", help="count kept rows too")
@@ -104,7 +105,7 @@ def _time(arguments: argparse.Namespace) -> int:
     kept = {(row["clip"], row["kind"], row["side"]): row for row in rows.section("timed")}
     for clip in arguments.clip or TIMED_CLIPS:
         for kind in arguments.kind:
-            for row in timing.time_clip(kind, clip, arguments.rounds):
+            for row in timing.time_clip(kind, clip, arguments.rounds, arguments.ours):
                 row["machine"] = table.processor()
                 kept[row["clip"], row["kind"], row["side"]] = row
             rows.save("timed", kept.values())

@@ -136,7 +136,10 @@ def _timed_cells(row: dict) -> list[str]:
         _figure(row["projected_bytes"], GIB, 2),
         _figure(row["resident_bytes"], GIB, 2),
         seconds,
-        *(f"{row[name]:.2f}" for name in ("of_whole", "of_quarters", "of_bare")),
+        *(
+            f"{row[name]:.2f}" if row[name] else "-"
+            for name in ("of_whole", "of_quarters", "of_bare")
+        ),
         "another shape" if row["error"] is None else f"{row['error']:.1e}",
     ]
 

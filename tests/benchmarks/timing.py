@@ -2,7 +2,8 @@
 
 1. All sides share one network with random weights, float32, and one random clip.
 2. Each side runs once to warm up; that run gives its error against the whole and its convolutions.
-3. Then all sides and the replays of their bare convolutions take turns, n times; medians count.
+3. Then all sides, and the replays of the bare convolutions of ours, take turns, n times; medians
+   count.
 4. Peak resident memory comes from a process of its own for each side.
 """
 
@@ -13,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,9 +75,6 @@ def plan_of(side: str, kind: str, clip: Clip, module: AutoencoderKLCogVideoX) ->
 
 SETTINGS = {"ours, planner": Settings(), "ours, 64 px": Settings(tile_px=64)}
 
-SIDES = (WHOLE, QUARTERS, *SETTINGS)
-"""The whole comes first: the others' errors are taken against it."""
-
 
 def runner(
     side: str, kind: str, clip: Clip, module: AutoencoderKLCogVideoX
@@ -122,6 +120,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def _warm_up(timed: Timed, x: Tensor) -> Tensor:
+    if timed.side not in SETTINGS:
+        return timed.run(x)
     with Recorder() as recorder:
         result = timed.run(x)
     timed.replay = Replay(recorder.calls, x.dtype)
@@ -140,13 +140,19 @@ def _round(sides: list[Timed], x: Tensor) -> None:
     for timed in sides:
         timed.seconds.append(_seconds(lambda run=timed.run: run(x)))
     for timed in sides:
-        timed.bare_seconds.append(_seconds(timed.replay.run))
+        if timed.replay is not None:
+            timed.bare_seconds.append(_seconds(timed.replay.run))
 
 
-def time_clip(kind: str, clip: Clip, rounds: int) -> list[dict]:
-    """A row for every side, as `timed_table` takes them."""
+def time_clip(
+    kind: str, clip: Clip, rounds: int, of_ours: Iterable[str] = tuple(SETTINGS)
+) -> list[dict]:
+    """A row for each peer and each of ours that is named in `of_ours`, as `timed_table` takes
+    them.
+    """
     module, x = full_size_module(), clip_tensor(kind, clip)
-    sides = [Timed(side, runner(side, kind, clip, module)) for side in SIDES]
+    names = (WHOLE, QUARTERS, *of_ours)
+    sides = [Timed(side, runner(side, kind, clip, module)) for side in names]
     whole = None
     for timed in sides:
         result = _warm_up(timed, x)
@@ -157,7 +163,7 @@ def time_clip(kind: str, clip: Clip, rounds: int) -> list[dict]:
     for timed in sides:
         timed.resident_bytes = resident_elsewhere(timed.side, kind, clip)
     medians = {timed.side: statistics.median(timed.seconds) for timed in sides}
-    plans = {side: plan_of(side, kind, clip, module) for side in SETTINGS}
+    plans = {side: plan_of(side, kind, clip, module) for side in of_ours}
     return [_row(timed, kind, clip, medians, plans.get(timed.side)) for timed in sides]
 
 
@@ -178,7 +184,7 @@ def _row(timed: Timed, kind: str, clip: Clip, medians: dict[str, float], plan: P
         "slowest": max(timed.seconds),
         "of_whole": median / medians[WHOLE],
         "of_quarters": median / medians[QUARTERS],
-        "of_bare": median / statistics.median(timed.bare_seconds),
+        "of_bare": median / statistics.median(timed.bare_seconds) if timed.replay else None,
         "error": timed.error,
         "resident_bytes": timed.resident_bytes,
     }
