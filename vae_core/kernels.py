@@ -13,7 +13,6 @@ than a tile. They know nothing of chunks or stores:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -44,33 +43,38 @@ def measure(x: Tensor, groups: int) -> Moments:
     Two passes, since a one-pass sum of squares loses its digits where the mean is large. Nothing is
     copied where x is a part of something larger.
     """
+    if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last_3d):
+        return _measured_by_columns(x, groups)
     grouped = cast("Tensor", x.unflatten(1, (groups, -1)))  # [b, groups, c / groups, t, h, w]
     mean = grouped.mean(dim=_WITHIN_GROUP, dtype=statistics_dtype(x.dtype), keepdim=True)
-    norms = [_distance(*part) for part in _in_blocks(grouped, mean)]
-    return Moments(x[0].numel() // groups, mean.flatten(1), torch.cat(norms, 1).square())
+    distance = torch.linalg.vector_norm(grouped - mean, dim=_WITHIN_GROUP)
+    return Moments(x[0].numel() // groups, mean.flatten(1), cast("Tensor", distance).square())
 
 
 _WITHIN_GROUP = (2, 3, 4, 5)
 
-_BLOCK_BYTES = 2**22
-"""What stays in a processor's cache from one pass to the next."""
 
+def _measured_by_columns(x: Tensor, groups: int) -> Moments:
+    """`measure` where channels lie side by side, [b, t, h, w, c] in memory.
 
-def _in_blocks(grouped: Tensor, mean: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Runs of groups: small ones on a processor, whose memory is slow to allocate and to read
-    again; all in one elsewhere.
+    Each column of each channel has moments of its own over t and h, in one pass over whole rows of
+    memory that needs no copy; they are then merged. So sums stay short, and keep their digits.
     """
-    count = grouped.shape[1]
-    if grouped.device.type == "cpu":
-        group_bytes = grouped[:, :1].numel() * mean.element_size()
-        count = max(_BLOCK_BYTES // max(group_bytes, 1), 1)
-    parts = (cast("tuple[Tensor, ...]", x.split(count, 1)) for x in (grouped, mean))
-    return zip(*parts, strict=True)
+    b, c, t, h, w = x.shape
+    lanes = x.permute(0, 2, 3, 4, 1).reshape(b, t * h, w * c).to(statistics_dtype(x.dtype))
+    found = [_over_rows(one) for one in lanes]
+    mean, m2 = (torch.stack(part).view(b, w, groups, -1) for part in zip(*found, strict=True))
+    merged = mean.mean((1, 3))  # [b, groups]
+    apart = (mean - merged[:, None, :, None]).square().sum((1, 3))
+    return Moments(x[0].numel() // groups, merged, m2.sum((1, 3)) + apart * (t * h))
 
 
-def _distance(grouped: Tensor, mean: Tensor) -> Tensor:
-    """Euclidean distance of each group from its mean, [b, groups]."""
-    return cast("Tensor", torch.linalg.vector_norm(grouped - mean, dim=_WITHIN_GROUP))
+def _over_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and summed squares of the distances from it, [n], over the rows of x [rows, n]."""
+    as_channels = x.t()[None, :, :, None]  # [1, n, rows, 1], channels last
+    unused = torch.zeros(2, x.shape[1], dtype=x.dtype)
+    mean, variance = torch.batch_norm_update_stats(as_channels, *unused, 0.0)
+    return mean, variance * x.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ def modulate(
     need no gathered copy.
     """
     columns = shown(where.w, cells.w.start, ratios.px, False, x.device)
-    scale, shift = (m.index_select(4, columns) for m in (maps.scale, maps.shift))
+    scale, shift = (_gathered(m, columns) for m in (maps.scale, maps.shift))
     for t in cell_runs(where.t, ratios.frames, ratios.keeps_first):
         for h in cell_runs(where.h, ratios.px, keeps_first=False):
             box = (..., t.elements.within(where.t), h.elements.within(where.h), slice(None))
@@ -152,6 +156,13 @@ def modulate(
                 _broadcast(scale[cell]),
                 out=split,
             )
+
+
+def _gathered(x: Tensor, columns: Tensor) -> Tensor:
+    """The columns of x [b, c, t, h, w], laid out as x is."""
+    if x.stride(1) == 1:
+        return x.permute(0, 2, 3, 4, 1).index_select(3, columns).permute(0, 4, 1, 2, 3)
+    return x.index_select(4, columns)
 
 
 def _split(x: Tensor, frames: int, rows: int) -> Tensor:
@@ -242,6 +253,19 @@ def convolve(x: Tensor, phase: Phase, stride: int) -> Tensor:
         # column wide; of a second column, computed from padding, nothing is kept.
         return F.conv3d(F.pad(x, (0, 2)), phase.weight, phase.bias, stride=(1, 2, 2))[..., :1]
     return F.conv3d(x, phase.weight, phase.bias, stride=(1, stride, stride))
+
+
+def pointwise(x: Tensor, kernel: Kernel) -> Tensor:
+    """A convolution of single elements.
+
+    On a processor one multiplication of matrices, whose result has its channels last; torch's own
+    choice for such kernels is several times slower there.
+    """
+    weight, bias = kernel
+    if x.device.type != "cpu":
+        return F.conv3d(x, weight, bias)
+    rows = x.permute(0, 2, 3, 4, 1)  # [b, t, h, w, c]
+    return F.linear(rows, weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
 
 
 def frames_of_phase(phase: Phase, target: Tensor, first: int) -> tuple[int, Tensor]:

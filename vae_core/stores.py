@@ -3,6 +3,8 @@
 A store lives on the device that computes, in host memory, or in a temporary file that is mapped
 into memory. The file has no name that could be left behind: the operating system frees it when the
 process ends, however it ends.
+
+Its memory is laid out as the computing device likes it, wherever it lives: see `memory_format`.
 """
 
 from __future__ import annotations
@@ -45,16 +47,29 @@ def reserve(plan: Plan) -> None:
     _LOG.warning("activations of %s go to a temporary file in %s", needed, folder)
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How tensors [b, c, t, h, w] lie in memory for computing on `device`.
+
+    Channels last on a processor: convolutions are as quick, and in all else the innermost runs are
+    long and need no more than a vector of the channels' own scales. Contiguous elsewhere.
+    """
+    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+
+
 def allocate(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, place: Place
 ) -> Tensor:
-    """An unwritten tensor of `shape` in `place`; its memory goes with its last reference."""
+    """An unwritten tensor of `shape` [b, c, t, h, w] in `place`, to be computed with on `device`;
+    its memory goes with its last reference.
+    """
+    layout = memory_format(device)
     if place is Place.DISK:
-        return _mapped(shape, dtype)
-    return torch.empty(shape, dtype=dtype, device=device if place is Place.DEVICE else "cpu")
+        return _mapped(shape, dtype, layout)
+    where = device if place is Place.DEVICE else "cpu"
+    return torch.empty(shape, dtype=dtype, device=where, memory_format=layout)
 
 
-def _mapped(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _mapped(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
     """A tensor in a nameless temporary file, whose blocks are reserved at once where that can
     be.
     """
@@ -65,4 +80,8 @@ def _mapped(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         else:
             file.truncate(size)
         memory = mmap.mmap(file.fileno(), size)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
+    flat = torch.frombuffer(memory, dtype=dtype)
+    if layout is torch.contiguous_format:
+        return flat.view(shape)
+    b, c, t, h, w = shape
+    return flat.view(b, t, h, w, c).permute(0, 4, 1, 2, 3)

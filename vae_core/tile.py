@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import kernels
@@ -212,7 +211,7 @@ class TileRunner:
         residual, at = task.step.residual, task.at
         assert residual
         if task.shortcut:
-            added = F.conv3d(added, *task.shortcut)
+            added = kernels.pointwise(added, task.shortcut)
         if residual.repeated:
             keeps_first = at.keeps_first(residual.store)
             where = residual.source(core, keeps_first)
@@ -290,7 +289,7 @@ class TileRunner:
         assert norm.scale_path
         assert norm.shift_path
         scale, shift = (
-            F.conv3d(latents, *self.weights.conv(path))
+            kernels.pointwise(latents, self.weights.conv(path))
             for path in (norm.scale_path, norm.shift_path)
         )
         return kernels.modulated(affine, scale, shift)
