@@ -15,6 +15,7 @@ Nothing here decides: chunks, tiles and placement come from the plan, geometry f
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, pairwise
 
 import torch
@@ -23,11 +24,13 @@ from torch import Tensor
 from . import kernels, recovery
 from .errors import DeviceMemoryError
 from .grid import Chunk, tiles
+from .memory import live_stores
 from .moments import Moments
 from .plan import Plan
 from .program import SOURCE, Norm, Program, Step
 from .region import Extent, Region
 from .settings import Place, Progress
+from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
 from .transfers import Transfers, lanes_for
 from .weights import Weights
@@ -55,15 +58,17 @@ class Execution:
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
-        self._spare: Tensor | None = None
+        self._live = (*live_stores(program), frozenset[int]())
+        self._memory = memory_for(weights.dtype, weights.device, plan.stores_at)
         self._most_cells: dict[int, int] = {}
         self._announced = False
         self._done_operations = 0
         self._chunk_index = 0
 
     def close(self) -> None:
-        """Free the caches; the execution cannot go on after it."""
+        """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
+        self._memory.clear()
 
     @torch.inference_mode()
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
@@ -84,26 +89,24 @@ class Execution:
             self.close()
             raise
         finally:
-            self._spare = None
             at.stores.clear()
             at.moments.clear()
         self._chunk_index += 1
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step = self._program.steps[index]
+        cells = step.cell_extent(at.extents[step.src], at.chunk)
+        self.tile_runner.prepare(step, at, self._plan.tiles[index].at_most(cells))
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
-        self._spare = None
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
-            src = at.extents[step.src]
-            extent = Extent(step.history, src.h, src.w)
-            task.new_cache = self._roomy(step.conv.in_channels, extent, at, self._plan.caches_at)
-        every = tiles(step.cell_extent(task.src, at.chunk), self._plan.tiles[index])
-        for cells, following in pairwise(chain(every, (None,))):
-            assert cells
-            self._run_pieces(index, task, cells, following)
+            task.new_cache = self._new_cache(step, at)
+        every = tiles(cells, self._plan.tiles[index])
+        for tile, following in pairwise(chain(every, (None,))):
+            assert tile
+            self._run_pieces(index, task, tile, following)
         self.tile_runner.settle()
         self._caches.pop(index, None)
         if task.new_cache is not None:
@@ -206,37 +209,45 @@ class Execution:
         )
 
     def _new_store(self, store: int, at: Pass) -> Tensor:
-        """Memory for a store: what was freed last, where it has the right shape."""
+        """Unwritten memory for a store, on the host where the device has no room."""
         spec, extent = self._program.stores[store], at.extents[store]
-        spare, self._spare = self._spare, None
         if spec.inside is not None:
             return at.stores[spec.inside][:, : spec.channels]
-        if spare is not None and spare.shape[1:] == (spec.channels, extent.t, extent.h, extent.w):
-            return spare
-        del spare
-        return self._roomy(spec.channels, extent, at, self._plan.stores_at)
+        shape = at.shape(spec.channels, extent)
+        make = partial(self._memory.take, store, shape)
+        return self._or_on_host(make, shape, self._plan.stores_at)
 
-    def _roomy(self, channels: int, extent: Extent, at: Pass, place: Place) -> Tensor:
-        """An unwritten store or cache in `place`, or on the host where the device has no room."""
+    def _new_cache(self, step: Step, at: Pass) -> Tensor:
+        """Unwritten memory for a step's cache, on the host where the device has no room."""
+        src = at.extents[step.src]
+        shape = at.shape(step.conv.in_channels, Extent(step.history, src.h, src.w))
+        dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
+        return self._or_on_host(partial(allocate, shape, dtype, device, place), shape, place)
+
+    def _or_on_host(
+        self, make: Callable[[], Tensor], shape: tuple[int, ...], place: Place
+    ) -> Tensor:
+        """What `make` gives; a tensor of `shape` in host memory where `place`, a device, has no
+        room for it.
+        """
         try:
-            return at.empty(self._weights, channels, extent, place)
+            return make()
         except Exception as error:
             if place is not Place.DEVICE or not recovery.is_out_of_memory(error):
                 raise
         recovery.free_unused(self._weights.device)
         self._announce("an activation's allocation", "it goes to host memory")
-        return at.empty(self._weights, channels, extent, Place.HOST)
+        return allocate(shape, self._weights.dtype, self._weights.device, Place.HOST)
 
     def _free(self, index: int, at: Pass) -> None:
-        """Let go of stores that no later step touches; one is kept until the next step begins,
-        which may want memory of that shape.
+        """Let go of stores that no later step touches, and of their memory where none lies in
+        it.
         """
-        shared = {spec.inside for spec in self._program.stores}
         for store, last_use in self._last_use.items():
             if last_use == index and store not in (SOURCE, self._program.sink):
-                tensor = at.stores.pop(store)
-                if store not in shared and self._program.stores[store].inside is None:
-                    self._spare = tensor
+                del at.stores[store]
+        for store in self._live[index] - self._live[index + 1]:
+            self._memory.give(store)
 
     def _advance(self, step: Step, cells: Region, at: Pass) -> None:
         self._done_operations += at.stores[SOURCE].shape[0] * step.operations(cells.extent)

@@ -13,6 +13,7 @@ than a tile. They know nothing of chunks or stores:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -47,8 +48,8 @@ def measure(x: Tensor, groups: int) -> Moments:
         return _measured_by_columns(x, groups)
     grouped = cast("Tensor", x.unflatten(1, (groups, -1)))  # [b, groups, c / groups, t, h, w]
     mean = grouped.mean(dim=_WITHIN_GROUP, dtype=statistics_dtype(x.dtype), keepdim=True)
-    distance = torch.linalg.vector_norm(grouped - mean, dim=_WITHIN_GROUP)
-    return Moments(x[0].numel() // groups, mean.flatten(1), cast("Tensor", distance).square())
+    distance = cast("Tensor", torch.linalg.vector_norm(grouped - mean, dim=_WITHIN_GROUP))
+    return Moments(x[0].numel() // groups, mean.flatten(1), distance.square())
 
 
 _WITHIN_GROUP = (2, 3, 4, 5)
@@ -73,8 +74,12 @@ def _over_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and summed squares of the distances from it, [n], over the rows of x [rows, n]."""
     as_channels = x.t()[None, :, :, None]  # [1, n, rows, 1], channels last
     unused = torch.zeros(2, x.shape[1], dtype=x.dtype)
-    mean, variance = torch.batch_norm_update_stats(as_channels, *unused, 0.0)
+    mean, variance = _channel_statistics(as_channels, *unused, 0.0)
     return mean, variance * x.shape[0]
+
+
+_channel_statistics: Callable[..., tuple[Tensor, Tensor]] = torch.batch_norm_update_stats  # pyright: ignore
+"""Mean and variance of each channel, and two running ones that it would update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,24 +253,26 @@ def convolve(x: Tensor, phase: Phase, stride: int) -> Tensor:
             phase.row : x.shape[3] - 1 + phase.row,
             phase.column : x.shape[4] - 1 + phase.column,
         ]
+    kernel = phase.weight, phase.bias
     if stride == 2 and x.shape[4] == 3 and x.device.type == "cpu":
         # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
         # column wide; of a second column, computed from padding, nothing is kept.
-        return F.conv3d(F.pad(x, (0, 2)), phase.weight, phase.bias, stride=(1, 2, 2))[..., :1]
-    return F.conv3d(x, phase.weight, phase.bias, stride=(1, stride, stride))
+        return convolution(F.pad(x, (0, 2)), kernel, stride)[..., :1]
+    return convolution(x, kernel, stride)
 
 
-def pointwise(x: Tensor, kernel: Kernel) -> Tensor:
-    """A convolution of single elements.
-
-    On a processor one multiplication of matrices, whose result has its channels last; torch's own
-    choice for such kernels is several times slower there.
-    """
+def convolution(x: Tensor, kernel: Kernel, stride: int = 1) -> Tensor:
+    """x [b, c, t, h, w] convolved, without padding; stride: in height and width."""
     weight, bias = kernel
-    if x.device.type != "cpu":
-        return F.conv3d(x, weight, bias)
-    rows = x.permute(0, 2, 3, 4, 1)  # [b, t, h, w, c]
-    return F.linear(rows, weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
+    steps = (1, stride, stride)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # torch's own choice for few channels is several times slower, and contiguous in its result
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        return _one_dnn(x, weight, bias, (0, 0, 0), steps, (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, stride=steps)
+
+
+_one_dnn: Callable[..., Tensor] = torch.mkldnn_convolution  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def frames_of_phase(phase: Phase, target: Tensor, first: int) -> tuple[int, Tensor]:

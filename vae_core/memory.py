@@ -31,6 +31,7 @@ class Sizes:
     element_bytes: of the dtype that is computed in. statistics_bytes: of the one for statistics.
     far_stores, far_caches: whether they live away from the device, so that tiles copy what they
         read.
+    keeps_inputs: whether the memory of a tile's input is kept for the next one.
     """
 
     batch: int
@@ -38,6 +39,7 @@ class Sizes:
     statistics_bytes: int
     far_stores: bool = False
     far_caches: bool = False
+    keeps_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Memory:
 
     has_past, has_future: whether causal caches come in from a chunk before it, and go on to one
         after it.
+    pooled: bytes held for stores while each step runs, where memory is reused (see `pool`); None
+        where stores come from a device's allocator.
     """
 
     program: Program
@@ -96,6 +100,7 @@ class Memory:
     sizes: Sizes
     has_past: bool
     has_future: bool
+    pooled: tuple[int, ...] | None = None
 
     def cell_extent(self, step: Step) -> Extent:
         """All cells of a step."""
@@ -126,11 +131,16 @@ class Memory:
             for index in range(len(sizes))
         ]
 
-    def held_store_bytes(self) -> list[int]:
-        """Bytes of all stores while each step runs."""
-        return [
-            sum(self.store_bytes(store) for store in stores) for stores in live_stores(self.program)
-        ]
+    def live_bytes(self) -> list[dict[int, int]]:
+        """The stores with memory of their own while each step runs, and their bytes."""
+        sized = ({s: self.store_bytes(s) for s in live} for live in live_stores(self.program))
+        return [{s: size for s, size in stores.items() if size} for stores in sized]
+
+    def held_store_bytes(self) -> tuple[int, ...]:
+        """Bytes held for stores while each step runs."""
+        if self.pooled is not None:
+            return self.pooled
+        return tuple(sum(stores.values()) for stores in self.live_bytes())
 
     def tile_bytes(self, step: Step, cells: Region) -> int:
         """The most that is allocated at once while a tile of this size is computed.
@@ -181,7 +191,8 @@ class Memory:
             finished + buffer,
             finished
             + max(self._shortcut_bytes(step, result), self._measured(result))
-            + buffer * (step.phases > 1),  # the input is kept for the next phase
+            # the input is kept for the next phase, or for the next tile
+            + buffer * (step.phases > 1 or self.sizes.keeps_inputs),
         )
 
     def _reads(self, step: Step, cells: Region) -> Reads:

@@ -24,6 +24,7 @@ from .grid import Chunk, decode_chunks, encode_chunks
 from .memory import Memory, Projection, Sizes
 from .moments import NormScope
 from .plan import Job, Plan, chunk_extent, size_text
+from .pool import Pool, held_bytes
 from .program import SOURCE, Step
 from .region import Extent
 from .settings import Layout, Placement, Settings, Tiling
@@ -211,8 +212,28 @@ def _memories(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory
     return tuple(found.values())
 
 
+def _pooled(memories: tuple[Memory, ...]) -> tuple[Memory, ...]:
+    """`memories`, in the order in which their chunks come, with blocks that go from each to the
+    next.
+    """
+    pool, found = Pool(), list[Memory]()
+    for memory in memories:
+        live = memory.live_bytes()
+        rounds = [held_bytes(pool, live) for _ in range(_UNTIL_STEADY)]
+        found.append(replace(memory, pooled=tuple(map(max, zip(*rounds, strict=True)))))
+    return tuple(found)
+
+
+_UNTIL_STEADY = 3
+"""Chunks of a kind after which its blocks are what they will be."""
+
+
 def _candidate(
-    job: Job, settings: Settings, chunks: tuple[Chunk, ...], placement: Placement
+    job: Job,
+    settings: Settings,
+    chunks: tuple[Chunk, ...],
+    placement: Placement,
+    machine: Machine,
 ) -> _Candidate:
     far = placement in (Placement.HOST, Placement.MMAP)
     sizes = Sizes(
@@ -221,8 +242,11 @@ def _candidate(
         max(job.element_bytes, 4),
         far_stores=far,
         far_caches=far or placement is Placement.CACHES_ON_HOST,
+        keeps_inputs=not machine.apart,
     )
     memories = _memories(job, chunks, sizes)
+    if far or not machine.apart:
+        memories = _pooled(memories)
     steps = job.program.steps
     bounds = tuple(_bounds(job, settings, step) for step in steps)
     bare = _Candidate(placement, memories, bounds, bounds)
@@ -283,7 +307,10 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     """
     chunks, blend = _chunks(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
-    candidates = [_candidate(widest, settings, chunks, p) for p in _placements(settings, machine)]
+    candidates = [
+        _candidate(widest, settings, chunks, placement, machine)
+        for placement in _placements(settings, machine)
+    ]
     budget = _budget(settings, machine)
     chosen = _choose(candidates, budget, machine.workspace_bytes)
     if chosen is None:

@@ -71,6 +71,10 @@ class Extent:
         """How many elements one channel holds."""
         return self.t * self.h * self.w
 
+    def at_most(self, other: Extent) -> Extent:
+        """The smaller of both along every side."""
+        return Extent(min(self.t, other.t), min(self.h, other.h), min(self.w, other.w))
+
     @property
     def region(self) -> Region:
         """All of it."""

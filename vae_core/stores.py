@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .errors import BudgetError
 from .plan import Plan, size_text
+from .pool import Pool
 from .settings import Place, Placement
 
 _LOG = logging.getLogger("vae_core")
@@ -64,24 +65,85 @@ def allocate(
     """
     layout = memory_format(device)
     if place is Place.DISK:
-        return _mapped(shape, dtype, layout)
+        return laid_out(_mapped(prod(shape), dtype), shape, layout)
     where = device if place is Place.DEVICE else "cpu"
     return torch.empty(shape, dtype=dtype, device=where, memory_format=layout)
 
 
-def _mapped(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
-    """A tensor in a nameless temporary file, whose blocks are reserved at once where that can
-    be.
+def _mapped(count: int, dtype: torch.dtype) -> Tensor:
+    """A tensor [count] in a nameless temporary file, whose blocks are reserved at once where that
+    can be.
     """
-    size = prod(shape) * dtype.itemsize
+    size = count * dtype.itemsize
     with tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
         memory = mmap.mmap(file.fileno(), size)
-    flat = torch.frombuffer(memory, dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype)
+
+
+def laid_out(flat: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
+    """The start of `flat` [n] as a tensor of `shape` [b, c, t, h, w]."""
+    flat = flat[: prod(shape)]
     if layout is torch.contiguous_format:
         return flat.view(shape)
     b, c, t, h, w = shape
     return flat.view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
+
+
+class Fresh:
+    """Stores from a device's allocator, which keeps what is freed for reuse by itself."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype, self._device = dtype, device
+
+    def take(self, store: int, shape: tuple[int, ...]) -> Tensor:
+        """An unwritten tensor for `store`."""
+        return allocate(shape, self._dtype, self._device, Place.DEVICE)
+
+    def give(self, store: int) -> None:
+        """`store` is gone."""
+
+    def clear(self) -> None:
+        """Let go of all memory that no tensor uses."""
+
+
+class Reused:
+    """Stores from memory that earlier ones have left, as `pool` says."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, place: Place) -> None:
+        self._dtype, self._device, self._place = dtype, device, place
+        self._pool, self._blocks = Pool(), dict[int, Tensor]()
+
+    def take(self, store: int, shape: tuple[int, ...]) -> Tensor:
+        """An unwritten tensor for `store`."""
+        block = self._pool.take(store, prod(shape) * self._dtype.itemsize)
+        held = {block.number for block in self._pool.blocks}
+        self._blocks = {number: x for number, x in self._blocks.items() if number in held}
+        if block.number not in self._blocks:
+            try:
+                line = (1, 1, 1, 1, prod(shape))
+                made = allocate(line, self._dtype, self._device, self._place)
+            except BaseException:
+                self.clear()
+                raise
+            self._blocks[block.number] = made.flatten()
+        return laid_out(self._blocks[block.number], shape, memory_format(self._device))
+
+    def give(self, store: int) -> None:
+        """`store` is gone, if it was ours."""
+        if store in self._pool.taken:
+            self._pool.give(store)
+
+    def clear(self) -> None:
+        """Let go of all memory that no tensor uses."""
+        self._pool, self._blocks = Pool(), {}
+
+
+def memory_for(dtype: torch.dtype, device: torch.device, place: Place) -> Fresh | Reused:
+    """Where the stores of a run come from."""
+    if place is Place.DEVICE and device.type != "cpu":
+        return Fresh(dtype, device)
+    return Reused(dtype, device, place)

@@ -14,7 +14,9 @@ allocates is what `memory.Memory.tile_bytes` counts; change both together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
+import torch
 from torch import Tensor
 
 from . import kernels
@@ -23,7 +25,7 @@ from .moments import Moments
 from .program import SOURCE, Norm, Program, Step, TimeMap
 from .region import Extent, Region
 from .settings import Place
-from .stores import allocate
+from .stores import allocate, laid_out, memory_format
 from .transfers import Arrival, Transfers
 from .weights import Weights
 
@@ -47,10 +49,9 @@ class Pass:
         """Whether the first frame of a store stands alone."""
         return self.chunk.keeps_first(self.extents[store].t)
 
-    def empty(self, weights: Weights, channels: int, extent: Extent, place: Place) -> Tensor:
-        """An unwritten tensor [b, channels, *extent] in `place`, as the run needs it."""
-        shape = (self.stores[SOURCE].shape[0], channels, extent.t, extent.h, extent.w)
-        return allocate(shape, weights.dtype, weights.device, place)
+    def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
+        """[b, channels, *extent]."""
+        return (self.stores[SOURCE].shape[0], channels, extent.t, extent.h, extent.w)
 
 
 @dataclass(slots=True)
@@ -101,13 +102,15 @@ class Inputs:
 class TileRunner:
     """Runs tiles of a program's steps with weights.
 
-    Invariant: `_ahead` holds what has been fetched for a tile that is still to be run.
+    Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_room` is
+    what inputs are made in, None where each has memory of its own.
     """
 
     program: Program
     weights: Weights
     transfers: Transfers
     _ahead: tuple[Task, Region, Inputs] | None = None
+    _room: Tensor | None = None
 
     def run(self, task: Task, cells: Region, following: Region | None = None) -> None:
         """Compute what `cells` make in the task's step and merge its moments.
@@ -131,6 +134,21 @@ class TileRunner:
         merged = self._finish(task, cells, last, (result, added), merged)
         if merged:
             task.at.moments[task.step.dst] = merged
+
+    def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
+        """Have memory for the inputs of a step's tiles, of which none is larger than `largest`
+        cells.
+
+        On a processor all of them use the same, which is left to the next step if that needs as
+        much: it is in the processor's cache, and memory never used before would cost more than
+        what is done with it.
+        """
+        if self.weights.device.type != "cpu":
+            return
+        shape = at.shape(step.conv.in_channels, step.seen_region(largest.region).extent)
+        if self._room is None or self._room.numel() != prod(shape):
+            self._room = None
+            self._room = torch.empty(prod(shape), dtype=self.weights.dtype)
 
     def settle(self) -> None:
         """Write all that was computed, and forget what was fetched for a tile to come."""
@@ -211,7 +229,7 @@ class TileRunner:
         residual, at = task.step.residual, task.at
         assert residual
         if task.shortcut:
-            added = kernels.pointwise(added, task.shortcut)
+            added = kernels.convolution(added, task.shortcut)
         if residual.repeated:
             keeps_first = at.keeps_first(residual.store)
             where = residual.source(core, keeps_first)
@@ -238,13 +256,20 @@ class TileRunner:
         step = task.step
         whole = step.seen_region(cells)
         inside = whole.clip(step.seen_extent(task.src, task.at.chunk))
-        buffer = task.at.empty(self.weights, step.conv.in_channels, whole.extent, Place.DEVICE)
+        buffer = self._buffer(task, whole.extent)
         kernels.zero_outside(buffer, inside, whole)
         self._fill(task, inputs, inside, buffer[(..., *inside.within(whole))])
         if step.norm:  # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, inside.t.start - whole.t.start :])
         self._history(task, inputs, inside, whole, buffer)
         return buffer
+
+    def _buffer(self, task: Task, extent: Extent) -> Tensor:
+        """Unwritten memory for a tile's input."""
+        shape = task.at.shape(task.step.conv.in_channels, extent)
+        if self._room is None:
+            return allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
+        return laid_out(self._room, shape, memory_format(self.weights.device))
 
     def _fill(self, task: Task, inputs: Inputs, inside: Region, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
@@ -289,7 +314,7 @@ class TileRunner:
         assert norm.scale_path
         assert norm.shift_path
         scale, shift = (
-            kernels.pointwise(latents, self.weights.conv(path))
+            kernels.convolution(latents, self.weights.conv(path))
             for path in (norm.scale_path, norm.shift_path)
         )
         return kernels.modulated(affine, scale, shift)

@@ -24,7 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 DEVICE = "meta"
 
 CONVOLUTIONS = frozenset(
-    getattr(torch.ops.aten, name) for name in ("convolution", "conv1d", "conv2d", "conv3d")
+    getattr(torch.ops.aten, name)
+    for name in ("convolution", "conv1d", "conv2d", "conv3d", "mkldnn_convolution")
 )
 """Inference mode hands over `conv3d` whole; elsewhere it arrives as `convolution`."""
 
