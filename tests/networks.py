@@ -80,6 +80,11 @@ def random_latents(
 
 def full_size_module(dtype: torch.dtype = torch.bfloat16) -> AutoencoderKLCogVideoX:
     """The network of the published models, without memory: on the device `meta`."""
+    return unmade_module(dtype, channels=(128, 256, 256, 512), groups=32, layers=3)
+
+
+def unmade_module(dtype: torch.dtype, channels, groups: int, layers: int, latent_channels=16):
+    """A CogVideoX VAE without memory: on the device `meta`."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -87,9 +92,10 @@ def full_size_module(dtype: torch.dtype = torch.bfloat16) -> AutoencoderKLCogVid
             module = AutoencoderKLCogVideoX(
                 down_block_types=("CogVideoXDownBlock3D",) * 4,
                 up_block_types=("CogVideoXUpBlock3D",) * 4,
-                block_out_channels=(128, 256, 256, 512),
-                layers_per_block=3,
-                latent_channels=16,
+                block_out_channels=channels,
+                norm_num_groups=groups,
+                layers_per_block=layers,
+                latent_channels=latent_channels,
             )
     finally:
         torch.set_default_dtype(before)

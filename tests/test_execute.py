@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import gc
 from itertools import product
+from unittest.mock import patch
 
 import pytest
 import torch
 from contract import decode_frames, encode_moments, relative_error
 from device_bytes import DeviceBytes
 from networks import (
+    TINY,
     diffusers_decode,
     diffusers_encode,
     random_latents,
     random_module,
     random_video,
+    unmade_module,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vae_core import Settings, from_module
+from vae_core import Settings, VideoVAE, from_module
+from vae_core.stores import Reused
 
 
-def stores_alive(module, *sizes_bytes: int) -> int:
+def on_meta(channels: tuple[int, ...] = TINY["channels"]) -> VideoVAE:
+    """A narrow network whose device is played by `meta`, inside `FakeTensorMode`."""
+    return from_module(
+        unmade_module(torch.float32, **{**TINY, "channels": channels}), device="meta"
+    )
+
+
+def stores_alive(channels: tuple[int, ...], *sizes_bytes: int) -> int:
     """The most storages of these sizes that are alive at once while a clip is encoded."""
-    video = random_video(9, 64, 64)
     sizes = set(sizes_bytes)
     most = 0
 
@@ -30,38 +41,69 @@ def stores_alive(module, *sizes_bytes: int) -> int:
         nonlocal most
         most = max(most, sum(counter.live_count[size] for size in sizes))
 
-    counter = DeviceBytes("cpu", look)
-    vae = from_module(module)
-    with counter:
-        vae.encode(video, Settings(tile_px=16))
+    counter = DeviceBytes("meta", look)
+    with FakeTensorMode():
+        vae, video = on_meta(channels), torch.empty(1, 3, 9, 64, 64)
+        with counter:
+            vae.encode(video, Settings(tile_px=16))
     return most
 
 
 def test_a_block_of_one_width_holds_two_stores() -> None:
     full_bytes = 9 * 64 * 64 * 8 * 4  # frames x height x width x channels x bytes
-    assert stores_alive(random_module(channels=(8, 16, 16, 16)), full_bytes) == 2
+    assert stores_alive((8, 16, 16, 16), full_bytes) == 2
 
 
 def test_a_block_that_changes_width_holds_three_stores() -> None:
     voxels = 5 * 32 * 32  # after one level of pooling in time and space
-    module = random_module(channels=(8, 16, 16, 16))
-    assert stores_alive(module, voxels * 8 * 4, voxels * 16 * 4) == 3
+    assert stores_alive((8, 16, 16, 16), voxels * 8 * 4, voxels * 16 * 4) == 3
+
+
+def cache_bytes(program, side: int) -> int:
+    """Bytes of all causal caches for pictures of `side` pixels, float32."""
+    return sum(
+        {1: 0, 2: 1, 3: 2}[step.taps[0]]
+        * (side // program.stores[step.src].px) ** 2
+        * step.conv.in_channels
+        * 4
+        for step in program.steps
+    )
 
 
 def test_only_convolutions_with_history_keep_a_cache() -> None:
-    vae = from_module(random_module())
-    latents = random_latents(5, 4, 4)
-    stream = vae.decode_stream(latents, Settings(chunk_frames=8))
-    counter = DeviceBytes("cpu")
-    with counter:
-        first_frames = next(stream)
+    counter = DeviceBytes("meta")
+    with FakeTensorMode():
+        vae, latents = on_meta(), torch.empty(1, 4, 5, 4, 4)
+        stream = vae.decode_stream(latents, Settings(chunk_frames=8))
+        with counter:
+            next(stream)
     program = vae.plan_decode(latents.shape).job.program
-    expected = first_frames.nbytes
-    for step in program.steps:
-        side = 32 // program.stores[step.src].px
-        frames = {1: 0, 2: 1, 3: 2}[step.taps[0]]
-        expected += frames * side**2 * step.conv.in_channels * 4
-    assert counter.live_bytes == expected
+    assert counter.live_bytes == cache_bytes(program, 32)
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_a_processor_allocates_no_store_twice(kind: str) -> None:
+    """Four chunks of five take their stores from what the first has left."""
+    vae, settings = from_module(random_module()), Settings(tile_px=16, placement="device")
+    if kind == "encode":
+        x, run = random_video(41, 64, 64), vae.encode
+        plan = vae.plan_encode(x.shape, settings)
+    else:
+        x, run = random_latents(11, 8, 8), vae.decode
+        plan = vae.plan_decode(x.shape, settings)
+    made = []
+    take = Reused.take
+
+    def noted(self, store, shape):
+        before = set(self._blocks)
+        found = take(self, store, shape)
+        made.extend(set(self._blocks) - before)
+        return found
+
+    with patch.object(Reused, "take", noted):
+        run(x, settings)
+    assert len(plan.chunks) == 5
+    assert 0 < len(made) < len(plan.job.program.stores)
 
 
 def squared_error(found: torch.Tensor, expected: torch.Tensor) -> float:

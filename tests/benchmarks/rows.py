@@ -37,6 +37,7 @@ DECIDING = [
     "memory",
     "moments",
     "planner",
+    "pool",
     "program",
     "region",
     "rewrites",
