@@ -115,7 +115,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with server.running(host, base) as client, sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page(viewport={"width": 1500, "height": 950})
-        yield Page(page, client._port)
+        yield Page(page, client.port)
         browser.close()
 
 
