@@ -38,7 +38,17 @@ export function shape(name, attributes) {
 
 /** @param {number} height */
 function canvas(height) {
-  return shape("svg", { viewBox: `0 0 ${WIDE} ${height}`, height });
+  return shape("svg", { viewBox: `0 0 ${WIDE} ${height}`, height, preserveAspectRatio: "xMinYMid" });
+}
+
+/**
+ * A canvas that is as wide as there is room for.
+ * @param {number} height
+ */
+function bar(height) {
+  const svg = canvas(height);
+  svg.setAttribute("preserveAspectRatio", "none");
+  return svg;
 }
 
 /**
@@ -85,7 +95,7 @@ export function drawTiles(plan, size, overlap, share, frame) {
  * @param {number} share
  */
 export function drawChunks(plan, share) {
-  const svg = canvas(14);
+  const svg = bar(14);
   svg.append(rect({ x: 0, y: 1, w: share * WIDE, h: 12 }, "done"));
   for (const [start, stop] of chunkSpans(plan)) {
     svg.append(rect({ x: start * WIDE, y: 1, w: (stop - start) * WIDE, h: 12 }, "cell"));
@@ -98,18 +108,19 @@ export function drawChunks(plan, share) {
  * @param {Answer} plan
  */
 export function drawMemory(plan) {
-  const bar = memoryBar(plan);
-  const svg = canvas(16);
+  const memory = memoryBar(plan);
+  const svg = bar(16);
   svg.append(rect({ x: 0, y: 2, w: WIDE, h: 12 }, "cell"));
-  for (const part of bar.parts) {
+  for (const part of memory.parts) {
     svg.append(rect({ x: part.start * WIDE, y: 2, w: part.width * WIDE, h: 12 }, part.name));
   }
-  const x = bar.free * WIDE;
+  const x = memory.free * WIDE;
   svg.append(shape("line", { class: "free", x1: x, x2: x, y1: 0, y2: 16 }));
   const text = element("div");
-  for (const part of bar.parts) {
-    const key = element("span", { class: `key ${part.name}` });
-    text.append(key, `${say(part.name)} ${bytesText(part.size)} · `);
+  for (const part of memory.parts) {
+    const words = element("span", { class: "part", text: `${say(part.name)} ${bytesText(part.size)}` });
+    words.prepend(element("span", { class: `key ${part.name}` }));
+    text.append(words, " · ");
   }
   text.append(`${say("free")} ${bytesText(plan.free_bytes)} / ${bytesText(plan.total_bytes)}`);
   return element("div", {}, svg, text);
@@ -121,11 +132,11 @@ export function drawMemory(plan) {
  * @param {import("./kinds.js").Run} run
  */
 export function drawUse(run) {
-  const bar = useBar(run);
-  if (!bar || run.usedBytes === null || !run.memory) return null;
-  const svg = canvas(10);
-  svg.append(rect({ x: 0, y: 1, w: bar.used * WIDE, h: 8 }, "used"));
-  svg.append(rect({ x: 0, y: 1, w: bar.planned * WIDE, h: 8 }, "cell"));
+  const use = useBar(run);
+  if (!use || run.usedBytes === null || !run.memory) return null;
+  const svg = bar(10);
+  svg.append(rect({ x: 0, y: 1, w: use.used * WIDE, h: 8 }, "used"));
+  svg.append(rect({ x: 0, y: 1, w: use.planned * WIDE, h: 8 }, "cell"));
   const [used, peak] = [bytesText(run.usedBytes), bytesText(run.peakBytes)];
   const word = run.state === "end" ? "peakUsed" : "inUse";
   const text = `${say(word, { used, peak })} · ${say(run.memory)}`;

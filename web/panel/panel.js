@@ -12,8 +12,8 @@ import { say } from "./words.js";
 /** @typedef {import("./kinds.js").Widget} Widget */
 
 const LINE_PX = 34;
-const OPEN_PX = 380;
 const MARGIN_PX = 4; // the classic canvas takes it off both ends of the height
+const PADDING_PX = 4;
 const WIDGET = "exact_plan";
 /** @type {Record<string, "encode"|"decode">} */
 const OPERATIONS = {
@@ -56,6 +56,7 @@ export class Panel {
     this.typedSides = eachSide(() => true);
     this.asked = "";
     this.frameAsked = 0;
+    this.heightPx = LINE_PX;
     /** @type {ReturnType<typeof problems>} */
     this.found = [];
     /** @type {import("./kinds.js").Note|null} */
@@ -76,7 +77,7 @@ export class Panel {
 
   /** The view as a widget of the node. */
   hung() {
-    const height = () => (this.view.open ? OPEN_PX : LINE_PX);
+    const height = () => this.heightPx;
     const widget = this.node.addDOMWidget(WIDGET, WIDGET, this.view.root, {
       serialize: false,
       hideOnZoom: false,
@@ -184,14 +185,23 @@ export class Panel {
       typed: this.typedSides,
       overlap: usesOverlap(values) ? Number(values.overlap) : null,
     });
+    this.fit();
     this.node.graph?.setDirtyCanvas?.(true, false);
+  }
+
+  /** Give the node the height that the view needs; an open one only grows, so that it holds still. */
+  fit() {
+    const needed = this.view.contentPx() + 2 * (MARGIN_PX + PADDING_PX);
+    const wanted = this.view.open ? Math.max(needed, this.heightPx) : LINE_PX;
+    const change = wanted - this.heightPx;
+    if (change === 0) return;
+    this.heightPx = wanted;
+    const [width, height] = this.node.size;
+    this.node.setSize([width, height + change]);
   }
 
   toggle() {
     this.view.open = !this.view.open;
-    const change = (OPEN_PX - LINE_PX) * (this.view.open ? 1 : -1);
-    const [width, height] = this.node.size;
-    this.node.setSize([width, height + change]);
     this.show();
   }
 

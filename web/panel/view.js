@@ -45,7 +45,7 @@ function runText(run) {
   const used = usedBytes === null ? null : bytesText(usedBytes);
   if (run.state === "stopped") return say("stopped", { job, seconds });
   if (run.state === "end") {
-    const memory = used ? say("peakUsed", { used, peak }) : say("peakPlanned", { peak });
+    const memory = used ? `${say("peak")} ${used} / ${peak}` : say("peakPlanned", { peak });
     const parts = [say("finished", { job, seconds }), memory];
     if (chunks) parts.push(`${chunks} ${say("chunks")}`);
     if (size) parts.push(`${size.frames}×${size.height}×${size.width}`);
@@ -54,7 +54,7 @@ function runText(run) {
   const left = remaining(run.seconds, share);
   const percent = Math.round(100 * share);
   const time = say("running", { job, percent, left: left === null ? "…" : secondsText(left) });
-  return used ? `${time} · ${say("inUse", { used, peak })}` : time;
+  return used ? `${time} · ${used} / ${peak}` : time;
 }
 
 /** The panel of one node. */
@@ -65,6 +65,8 @@ export class View {
     this.open = false;
     this.root = element("div", { class: "exact-plan" });
     this.root.dataset.testid = "exact-plan";
+    this.content = element("div");
+    this.root.append(this.content);
     // Kept, so that a picture does not flicker when the rest is drawn anew.
     this.thumb = element("img", { class: "thumb" });
     this.frame = shape("image", { x: 0, y: 1, preserveAspectRatio: "none" });
@@ -87,8 +89,13 @@ export class View {
     );
     if (this.picture) line.append(this.thumb);
     line.addEventListener("click", () => this.events.toggle());
-    this.root.replaceChildren(line, ...(this.open ? this.body(state) : []));
+    this.content.replaceChildren(line, ...(this.open ? this.body(state) : []));
     this.root.dataset.peak = String(state.plan?.peak_bytes ?? "");
+  }
+
+  /** The height of all that is shown; 0 while the client has it out of sight. */
+  contentPx() {
+    return this.content.offsetHeight;
   }
 
   /** @param {string} picture the newest, or "" */

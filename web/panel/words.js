@@ -41,7 +41,7 @@ export const WORDS = {
   peakPlanned: "peak planned [peak]",
   stopped: "[job] stopped after [seconds]",
   device: "in use: torch's allocations on the device",
-  process: "in use: growth of the whole process, result included",
+  process: "in use: growth of the whole process, result and libraries included",
   newest: "the newest frame",
   noServer: "the server does not answer; retrying with the next change",
   open: "Show the plan",
