@@ -87,6 +87,9 @@ class Page:
         """A screenshot, as an artefact."""
         folder = SHOTS / self.style
         folder.mkdir(parents=True, exist_ok=True)
+        # The client gives some elements their place only when the canvas is drawn.
+        self.get("app.graph.setDirtyCanvas(true, true)")
+        self.wait(0.3)
         self.page.screenshot(path=folder / f"{name}.png")
 
     def setting(self, name: str, value: Any) -> None:

@@ -72,7 +72,7 @@ def test_an_example_workflow_runs_and_shows_its_result(comfy: Page, path: Path):
     assert seen["use"]
     assert seen["filled"] >= 2, "no tile or chunk was seen to fill"
     assert seen["pictures"] >= 1, "no frame was seen"
-    comfy.until(f"({HEADLINES}).some(text => /finished in .* of .* planned/.test(text))")
+    comfy.until(f"({HEADLINES}).some(text => /finished in .* peak .* \\/ /.test(text))")
     comfy.shot(f"{path.stem}_finished")
     for node in comfy.get(RESULTS):
         if node["type"] in SHOWS_PICTURES:
