@@ -44,11 +44,20 @@ def peak(comfy: Page) -> str:
     return comfy.get("document.querySelector('.exact-plan').dataset.peak")
 
 
+def open_search(comfy: Page) -> None:
+    """Double-click the empty canvas; again where a busy client took it for two single clicks."""
+    for _ in range(3):
+        comfy.page.mouse.dblclick(*EMPTY)
+        comfy.wait(1)
+        if comfy.get("document.activeElement instanceof HTMLInputElement"):
+            return
+    raise AssertionError("the search box did not open")
+
+
 @pytest.mark.parametrize("kind", TITLES)
 def test_a_node_comes_out_of_the_search_box(comfy: Page, kind: str):
     comfy.clear()
-    comfy.page.mouse.dblclick(*EMPTY)
-    comfy.wait(1)
+    open_search(comfy)
     comfy.page.keyboard.type(TITLES[kind], delay=10)
     comfy.until(f"document.body.innerText.includes('{TITLES[kind]}')")
     comfy.wait(0.5)
