@@ -13,7 +13,6 @@ import { say } from "./words.js";
 
 const LINE_PX = 34;
 const MARGIN_PX = 4; // the classic canvas takes it off both ends of the height
-const PADDING_PX = 4;
 const WIDGET = "exact_plan";
 /** @type {Record<string, "encode"|"decode">} */
 const OPERATIONS = {
@@ -191,7 +190,7 @@ export class Panel {
 
   /** Give the node the height that the view needs; an open one only grows, so that it holds still. */
   fit() {
-    const needed = this.view.contentPx() + 2 * (MARGIN_PX + PADDING_PX);
+    const needed = this.view.contentPx() + 2 * MARGIN_PX;
     const wanted = this.view.open ? Math.max(needed, this.heightPx) : LINE_PX;
     const change = wanted - this.heightPx;
     if (change === 0) return;

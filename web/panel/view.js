@@ -65,7 +65,7 @@ export class View {
     this.open = false;
     this.root = element("div", { class: "exact-plan" });
     this.root.dataset.testid = "exact-plan";
-    this.content = element("div");
+    this.content = element("div", { class: "content" });
     this.root.append(this.content);
     // Kept, so that a picture does not flicker when the rest is drawn anew.
     this.thumb = element("img", { class: "thumb" });
@@ -85,7 +85,7 @@ export class View {
       "button",
       { class: "line", title: say(this.open ? "close" : "open") },
       element("span", { text: this.open ? "▾" : "▸" }),
-      element("span", { class: bad ? "bad" : "", text, title: text }),
+      element("span", { class: bad ? "text bad" : "text", text, title: text }),
     );
     if (this.picture) line.append(this.thumb);
     line.addEventListener("click", () => this.events.toggle());
