@@ -10,6 +10,7 @@ Counted from where it stood when the run began, so that weights are left out:
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import psutil
 import torch
@@ -52,6 +53,6 @@ class MemoryMeter:
         return psutil.Process().memory_info().rss if self.kind == "process" else 0
 
 
-def _allocator(device: torch.device):
+def _allocator(device: torch.device) -> Callable[[torch.device], int] | None:
     """`memory_allocated` of the device's kind, where torch has one."""
     return getattr(getattr(torch, device.type, None), "memory_allocated", None)
