@@ -46,7 +46,8 @@ class ExactVAEDecodeFramewise:
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
         from .images import checked_latents, own_size
-        from .running import Watch, decode_latents, report, settings_of
+        from .live import Watch
+        from .running import decode_latents, report, settings_of
         from .vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)

@@ -45,7 +45,8 @@ class ExactVAEEncodeTiled:
         """LATENT and report of `images` [t, h, w, c] in [0, 1]."""
         from .host import result_dtype
         from .images import checked_image, latent_of
-        from .running import Watch, chosen_samples, encode_image, report, settings_of
+        from .live import Watch
+        from .running import chosen_samples, encode_image, report, settings_of
         from .vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)

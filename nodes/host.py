@@ -303,11 +303,12 @@ class ProgressBar:
     def update(self, done: int, total: int, frame: torch.Tensor | None = None) -> None:
         """Show `done` of `total`; frame: [h, w, 3] in [0, 1]."""
         if self._bar is not None:
-            preview = None if frame is None else ("JPEG", _picture(frame), PREVIEW_PX)
+            preview = None if frame is None else ("JPEG", picture(frame), PREVIEW_PX)
             self._bar.update_absolute(done, total, preview)
 
 
-def _picture(frame: torch.Tensor) -> Any:
+def picture(frame: torch.Tensor) -> Any:
+    """A PIL image of a frame [h, w, 3] in [0, 1]."""
     from PIL import Image
 
     return Image.fromarray((frame.float() * 255.0).round().to("cpu", torch.uint8).numpy())

@@ -1,14 +1,13 @@
 """How does a node run the engine inside the host?
 
 1. Plan with room to spare; ask the host for that much; where less is free, plan again within it.
-2. Run chunk by chunk. After every tile the host may interrupt and hears of progress; finished
-   frames go straight into the result, wherever the host keeps results.
+2. Run chunk by chunk, watched (`live.Watch`); finished frames go straight into the result,
+   wherever the host keeps results.
 3. Say what was done.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,80 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..vae_core import Extent, Posterior, Progress, Settings, SettingsError
+from ..vae_core import Extent, Posterior, Settings, SettingsError
 from ..vae_core.fitting import Fitted
 from ..vae_core.plan import Plan
 from . import host
 from .images import pixel_runs, write_frames
+from .live import Watch
 from .widgets import refusal
 
-_EVENT_SECONDS = 0.1
 _GIB = 2**30
-_STEPS = 10_000
-"""Of a progress bar: operations are too many for it."""
-
-
-class Watch:
-    """One run as the host and a person see it: progress, previews, interruption.
-
-    name: "encode" or "decode". node_id: whose progress bar it is; None for the node that runs.
-    """
-
-    def __init__(self, name: str, node_id: str | None = None) -> None:
-        self._name, self._node_id = name, node_id
-        self._bar = host.ProgressBar(_STEPS, node_id)
-        self._done, self._started, self._told = 0, time.monotonic(), 0.0
-        self._peak_bytes = 0
-
-    @property
-    def seconds(self) -> float:
-        """Since the run began."""
-        return time.monotonic() - self._started
-
-    def begin(self, plan: Plan) -> None:
-        """Tell what is going to be run."""
-        self._peak_bytes = plan.peak_bytes
-        self._tell({"state": "begin", "plan": summary(plan)})
-
-    def __call__(self, progress: Progress) -> None:
-        """After every tile; raises the host's exception where a person has asked to stop."""
-        host.stop_if_interrupted()
-        total = progress.total_operations  # 0 where a stream's length is not known
-        share = progress.done_operations / total if total else 0.0
-        self._done = max(self._done, min(int(share * _STEPS), _STEPS))
-        self._bar.update(self._done, _STEPS)
-        if time.monotonic() - self._told >= _EVENT_SECONDS:
-            self._told = time.monotonic()
-            self._tell(
-                {
-                    "state": "run",
-                    "share": round(share, 4),
-                    "chunk": progress.chunk_index,
-                    "chunks": progress.chunks,
-                    "step": progress.path,
-                }
-            )
-
-    def show(self, frame: Tensor) -> None:
-        """Show the newest finished frame [h, w, 3] in [0, 1]."""
-        self._bar.update(self._done, _STEPS, frame)
-
-    def end(self) -> None:
-        """The run is finished."""
-        self._bar.update(_STEPS, _STEPS)
-        self._tell({"state": "end"})
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        seconds = round(self.seconds, 2)
-        common = {"job": self._name, "seconds": seconds, "peak_bytes": self._peak_bytes}
-        host.send(self._node_id, {**common, **event})
-
-
-def summary(plan: Plan) -> dict[str, Any]:
-    """What the client draws of a plan; numbers and names only."""
-    numbers = plan.as_dict()
-    numbers.pop("steps_by_path")
-    return {**numbers, "tile_px": list(plan.tile_px())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +80,18 @@ def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> E
     frames, height, width = image.shape[:3]
     shape = (1, 3, frames, height, width)
     settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
-    watch.begin(plan)
+    watch.begin(plan, vae)
     stream = engine.encode_stream(
         pixel_runs(image, engine.dtype), replace(settings, on_progress=watch), frames
     )
-    moments = torch.cat([part.to(vae.output_device) for part in stream], dim=2)
+    parts: list[Tensor] = []
+    encoded = 0  # latent frames
+    for part in stream:
+        parts.append(part.to(vae.output_device))
+        encoded += part.shape[2]
+        watch.glimpse(image[min(4 * encoded - 4, frames - 1)])
     watch.end()
+    moments = torch.cat(parts, dim=2)
     return Encoded(Posterior.from_moments(moments, stream.fitted), plan, watch.seconds)
 
 
@@ -161,7 +101,7 @@ def decode_latents(
     """The pictures of unscaled latents [b, c, n, h/8, w/8]; size: (t, h, w) to keep of them."""
     engine = vae.video_vae
     settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
-    watch.begin(plan)
+    watch.begin(plan, vae)
     b, _, n, h, w = samples.shape
     size = size or Extent(4 * n - 3, 8 * h, 8 * w)
     images = torch.empty(

@@ -23,7 +23,8 @@ from ..vae_core.media.video import Resize, Selection, open_video
 from ..vae_core.media.video_writing import VideoOptions, open_writer
 from . import host
 from .images import checked_latents, latent_of, own_size
-from .running import Watch, chosen_samples, report, settings_of, settled
+from .live import Watch
+from .running import chosen_samples, report, settings_of, settled
 from .vae import exact_vae
 
 _SUFFIXES = {"vp9": ".webm", "prores": ".mov"}
@@ -100,19 +101,44 @@ def encode_file(
         frames = info.frames or 2 * settings.chunk_frames + 1
         shape = (1, 3, frames, info.height_px, info.width_px)
         settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
-        watch.begin(plan)
-        fitted = encode_video(
-            engine,
-            video,
-            lambda moments: parts.append(moments.to(vae.output_device)),
-            replace(settings, on_progress=watch),
-        )
+        watch.begin(plan, vae)
+        fed = _Fed(engine)
+
+        def take(moments: Tensor) -> None:
+            parts.append(moments.to(vae.output_device))
+            watch.glimpse(fed.newest)
+
+        fitted = encode_video(fed, video, take, replace(settings, on_progress=watch))
         notes = list(video.notes)
     watch.end()
     posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
     samples = chosen_samples(posterior, values).to(vae.output_device, host.result_dtype())
     text = report(plan, watch.seconds, notes, fitted)
     return latent_of(samples, fitted), float(info.fps), text
+
+
+class _Fed:
+    """An encoder that knows the newest frame it was given.
+
+    newest: [h, w, 3] in [0, 1]; empty before there is one.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._frame = torch.empty(1, 3, 0, 0)
+
+    @property
+    def newest(self) -> Tensor:
+        return _picture_of(self._frame[0])
+
+    def encode_stream(self, frames: Iterator[Tensor], settings: Any, count: int | None) -> Any:
+        """See `VideoVAE.encode_stream`."""
+        return self._engine.encode_stream(self._seen(frames), settings, count)
+
+    def _seen(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        for frame in frames:
+            self._frame = frame
+            yield frame
 
 
 class _Shown:
@@ -124,9 +150,13 @@ class _Shown:
     def decode_stream(self, latents: Any, settings: Any) -> Iterator[Tensor]:
         """See `VideoVAE.decode_stream`."""
         for frames in self._engine.decode_stream(latents, settings):
-            newest = frames[0, :, -1].float().movedim(0, -1)  # [h, w, 3]
-            self._watch.show(((newest + 1.0) / 2.0).clamp(0.0, 1.0))
+            self._watch.show(_picture_of(frames[0, :, -1]))
             yield frames
+
+
+def _picture_of(frame: Tensor) -> Tensor:
+    """A frame [3, h, w] in about [-1, 1] as [h, w, 3] in [0, 1]."""
+    return ((frame.float().movedim(0, -1) + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
 def decode_file(
@@ -148,7 +178,7 @@ def decode_file(
     options = VideoOptions(
         codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
     )
-    watch.begin(plan)
+    watch.begin(plan, vae)
     with open_writer(target.path, Fraction(values["fps"]).limit_denominator(1001), options) as file:
         size = decode_video(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)

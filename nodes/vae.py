@@ -105,7 +105,8 @@ class ExactMixin:
         return self._encode(pixel_samples, replace(self.exact_settings, tile_px=bound))
 
     def _encode(self, pixels: Tensor, settings: Settings) -> Tensor:
-        from .running import Watch, encode_image
+        from .live import Watch
+        from .running import encode_image
 
         clips = pixels if pixels.ndim == 5 else pixels.unsqueeze(0)
         cropped = [_centre(clip) for clip in clips]
@@ -128,7 +129,8 @@ class ExactMixin:
         return self._decode(samples, replace(self.exact_settings, tile_px=bound))
 
     def _decode(self, samples: Tensor, settings: Settings) -> Tensor:
-        from .running import Watch, decode_latents
+        from .live import Watch
+        from .running import decode_latents
 
         return decode_latents(self, samples, settings, None, Watch("decode")).images
 

@@ -122,8 +122,9 @@ SAMPLE_SEED: Widget = (
         "max": 2**53 - 1,
         "control_after_generate": False,
         "advanced": True,
-        "tooltip": "Seed of the noise where posterior is 'sample'. The same seed gives the same"
-        " latents on every device, tiling and chunk size.",
+        "tooltip": "Seed of the noise where posterior is 'sample'. The same seed draws the same"
+        " noise on every device, with every tiling and chunk size; with norm_scope 'chunk' the"
+        " latents still differ very slightly between chunk sizes.",
     },
 )
 

@@ -2,6 +2,7 @@
 
 The host merges locales/<language>/main.json with nodeDefs.json and serves them at /i18n. The client
 looks a text up by node, then `inputs` and the input's name, or `outputs` and the output's number.
+What the panel says lies under `exactVideoVae`; tests/web holds it against the panel's own words.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def test_a_language_covers_the_definitions_with_nothing_left_over(language: str)
 def test_a_language_names_every_category(language: str) -> None:
     kinds = pack.pack().NODE_CLASS_MAPPINGS.values()
     parts = {part for kind in kinds for part in kind.CATEGORY.split("/")}
-    assert texts(language, "main").keys() == {("nodeCategories", part) for part in parts}
+    found = {path for path in texts(language, "main") if path[0] != "exactVideoVae"}
+    assert found == {("nodeCategories", part) for part in parts}
 
 
 def test_english_texts_are_the_definitions_own() -> None:

@@ -67,6 +67,8 @@ def _probe(code: str, *arguments: str) -> list[str]:
 def _files(folder: Path) -> Iterator[Path]:
     """Files that belong to the repository: no caches, environments or outputs."""
     for path in sorted(folder.iterdir()):
+        if path.name == ".git":
+            continue  # in a worktree it is a file, with a path of this machine
         if path.is_dir():
             hidden = path.name.startswith(".") and path.name not in {".ci", ".github"}
             if not hidden and path.name not in SKIPPED_FOLDERS and path.suffix != ".egg-info":

@@ -10,37 +10,10 @@ from typing import Any
 
 import pytest
 from pack import part
+from questions import TEN_SETTINGS, USUAL, fuzzed
 
 routes, planning = part("nodes.routes"), part("nodes.planning")
 running, host, core = part("nodes.running"), part("nodes.host"), part("vae_core")
-
-USUAL = {
-    "operation": "decode",
-    "network": "full",
-    "dtype": "bf16",
-    "width": 720,
-    "height": 480,
-    "frames": 49,
-    "chunk_size": 8,
-    "tile_size": 0,
-    "overlap": 64,
-    "tiling": "exact",
-    "norm_scope": "chunk",
-    "memory_budget": 2.0,
-}
-
-TEN_SETTINGS = [
-    {},
-    {"operation": "encode"},
-    {"chunk_size": 16, "memory_budget": 1.5},
-    {"tile_size": 256},
-    {"operation": "encode", "tile_size": 128, "chunk_size": 12, "frames": 201},
-    {"tiling": "blend", "tile_size": 240, "overlap": 32},
-    {"operation": "encode", "tiling": "blend", "width": 1360, "height": 768, "frames": 81},
-    {"tiling": "off", "memory_budget": 0.0, "width": 320, "height": 192},
-    {"norm_scope": "clip", "frames": 81},
-    {"network": "tiny", "dtype": "fp32", "frames": 1001, "chunk_size": 4, "memory_budget": 0.5},
-]
 
 
 def ask(question: dict[str, Any] | bytes) -> tuple[int, dict[str, Any]]:
@@ -151,23 +124,11 @@ def test_what_is_no_question_is_refused(body: bytes):
     assert ask(body)[0] == 400
 
 
-def _fuzzed(rng: random.Random) -> bytes:
-    """A question with up to three wrong, extreme or ordinary values."""
-    question = {**USUAL, **rng.choice(TEN_SETTINGS)}
-    odd = [None, True, -1, 0, 1, 3, 8, 16, 4096, 10**6, 10**400, 0.5, 1e308, "", "x" * 50, [], {},
-           "exact", "blend", "off", "clip", "encode", "tiny", "fp32", "../x", "\ud800"]  # fmt: skip
-    for _ in range(rng.randrange(4)):
-        name = rng.choice([*question, "path", "__proto__", "frame_policy"])
-        question[name] = rng.choice([*odd, rng.randrange(1, 20_000)])
-    body = json.dumps(question).encode()
-    return body[: rng.randrange(len(body))] if rng.random() < 0.1 else body
-
-
 def test_five_hundred_fuzzed_requests_find_no_error_and_no_growth():
     settled(USUAL)
     rng, seconds, statuses = random.Random(7), [], []
     for _ in range(500):
-        body = _fuzzed(rng)
+        body = fuzzed(rng)
         start = time.perf_counter()
         statuses.append(ask(body)[0])
         seconds.append(time.perf_counter() - start)

@@ -3,15 +3,18 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { createLine } from "./panel/asking.js";
-import { Panel, hasPanel, sampleSize } from "./panel/panel.js";
+import { sampleSize } from "./panel/live.js";
+import { Panel, hasPanel } from "./panel/panel.js";
 import { speak } from "./panel/words.js";
+
+/** @typedef {import("./panel/kinds.js").GraphNode} GraphNode */
 
 const EVENT = "exact_video_vae.progress";
 const LOOK_MS = 1000;
 
-/** @type {Map<any, Panel>} */
+/** @type {Map<GraphNode, Panel>} */
 const panels = new Map();
-/** @type {WeakMap<any, object>} */
+/** @type {WeakMap<GraphNode, import("./panel/kinds.js").Size>} */
 const lastRun = new WeakMap();
 
 const line = createLine(async (question) => {
@@ -23,28 +26,31 @@ const line = createLine(async (question) => {
   return { status: response.status, content: await response.json() };
 });
 
-/** @param {string} id of a node as events have it: "7", or "3:7" inside a subgraph */
+/**
+ * @param {string} id of a node as events have it: "7", or "3:7" inside a subgraph
+ * @returns {GraphNode|null}
+ */
 function nodeOf(id) {
   let graph = app.graph?.rootGraph ?? app.graph;
   let node = null;
   for (const part of String(id).split(":")) {
     node = graph?.getNodeById(Number(part)) ?? null;
-    graph = node?.subgraph;
+    graph = /** @type {any} */ (node)?.subgraph;
   }
-  return node;
+  return /** @type {GraphNode|null} */ (node);
 }
 
-/** @param {any} event */
+/** @param {import("./panel/kinds.js").RunEvent} event */
 function heard(event) {
   const node = nodeOf(event.node);
   if (!node) return;
   const size = sampleSize(event.plan);
-  if (size) lastRun.set(node, { frames: size.t, height: size.h, width: size.w });
+  if (size) lastRun.set(node, size);
   panels.get(node)?.progress(event);
 }
 
 async function translated() {
-  const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en";
+  const language = String(app.extensionManager.setting.get("Comfy.Locale"));
   const response = await api.fetchApi("/i18n");
   const all = await response.json();
   speak(all?.[language]?.exactVideoVae);
@@ -61,25 +67,28 @@ app.registerExtension({
   name: "exact_video_vae.panel",
   async setup() {
     style();
-    api.addEventListener(EVENT, (event) => heard(event.detail));
-    for (const end of ["execution_interrupted", "execution_error"]) {
-      api.addEventListener(end, () => panels.forEach((panel) => panel.stopped()));
-    }
+    /** @type {EventTarget} */ (api).addEventListener(EVENT, (event) => {
+      if (event instanceof CustomEvent) heard(event.detail);
+    });
+    const stop = () => panels.forEach((panel) => panel.stopped());
+    api.addEventListener("execution_interrupted", stop);
+    api.addEventListener("execution_error", stop);
     // Upstream nodes change without telling; looking costs no request unless something did.
     setInterval(() => {
       if (!document.hidden) panels.forEach((panel) => panel.refresh());
     }, LOOK_MS);
     await translated().catch(() => undefined);
   },
-  nodeCreated(node) {
+  nodeCreated(created) {
+    const node = /** @type {GraphNode} */ (created);
     const type = node.comfyClass ?? node.type;
     if (!hasPanel(type) || !node.addDOMWidget) return;
     panels.set(node, new Panel(node, type, line, (one) => lastRun.get(one) ?? {}));
     const before = node.onRemoved;
-    node.onRemoved = (...given) => {
+    node.onRemoved = () => {
       panels.get(node)?.remove();
       panels.delete(node);
-      return before?.apply(node, given);
+      before?.call(node);
     };
   },
 });

@@ -40,13 +40,13 @@ class Client:
     """One web client of the host at `port`; base: the host's folder of inputs and outputs."""
 
     def __init__(self, port: int, pid: int, base: Path) -> None:
-        self._port, self._process, self.base = port, psutil.Process(pid), base
+        self.port, self._process, self.base = port, psutil.Process(pid), base
         self._id = uuid.uuid4().hex
 
     def ask(self, path: str, data: Any = None) -> tuple[int, Any]:
         """Status and JSON of an answer; with `data` it is a POST."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{path}",
+            f"http://127.0.0.1:{self.port}{path}",
             data=None if data is None else json.dumps(data).encode(),
             headers={"Content-Type": "application/json"},
         )
@@ -73,7 +73,7 @@ class Client:
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> Finished:
         """Run a prompt to its end, whichever that is."""
-        events = Events(self._port, self._id, timeout_seconds)
+        events = Events(self.port, self._id, timeout_seconds)
         try:
             status, answer = self.queue(prompt)
             assert status == 200, answer

@@ -107,8 +107,11 @@ def _free_port() -> int:
 
 
 @contextmanager
-def running(host: Host, base: Path) -> Iterator[Client]:
-    """A server with the pack linked in, on a free port of loopback; ended on leaving."""
+def running(host: Host, base: Path, web_client: Path | None = None) -> Iterator[Client]:
+    """A server with the pack linked in, on a free port of loopback; ended on leaving.
+
+    web_client: a folder with the web client to serve, where it is not the host's own.
+    """
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
     # Under a name that is no identifier, as the Manager installs it.
@@ -120,6 +123,7 @@ def running(host: Host, base: Path) -> Iterator[Client]:
     command = [str(host.python), "main.py", "--cpu", "--port", str(port)]
     command += ["--base-directory", str(base), "--disable-api-nodes"]
     command += ["--database-url", f"sqlite:///{base}/comfyui.db"]
+    command += ["--front-end-root", str(web_client)] if web_client else []
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
     environment.pop("PYTHONPATH", None)  # the host finds its own modules only
     with (base / "server.log").open("wb") as log:

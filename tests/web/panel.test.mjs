@@ -1,14 +1,16 @@
 /** Do the panel's pure parts keep their promises? Run by node's own test runner. */
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import test from "node:test";
 
 const at = (name) => import(new URL(`../../web/panel/${name}.js`, import.meta.url));
 const { createLine } = await at("asking");
+const { merged, pictureUrl, remaining, useBar } = await at("live");
 const { problems, question, snappedChunk } = await at("rules");
 const { chunkSpans, filled, memoryBar, pieces, tileBoxes } = await at("shapes");
 const { clipSize, vaeOf } = await at("upstream");
-const { bytesText, remaining, say, WORDS } = await at("words");
+const { bytesText, say, speak, WORDS } = await at("words");
 
 /** A clock that a test moves; `later` runs when its time has come. */
 function clock() {
@@ -127,6 +129,64 @@ test("the network is the loader's", () => {
   const tiny = node({ vae_name: "tiny_vae (ships with this pack)", dtype: "fp32" });
   assert.deepEqual(vaeOf(node({}, { vae: tiny })), { network: "tiny", dtype: "fp32" });
   assert.deepEqual(vaeOf(node({})), { network: "full", dtype: "auto" });
+});
+
+const BEGIN = {
+  state: "begin",
+  job: "decode",
+  seconds: 0,
+  peak_bytes: 200,
+  memory: "process",
+  plan: { program: "decoder", source: [3, 4, 6], chunks: [{}, {}] },
+};
+
+test("a run is what its events come to, and another begin forgets it", () => {
+  const started = merged(null, BEGIN);
+  assert.deepEqual([started.share, started.usedBytes, started.chunks], [0, null, 2]);
+  assert.deepEqual(started.size, { frames: 9, height: 32, width: 48 });
+  const event = { ...BEGIN, plan: undefined, state: "run" };
+  const half = merged(started, { ...event, seconds: 2, share: 0.5, used_bytes: 50 });
+  const seen = merged(half, { ...event, seconds: 3, picture: "QUJD" });
+  assert.deepEqual([seen.share, seen.usedBytes, seen.chunks], [0.5, 50, 2]);
+  assert.equal(seen.picture, "data:image/jpeg;base64,QUJD");
+  const ended = merged(seen, { ...event, state: "end", used_peak_bytes: 80 });
+  assert.deepEqual([ended.share, ended.usedBytes, ended.picture], [1, 80, seen.picture]);
+  assert.deepEqual(merged(ended, BEGIN), started);
+});
+
+test("a panel that hears of a run midway shows what it heard", () => {
+  const event = { ...BEGIN, plan: undefined, state: "run", share: 0.25, chunks: 4 };
+  const run = merged(null, event);
+  assert.deepEqual([run.share, run.chunks, run.size, run.picture], [0.25, 4, null, ""]);
+});
+
+test("only base64 of a bounded size becomes an address", () => {
+  assert.equal(pictureUrl("QUJD"), "data:image/jpeg;base64,QUJD");
+  const odd = [undefined, 5, "", "x y", 'QQ"/>', "https://host/x.jpg", "A".repeat(2 ** 17 + 1)];
+  for (const text of odd) assert.equal(pictureUrl(text), "");
+});
+
+test("memory in use lies beside what was planned, or beyond it", () => {
+  const run = { ...merged(null, BEGIN), usedBytes: 50 };
+  assert.deepEqual(useBar(run), { used: 0.25, planned: 1 });
+  assert.deepEqual(useBar({ ...run, usedBytes: 400 }), { used: 1, planned: 0.5 });
+  assert.equal(useBar({ ...run, usedBytes: null }), null);
+  assert.equal(useBar({ ...run, memory: "" }), null);
+});
+
+test("every language has every word, with the same numbers in it", async () => {
+  const numbers = (text) => (text.match(/\[\w+\]/g) ?? []).sort();
+  for (const language of ["fr", "ja", "zh"]) {
+    const file = new URL(`../../locales/${language}/main.json`, import.meta.url);
+    const words = JSON.parse(await readFile(file, "utf8")).exactVideoVae;
+    assert.deepEqual(Object.keys(words).sort(), Object.keys(WORDS).sort(), language);
+    for (const [word, text] of Object.entries(words)) {
+      assert.deepEqual(numbers(text), numbers(WORDS[word]), `${language}: ${word}`);
+    }
+  }
+  speak({ fits: "passt" });
+  assert.deepEqual([say("fits"), say("peak")], ["passt", "peak"]);
+  speak(undefined);
 });
 
 test("numbers are written as the server writes them, and every word is there", () => {

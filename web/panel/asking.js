@@ -6,20 +6,22 @@
  */
 
 /**
- * @typedef {{status: number, content: any}} Answer
- * @typedef {{now: () => number, later: (run: () => void, ms: number) => any}} Clock
+ * @typedef {import("./kinds.js").Reply} Reply
+ * @typedef {{now: () => number, later: (run: () => void, ms: number) => unknown}} Clock
  */
+
+const NO_REPLY = { status: 0, content: /** @type {Reply["content"]} */ ({}) };
 
 /** @type {Clock} */
 const CLOCK = { now: () => Date.now(), later: (run, ms) => setTimeout(run, ms) };
 
 /**
- * @param {(question: object) => Promise<Answer>} send
+ * @param {(question: object) => Promise<Reply>} send
  * @param {number} [gapMs] between the beginnings of two requests
  * @param {Clock} [clock]
  */
 export function createLine(send, gapMs = 220, clock = CLOCK) {
-  /** @type {Map<any, {question: object, done: (answer: Answer) => void}>} */
+  /** @type {Map<unknown, {question: object, done: (reply: Reply) => void}>} */
   const waiting = new Map();
   let last = -Infinity;
   let busy = false;
@@ -44,30 +46,25 @@ export function createLine(send, gapMs = 220, clock = CLOCK) {
     waiting.delete(asker);
     busy = true;
     last = clock.now();
-    let answer;
-    try {
-      answer = await send(entry.question);
-    } catch {
-      answer = { status: 0, content: {} };
-    }
+    const reply = await send(entry.question).catch(() => NO_REPLY);
     busy = false;
     const replaced = waiting.has(asker);
-    if (answer.status === 202 && !replaced) waiting.set(asker, entry);
-    else if (!replaced) entry.done(answer);
+    if (reply.status === 202 && !replaced) waiting.set(asker, entry);
+    else if (!replaced) entry.done(reply);
     schedule();
   }
 
   return {
     /**
-     * @param {any} asker whose earlier question this one replaces
+     * @param {unknown} asker whose earlier question this one replaces
      * @param {object} question
-     * @param {(answer: Answer) => void} done
+     * @param {(reply: Reply) => void} done
      */
     ask(asker, question, done) {
       waiting.set(asker, { question, done });
       schedule();
     },
-    /** @param {any} asker that wants no answer any more */
+    /** @param {unknown} asker that wants no answer any more */
     forget(asker) {
       waiting.delete(asker);
     },

@@ -1,13 +1,18 @@
 /** How are a plan's picture, clip and memory drawn? As SVG, sharp at any zoom; text as text. */
 
+import { useBar } from "./live.js";
 import { chunkSpans, filled, memoryBar, tileBoxes } from "./shapes.js";
 import { bytesText, say } from "./words.js";
 
+/** @typedef {import("./kinds.js").Answer} Answer */
+
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 240;
+const TALLEST = 110;
 
 /**
- * @param {string} name of an HTML element
+ * @template {keyof HTMLElementTagNameMap} Name
+ * @param {Name} name of an HTML element
  * @param {{class?: string, text?: string, title?: string}} [options]
  * @param {...Node} children
  */
@@ -21,10 +26,11 @@ export function element(name, options = {}, ...children) {
 }
 
 /**
- * @param {string} name of an SVG element
+ * @template {keyof SVGElementTagNameMap} Name
+ * @param {Name} name of an SVG element
  * @param {Record<string, string|number>} attributes
  */
-function shape(name, attributes) {
+export function shape(name, attributes) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
   return made;
@@ -32,32 +38,52 @@ function shape(name, attributes) {
 
 /** @param {number} height */
 function canvas(height) {
-  return shape("svg", { viewBox: `0 0 ${WIDE} ${height}`, height });
+  return shape("svg", { viewBox: `0 0 ${WIDE} ${height}`, height, preserveAspectRatio: "xMinYMid" });
 }
 
-/** @param {{x: number, y: number, w: number, h: number}} box */
-function rect(box, kind) {
-  const { x, y, w, h } = box;
+/**
+ * A canvas that is as wide as there is room for.
+ * @param {number} height
+ */
+function bar(height) {
+  const svg = canvas(height);
+  svg.setAttribute("preserveAspectRatio", "none");
+  return svg;
+}
+
+/**
+ * @param {import("./kinds.js").Box} box
+ * @param {string} kind a class of panel.css
+ */
+function rect({ x, y, w, h }, kind) {
   return shape("rect", { class: kind, x, y, width: Math.max(w, 0), height: Math.max(h, 0) });
 }
 
 /**
  * The picture with its tiles, filled up to `share` of the chunk under way.
- * @param {any} plan
+ * @param {Answer} plan
  * @param {{height: number, width: number}} size
  * @param {number|null} overlap where tiles are blended
  * @param {number} share
+ * @param {SVGImageElement|null} frame what to draw beneath, where there is a picture
  */
-export function drawTiles(plan, size, overlap, share) {
-  const scale = Math.min(WIDE / size.width, 110 / size.height);
+export function drawTiles(plan, size, overlap, share, frame) {
+  const scale = Math.min(WIDE / size.width, TALLEST / size.height);
   const svg = canvas(Math.ceil(size.height * scale) + 2);
+  if (frame) {
+    frame.setAttribute("width", String(size.width * scale));
+    frame.setAttribute("height", String(size.height * scale));
+    svg.append(frame);
+  }
   const boxes = tileBoxes(size, plan.tile_px, overlap);
   const fills = filled(boxes.length, share);
+  const done = frame ? "done over" : "done";
   boxes.forEach((box, index) => {
     const { x, y, w, h } = {
       x: box.x * scale, y: box.y * scale + 1, w: box.w * scale, h: box.h * scale,
     };
-    if (fills[index] > 0) svg.append(rect({ x, y, w: w * fills[index], h }, "done"));
+    const fill = fills[index] ?? 0;
+    if (fill > 0) svg.append(rect({ x, y, w: w * fill, h }, done));
     svg.append(rect({ x, y, w, h }, "cell"));
   });
   return svg;
@@ -65,11 +91,11 @@ export function drawTiles(plan, size, overlap, share) {
 
 /**
  * The clip with its chunks, filled up to `share` of the run.
- * @param {any} plan
+ * @param {Answer} plan
  * @param {number} share
  */
 export function drawChunks(plan, share) {
-  const svg = canvas(14);
+  const svg = bar(14);
   svg.append(rect({ x: 0, y: 1, w: share * WIDE, h: 12 }, "done"));
   for (const [start, stop] of chunkSpans(plan)) {
     svg.append(rect({ x: start * WIDE, y: 1, w: (stop - start) * WIDE, h: 12 }, "cell"));
@@ -79,19 +105,40 @@ export function drawChunks(plan, share) {
 
 /**
  * Projected peak against the device's memory, with its parts in words.
- * @param {any} plan
+ * @param {Answer} plan
  */
 export function drawMemory(plan) {
-  const bar = memoryBar(plan);
-  const svg = canvas(16);
+  const memory = memoryBar(plan);
+  const svg = bar(16);
   svg.append(rect({ x: 0, y: 2, w: WIDE, h: 12 }, "cell"));
-  for (const part of bar.parts) {
+  for (const part of memory.parts) {
     svg.append(rect({ x: part.start * WIDE, y: 2, w: part.width * WIDE, h: 12 }, part.name));
   }
-  const x = bar.free * WIDE;
+  const x = memory.free * WIDE;
   svg.append(shape("line", { class: "free", x1: x, x2: x, y1: 0, y2: 16 }));
-  const parts = bar.parts.map((part) => `${say(part.name)} ${bytesText(part.size)}`);
-  const memory = `${say("free")} ${bytesText(plan.free_bytes)} / ${bytesText(plan.total_bytes)}`;
-  const text = element("div", { text: [...parts, memory].join(" · ") });
+  const text = element("div");
+  for (const part of memory.parts) {
+    const words = element("span", { class: "part", text: `${say(part.name)} ${bytesText(part.size)}` });
+    words.prepend(element("span", { class: `key ${part.name}` }));
+    text.append(words, " · ");
+  }
+  text.append(`${say("free")} ${bytesText(plan.free_bytes)} / ${bytesText(plan.total_bytes)}`);
   return element("div", {}, svg, text);
+}
+
+/**
+ * Memory that a run uses against what was planned, with what is counted in words; null where it is
+ * not measured.
+ * @param {import("./kinds.js").Run} run
+ */
+export function drawUse(run) {
+  const use = useBar(run);
+  if (!use || run.usedBytes === null || !run.memory) return null;
+  const svg = bar(10);
+  svg.append(rect({ x: 0, y: 1, w: use.used * WIDE, h: 8 }, "used"));
+  svg.append(rect({ x: 0, y: 1, w: use.planned * WIDE, h: 8 }, "cell"));
+  const [used, peak] = [bytesText(run.usedBytes), bytesText(run.peakBytes)];
+  const word = run.state === "end" ? "peakUsed" : "inUse";
+  const text = `${say(word, { used, peak })} · ${say(run.memory)}`;
+  return element("div", { class: "use" }, svg, element("div", { text }));
 }

@@ -1,68 +1,101 @@
 /** How do one node, its question to the server and its view hang together? */
 
+import { merged } from "./live.js";
 import { problems, question, snappedChunk, usesOverlap } from "./rules.js";
 import { clipSize, vaeOf, widgetValue } from "./upstream.js";
 import { View } from "./view.js";
 import { say } from "./words.js";
 
+/** @typedef {import("./kinds.js").GraphNode} GraphNode */
+/** @typedef {import("./kinds.js").Side} Side */
+/** @typedef {import("./kinds.js").Values} Values */
+/** @typedef {import("./kinds.js").Widget} Widget */
+
 const LINE_PX = 34;
-const OPEN_PX = 330;
 const MARGIN_PX = 4; // the classic canvas takes it off both ends of the height
 const WIDGET = "exact_plan";
+/** @type {Record<string, "encode"|"decode">} */
 const OPERATIONS = {
   ExactVAEEncodeTiled: "encode",
   ExactVAEEncodeVideo: "encode",
   ExactVAEDecodeFramewise: "decode",
   ExactVAEDecodeVideo: "decode",
 };
-const SIDES = /** @type {const} */ (["frames", "height", "width"]);
 
 /** @param {string} type of a node */
 export function hasPanel(type) {
   return type in OPERATIONS || type === "ExactVAEPlan";
 }
 
+/**
+ * Something of each side of a clip.
+ * @template Kind
+ * @param {(side: Side) => Kind} of
+ * @returns {Record<Side, Kind>}
+ */
+function eachSide(of) {
+  return { frames: of("frames"), height: of("height"), width: of("width") };
+}
+
 /** A panel on one node. Nothing of it is stored in the workflow. */
 export class Panel {
   /**
-   * @param {any} node
+   * @param {GraphNode} node
    * @param {string} type of the node; the node itself does not know it yet
-   * @param {{ask: Function, forget: Function}} line to the server
-   * @param {(node: any) => object} known sizes of nodes that have run
+   * @param {ReturnType<import("./asking.js").createLine>} line to the server
+   * @param {import("./upstream.js").Known} known sizes of nodes that have run
    */
   constructor(node, type, line, known) {
-    Object.assign(this, { node, type, line, known });
+    this.node = node;
+    this.type = type;
+    this.line = line;
+    this.known = known;
     this.fields = { frames: 49, height: 480, width: 720 };
+    this.size = this.fields;
+    this.typedSides = eachSide(() => true);
     this.asked = "";
+    this.frameAsked = 0;
+    this.heightPx = LINE_PX;
+    /** @type {ReturnType<typeof problems>} */
+    this.found = [];
+    /** @type {import("./kinds.js").Note|null} */
     this.told = null;
+    /** @type {import("./kinds.js").Answer|null} */
     this.plan = null;
+    /** @type {import("./kinds.js").Run|null} */
     this.run = null;
     this.view = new View({
       toggle: () => this.toggle(),
       typed: (side, value) => this.typed(side, value),
       apply: (widgets) => this.apply(widgets),
     });
-    const height = () => (this.view.open ? OPEN_PX : LINE_PX);
-    this.widget = node.addDOMWidget(WIDGET, WIDGET, this.view.root, {
+    this.widget = this.hung();
+    this.follow();
+    this.refresh();
+  }
+
+  /** The view as a widget of the node. */
+  hung() {
+    const height = () => this.heightPx;
+    const widget = this.node.addDOMWidget(WIDGET, WIDGET, this.view.root, {
       serialize: false,
       hideOnZoom: false,
       margin: MARGIN_PX,
       getMinHeight: height,
       getMaxHeight: height,
     });
-    this.widget.serialize = false;
-    this.follow();
-    this.refresh();
+    widget.serialize = false;
+    return widget;
   }
 
   /** Hear of what a person does with the widgets. */
   follow() {
-    for (const widget of this.node.widgets) {
-      if (widget === this.widget) continue;
+    for (const widget of this.node.widgets ?? []) {
+      if (widget.name === WIDGET) continue;
       const before = widget.callback;
-      widget.callback = (...given) => {
-        const result = before?.apply(widget, given);
-        if (widget.name === "chunk_size") this.snap(widget, given[0]);
+      widget.callback = (value, ...given) => {
+        const result = before?.call(widget, value, ...given);
+        if (widget.name === "chunk_size") this.snap(widget, value);
         this.run = null;
         this.refresh();
         return result;
@@ -70,13 +103,18 @@ export class Panel {
     }
   }
 
-  /** Bring a chunk size to what the network takes, and say so. */
+  /**
+   * Bring a chunk size to what the network takes, and say so.
+   * @param {Widget} widget
+   * @param {unknown} given
+   */
   snap(widget, given) {
-    const to = snappedChunk(widget.value);
+    const to = snappedChunk(Number(widget.value));
     this.told = Number(given) === to ? null : { text: say("snapped", { to }) };
     widget.value = to;
   }
 
+  /** @returns {Values} */
   values() {
     return Object.fromEntries((this.node.widgets ?? []).map((w) => [w.name, w.value]));
   }
@@ -85,8 +123,8 @@ export class Panel {
   refresh() {
     const values = this.values();
     const seen = clipSize(this.node, this.known);
-    this.typedSides = Object.fromEntries(SIDES.map((side) => [side, !seen[side]]));
-    this.size = Object.fromEntries(SIDES.map((side) => [side, seen[side] ?? this.fields[side]]));
+    this.typedSides = eachSide((side) => !seen[side]);
+    this.size = eachSide((side) => seen[side] ?? this.fields[side]);
     this.found = problems(values);
     this.grey(values);
     const operation = OPERATIONS[this.type] ?? widgetValue(this.node, "operation");
@@ -95,21 +133,23 @@ export class Panel {
     if (signature === this.asked) return;
     this.asked = signature;
     if (this.found.length === 0) {
-      this.line.ask(this, asking, (answer) => this.answered(answer));
+      this.line.ask(this, asking, (reply) => this.answered(reply));
     } else {
       this.plan = null;
     }
     this.show();
   }
 
+  /** @param {import("./kinds.js").Reply} reply */
   answered({ status, content }) {
-    const broken = { fits: false, error: content.error ?? say("noServer") };
+    const broken = { ...content, fits: false, error: content.error ?? say("noServer") };
     this.plan = status === 200 ? content : broken;
     this.show();
   }
 
+  /** @param {Values} values */
   grey(values) {
-    const overlap = this.node.widgets.find((widget) => widget.name === "overlap");
+    const overlap = this.node.widgets?.find((widget) => widget.name === "overlap");
     if (!overlap) return;
     overlap.disabled = !usesOverlap(values);
     if (overlap.options) overlap.options.disabled = overlap.disabled;
@@ -117,15 +157,24 @@ export class Panel {
 
   notes() {
     const found = this.found.map((p) => ({ text: say(p.word, p.numbers), bad: true }));
-    if (this.told) found.push(this.told);
+    /** @type {import("./kinds.js").Note[]} */
+    const notes = this.told ? [...found, this.told] : found;
     for (const note of this.plan?.notes ?? []) {
-      found.push({ text: say(note === "frames" ? "framesPad" : "sizePad", { n: this.size.frames }) });
+      const word = note === "frames" ? "framesPad" : "sizePad";
+      notes.push({ text: say(word, { n: this.size.frames }) });
     }
-    if (usesOverlap(this.values())) found.push({ text: say("blend") });
-    return found;
+    return usesOverlap(this.values()) ? [...notes, { text: say("blend") }] : notes;
   }
 
+  /** Draw before the next frame of the screen, once for all that has changed until then. */
   show() {
+    this.frameAsked ||= requestAnimationFrame(() => {
+      this.frameAsked = 0;
+      this.draw();
+    });
+  }
+
+  draw() {
     const values = this.values();
     this.view.show({
       plan: this.plan,
@@ -133,27 +182,41 @@ export class Panel {
       notes: this.notes(),
       size: this.size,
       typed: this.typedSides,
-      overlap: usesOverlap(values) ? values.overlap : null,
+      overlap: usesOverlap(values) ? Number(values.overlap) : null,
     });
+    this.fit();
     this.node.graph?.setDirtyCanvas?.(true, false);
+  }
+
+  /** Give the node the height that the view needs; an open one only grows, so that it holds still. */
+  fit() {
+    const needed = this.view.contentPx() + 2 * MARGIN_PX;
+    const wanted = this.view.open ? Math.max(needed, this.heightPx) : LINE_PX;
+    const change = wanted - this.heightPx;
+    if (change === 0) return;
+    this.heightPx = wanted;
+    const [width, height] = this.node.size;
+    this.node.setSize([width, height + change]);
   }
 
   toggle() {
     this.view.open = !this.view.open;
-    const change = (OPEN_PX - LINE_PX) * (this.view.open ? 1 : -1);
-    const [width, height] = this.node.size;
-    this.node.setSize([width, height + change]);
     this.show();
   }
 
+  /**
+   * @param {Side} side
+   * @param {number} value
+   */
   typed(side, value) {
     this.fields[side] = value;
     this.refresh();
   }
 
+  /** @param {Record<string, string|number>} widgets */
   apply(widgets) {
     for (const [name, value] of Object.entries(widgets)) {
-      const widget = this.node.widgets.find((one) => one.name === name);
+      const widget = this.node.widgets?.find((one) => one.name === name);
       if (!widget) continue;
       widget.callback?.(value);
       widget.value = value; // the client's own steps may be coarser
@@ -161,12 +224,9 @@ export class Panel {
     this.refresh();
   }
 
-  /** @param {any} event of a run of this node */
+  /** @param {import("./kinds.js").RunEvent} event of a run of this node */
   progress(event) {
-    const before = event.state === "begin" ? {} : (this.run ?? {});
-    const { t, h, w } = sampleSize(event.plan) ?? before;
-    this.run = { ...before, ...event, t, h, w, size: t ? `${t}×${h}×${w}` : "" };
-    if (event.plan) this.run.chunks = event.plan.chunks.length;
+    this.run = merged(this.run, event);
     this.show();
   }
 
@@ -179,15 +239,6 @@ export class Panel {
 
   remove() {
     this.line.forget(this);
+    cancelAnimationFrame(this.frameAsked);
   }
-}
-
-/**
- * Sample frames and pixels of the clip that a plan is for.
- * @param {any} plan
- */
-export function sampleSize(plan) {
-  if (!plan) return null;
-  const [t, h, w] = plan.source;
-  return plan.program === "encoder" ? { t, h, w } : { t: 4 * t - 3, h: 8 * h, w: 8 * w };
 }

@@ -4,6 +4,8 @@
  * The server's own check (nodes/widgets.py) stays the authority; this only tells earlier.
  */
 
+/** @typedef {import("./kinds.js").Values} Values */
+
 /** Widgets that a question takes as they are. */
 export const ASKED = [
   "chunk_size",
@@ -28,12 +30,14 @@ export function snappedChunk(value) {
 }
 
 /**
- * @param {Record<string, any>} values of the widgets
- * @returns {{widget: string, word: string, numbers: Record<string, any>}[]}
+ * @param {Values} values
  */
 export function problems(values) {
+  /** @type {{widget: string, word: import("./words.js").Word, numbers: Record<string, number>}[]} */
   const found = [];
-  const { chunk_size: chunk, tile_size: tile, overlap, tiling } = values;
+  const chunk = Number(values.chunk_size);
+  const tile = Number(values.tile_size);
+  const overlap = Number(values.overlap);
   if (chunk % 4 !== 0 || chunk < 4) {
     found.push({ widget: "chunk_size", word: "badChunk", numbers: { use: snappedChunk(chunk) } });
   }
@@ -41,7 +45,7 @@ export function problems(values) {
     found.push({ widget: "tile_size", word: "badTile", numbers: { least: SMALLEST_TILE_PX } });
   }
   const side = tile || 256;
-  if (tiling === "blend" && overlap >= side) {
+  if (usesOverlap(values) && overlap >= side) {
     found.push({ widget: "overlap", word: "badOverlap", numbers: { tile: side } });
   }
   return found;
@@ -49,16 +53,16 @@ export function problems(values) {
 
 /**
  * Whether the overlap has any effect.
- * @param {Record<string, any>} values
+ * @param {Values} values
  */
 export function usesOverlap(values) {
   return values.tiling === "blend";
 }
 
 /**
- * @param {"encode"|"decode"} operation
- * @param {Record<string, any>} values
- * @param {{frames: number, height: number, width: number}} size
+ * @param {unknown} operation "encode" or "decode"
+ * @param {Values} values
+ * @param {import("./kinds.js").Size} size
  * @param {{network: string, dtype: string}} vae
  */
 export function question(operation, values, size, vae) {

@@ -1,5 +1,7 @@
 /** Where do tiles, chunks and bars lie? Numbers only. */
 
+/** @typedef {"weights"|"stores"|"caches"|"workspace"} Part of the memory that a plan takes */
+
 const MOST_CELLS = 48;
 
 /**
@@ -34,7 +36,7 @@ export function shifted(size, tile, overlap) {
  * @param {{height: number, width: number}} size
  * @param {[number, number]} tilePx height and width
  * @param {number|null} overlap where tiles are blended
- * @returns {{x: number, y: number, w: number, h: number}[]}
+ * @returns {import("./kinds.js").Box[]}
  */
 export function tileBoxes(size, tilePx, overlap, most = MOST_CELLS) {
   const cut = (/** @type {number} */ side, /** @type {number} */ tile) => {
@@ -55,7 +57,7 @@ export function tileBoxes(size, tilePx, overlap, most = MOST_CELLS) {
  */
 export function chunkSpans(plan, most = MOST_CELLS) {
   if (plan.chunks > most) return pieces(1000, 1000 / most).map(([a, b]) => [a / 1000, b / 1000]);
-  const [first, usual = first] = plan.chunk_frames;
+  const [first = plan.last_chunk_frames, usual = first] = plan.chunk_frames;
   const counts = Array.from({ length: plan.chunks }, (_, index) =>
     index === 0 ? first : index === plan.chunks - 1 ? plan.last_chunk_frames : usual,
   );
@@ -75,9 +77,11 @@ export function filled(count, share) {
 
 /**
  * The bar of memory: parts and marks as shares of its length.
- * @param {Record<string, any>} plan
+ * @param {Pick<import("./kinds.js").Answer, "weight_bytes"|"store_bytes"|"cache_bytes"
+ *   |"workspace_bytes"|"total_bytes"|"free_bytes">} plan
  */
 export function memoryBar(plan) {
+  /** @type {[Part, number][]} */
   const parts = [
     ["weights", plan.weight_bytes],
     ["stores", plan.store_bytes],

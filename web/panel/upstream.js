@@ -7,46 +7,70 @@
 
 const CLIP_INPUTS = ["images", "image", "pixels", "video", "samples", "latent", "latent_image"];
 const FRAME_WIDGETS = ["length", "frames", "num_frames", "video_frames", "amount", "count", "batch_size"];
+const DTYPES = ["bf16", "fp16", "fp32"];
 const FARTHEST = 24;
 const SHIPPED = "tiny_vae (ships";
 
-/** @typedef {{frames?: number, height?: number, width?: number}} Size */
+/**
+ * What is read of a node of the client.
+ * @typedef {object} Seen
+ * @property {string} [type]
+ * @property {{name: string, value?: unknown}[]} [widgets]
+ * @property {{name: string}[]} [inputs]
+ * @property {{naturalWidth: number, naturalHeight: number}[]} [imgs]
+ * @property {(slot: number) => boolean} [isInputConnected]
+ * @property {(slot: number) => Seen|null} [getInputNode]
+ *
+ * @typedef {Partial<import("./kinds.js").Size>} Size
+ * @typedef {(node: any) => Size} Known sizes of nodes that have run
+ */
 
 /**
- * @param {any} node
+ * @param {Seen} node
  * @param {string} name
  */
 export function widgetValue(node, name) {
-  return node.widgets?.find((/** @type {any} */ widget) => widget.name === name)?.value;
+  return node.widgets?.find((widget) => widget.name === name)?.value;
 }
 
 /**
  * The node that feeds one of a node's inputs, by name; null where nothing does or it is not seen.
- * @param {any} node
+ * @param {Seen} node
  * @param {string} name
  */
 export function feeding(node, name) {
-  const slot = (node.inputs ?? []).findIndex((/** @type {any} */ input) => input?.name === name);
+  const slot = (node.inputs ?? []).findIndex((input) => input?.name === name);
   if (slot < 0 || !node.isInputConnected?.(slot)) return null;
   return node.getInputNode?.(slot) ?? null;
 }
 
-/** @param {any} node */
+/**
+ * @param {unknown} value
+ * @returns {number} 0 for what is no count
+ */
+function count(value) {
+  return typeof value === "number" && Number.isInteger(value) && value > 0 ? value : 0;
+}
+
+/** @param {Seen} node */
 function ownSize(node) {
   /** @type {Size} */
   const size = {};
   for (const side of /** @type {const} */ (["width", "height"])) {
-    const value = widgetValue(node, side);
-    if (Number.isInteger(value) && value > 0) size[side] = value;
+    const value = count(widgetValue(node, side));
+    if (value) size[side] = value;
   }
   for (const name of FRAME_WIDGETS) {
-    const value = widgetValue(node, name);
-    if (Number.isInteger(value) && value > 0) return { ...size, frames: value };
+    const value = count(widgetValue(node, name));
+    if (value) return { ...size, frames: value };
   }
   return size;
 }
 
-/** @param {any} node the host's image loader, once its picture is there */
+/**
+ * @param {Seen} node the host's image loader, once its picture is there
+ * @returns {Size}
+ */
 function pictureSize(node) {
   const picture = node.type === "LoadImage" ? node.imgs?.[0] : null;
   if (!picture?.naturalWidth) return {};
@@ -55,8 +79,8 @@ function pictureSize(node) {
 
 /**
  * What the graph says of the clip at `node`, its own widgets first.
- * @param {any} node
- * @param {(node: any) => Size} [known] of nodes that have run
+ * @param {Seen} node
+ * @param {Known} [known]
  * @returns {Size}
  */
 export function clipSize(node, known = () => ({}), far = 0) {
@@ -72,17 +96,18 @@ export function clipSize(node, known = () => ({}), far = 0) {
 
 /**
  * Which network a node's VAE is, and what it computes in.
- * @param {any} node
+ * @param {Seen} node
  */
 export function vaeOf(node) {
+  /** @type {Seen|null} */
   let at = node;
   for (let far = 0; at && far < FARTHEST; far += 1) {
     const file = widgetValue(at, "vae_name");
     if (typeof file === "string") {
-      const dtype = widgetValue(at, "dtype");
+      const dtype = String(widgetValue(at, "dtype"));
       return {
         network: file.startsWith(SHIPPED) ? "tiny" : "full",
-        dtype: ["bf16", "fp16", "fp32"].includes(dtype) ? dtype : "auto",
+        dtype: DTYPES.includes(dtype) ? dtype : "auto",
       };
     }
     at = feeding(at, "vae");

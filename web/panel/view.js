@@ -1,20 +1,30 @@
 /** What does a person see of one node's plan? One line, and everything else when it is opened. */
 
-import { drawChunks, drawMemory, drawTiles, element } from "./drawing.js";
-import { bytesText, remaining, say, secondsText } from "./words.js";
+import { drawChunks, drawMemory, drawTiles, drawUse, element, shape } from "./drawing.js";
+import { remaining } from "./live.js";
+import { bytesText, say, secondsText } from "./words.js";
+
+/** @typedef {import("./kinds.js").Answer} Answer */
+/** @typedef {import("./kinds.js").Run} Run */
+/** @typedef {import("./kinds.js").Side} Side */
 
 /**
  * @typedef {object} State
- * @property {any} [plan] the server's answer
- * @property {any} [run] the newest event of a run
- * @property {{text: string, bad?: boolean}[]} notes
- * @property {{frames: number, height: number, width: number}} size
- * @property {Record<string, boolean>} typed which sides a person may type
+ * @property {Answer|null} plan the server's answer
+ * @property {Run|null} run
+ * @property {import("./kinds.js").Note[]} notes
+ * @property {import("./kinds.js").Size} size
+ * @property {Record<Side, boolean>} typed which sides a person may type
  * @property {number|null} overlap where tiles are blended
+ *
+ * @typedef {object} Events what a person does
+ * @property {() => void} toggle
+ * @property {(side: Side, value: number) => void} typed
+ * @property {(widgets: Record<string, string|number>) => void} apply
  */
 
 /**
- * @param {State} state
+ * @param {Pick<State, "plan"|"run"|"notes">} state
  * @returns {{text: string, bad: boolean}}
  */
 export function headline({ plan, run, notes }) {
@@ -27,50 +37,84 @@ export function headline({ plan, run, notes }) {
   return { text: `${say("fits")} · ${peak} · ${plan.chunks} ${say("chunks")}`, bad: false };
 }
 
-/** @param {any} run */
+/** @param {Run} run */
 function runText(run) {
+  const { job, share, usedBytes, chunks, size } = run;
   const seconds = secondsText(run.seconds);
+  const peak = bytesText(run.peakBytes);
+  const used = usedBytes === null ? null : bytesText(usedBytes);
+  if (run.state === "stopped") return say("stopped", { job, seconds });
   if (run.state === "end") {
-    const { job, chunks = "?" } = run;
-    const peak = bytesText(run.peak_bytes);
-    return say("finished", { job, seconds, chunks, size: run.size ?? "", peak });
+    const memory = used ? `${say("peak")} ${used} / ${peak}` : say("peakPlanned", { peak });
+    const parts = [say("finished", { job, seconds }), memory];
+    if (chunks) parts.push(`${chunks} ${say("chunks")}`);
+    if (size) parts.push(`${size.frames}×${size.height}×${size.width}`);
+    return parts.join(" · ");
   }
-  if (run.state === "stopped") return say("stopped", { job: run.job, seconds });
-  const share = run.share ?? 0;
   const left = remaining(run.seconds, share);
   const percent = Math.round(100 * share);
-  return say("running", { job: run.job, percent, left: left === null ? "…" : secondsText(left) });
+  const time = say("running", { job, percent, left: left === null ? "…" : secondsText(left) });
+  return used ? `${time} · ${used} / ${peak}` : time;
 }
 
-/** The panel of one node; `events` are told what a person does. */
+/** The panel of one node. */
 export class View {
-  /** @param {{toggle: () => void, typed: (side: string, value: number) => void, apply: (widgets: object) => void}} events */
+  /** @param {Events} events */
   constructor(events) {
     this.events = events;
     this.open = false;
     this.root = element("div", { class: "exact-plan" });
     this.root.dataset.testid = "exact-plan";
+    this.content = element("div", { class: "content" });
+    this.root.append(this.content);
+    // Kept, so that a picture does not flicker when the rest is drawn anew.
+    this.thumb = element("img", { class: "thumb" });
+    this.frame = shape("image", { x: 0, y: 1, preserveAspectRatio: "none" });
+    this.picture = "";
   }
 
   /** @param {State} state */
   show(state) {
-    const focused = this.root.contains(document.activeElement) &&
+    const focused =
+      this.root.contains(document.activeElement) &&
       document.activeElement instanceof HTMLInputElement;
     if (focused) return;
+    this.take(state.run?.picture ?? "");
     const { text, bad } = headline(state);
-    const line = element("button", { class: "line", title: say(this.open ? "close" : "open") },
+    const line = element(
+      "button",
+      { class: "line", title: say(this.open ? "close" : "open") },
       element("span", { text: this.open ? "▾" : "▸" }),
-      element("span", { class: bad ? "bad" : "", text, title: text }));
+      element("span", { class: bad ? "text bad" : "text", text, title: text }),
+    );
+    if (this.picture) line.append(this.thumb);
     line.addEventListener("click", () => this.events.toggle());
-    this.root.replaceChildren(line, ...(this.open ? this.body(state) : []));
+    this.content.replaceChildren(line, ...(this.open ? this.body(state) : []));
     this.root.dataset.peak = String(state.plan?.peak_bytes ?? "");
+  }
+
+  /** The height of all that is shown; 0 while the client has it out of sight. */
+  contentPx() {
+    return this.content.offsetHeight;
+  }
+
+  /** @param {string} picture the newest, or "" */
+  take(picture) {
+    if (picture === this.picture) return;
+    this.picture = picture;
+    if (!picture) return;
+    this.thumb.src = picture;
+    this.thumb.title = say("newest");
+    this.frame.setAttribute("href", picture);
   }
 
   /** @param {State} state */
   body(state) {
-    const { plan, notes } = state;
+    const { plan, run, notes } = state;
     const found = [this.sizes(state)];
-    if (plan?.fits) found.push(...this.drawn(state));
+    if (plan?.fits) found.push(...this.drawn(plan, state));
+    const use = run && drawUse(run);
+    if (use) found.push(use);
     for (const note of notes) {
       found.push(element("div", { class: note.bad ? "bad" : "note", text: note.text }));
     }
@@ -79,9 +123,13 @@ export class View {
     return found;
   }
 
-  /** @param {State} state */
-  drawn({ plan, run, size, overlap }) {
-    const share = run ? (run.state === "end" ? 1 : (run.share ?? 0)) : 0;
+  /**
+   * @param {Answer} plan that fits
+   * @param {State} state
+   * @returns {(HTMLElement|SVGElement)[]}
+   */
+  drawn(plan, { run, size, overlap }) {
+    const share = run?.share ?? 0;
     const inside = share === 1 ? 1 : (share * plan.chunks) % 1;
     const [height, width] = plan.tile_px;
     const words = [
@@ -96,36 +144,44 @@ export class View {
       words.push(say("far", { far, moved }));
     }
     return [
-      drawTiles(plan, size, overlap, inside),
+      drawTiles(plan, size, overlap, inside, this.picture ? this.frame : null),
       drawChunks(plan, share),
       drawMemory(plan),
       element("div", { text: words.join(" · ") }),
     ];
   }
 
-  /** @param {State} state */
+  /**
+   * @param {State} state
+   * @returns {HTMLElement|SVGElement}
+   */
   sizes({ size, typed }) {
     const row = element("div", { text: `${say("clip")}: ` });
     for (const side of /** @type {const} */ (["width", "height", "frames"])) {
-      if (!typed[side]) {
-        row.append(`${say(side)} ${size[side]}  `);
-        continue;
-      }
-      const field = element("input", { title: say("fromFields") });
-      if (!(field instanceof HTMLInputElement)) continue;
-      field.type = "number";
-      field.value = String(size[side]);
-      field.addEventListener("change", () => {
-        const value = Number(field.value);
-        field.blur();
-        if (Number.isInteger(value) && value > 0) this.events.typed(side, value);
-      });
-      row.append(`${say(side)} `, field, " ");
+      row.append(`${say(side)} `);
+      if (typed[side]) row.append(this.field(side, size[side]), " ");
+      else row.append(`${size[side]}  `);
     }
     return row;
   }
 
-  /** @param {Record<string, any>} widgets */
+  /**
+   * @param {Side} side
+   * @param {number} usual
+   */
+  field(side, usual) {
+    const field = element("input", { title: say("fromFields") });
+    field.type = "number";
+    field.value = String(usual);
+    field.addEventListener("change", () => {
+      const value = Number(field.value);
+      field.blur();
+      if (Number.isInteger(value) && value > 0) this.events.typed(side, value);
+    });
+    return field;
+  }
+
+  /** @param {Record<string, string|number>} widgets */
   fix(widgets) {
     const changes = Object.entries(widgets).map(([name, value]) => `${name} = ${value}`);
     const button = element("button", { text: say("apply", { changes: changes.join(", ") }) });

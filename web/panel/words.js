@@ -1,4 +1,9 @@
-/** What does the panel say, and how does it write numbers? English; locales/ has the others. */
+/**
+ * What does the panel say, and how does it write numbers?
+ *
+ * English here; locales/<language>/main.json has the others under `exactVideoVae`. Numbers go where
+ * [brackets] are, since the client reads {braces} in translations itself.
+ */
 
 export const WORDS = {
   asking: "planning…",
@@ -10,33 +15,34 @@ export const WORDS = {
   caches: "caches",
   workspace: "workspace",
   free: "free",
-  total: "total",
   chunks: "chunks",
-  chunk: "chunk",
-  tiles: "tiles",
-  tilesOf: "tiles of {w}×{h} px",
-  crops: "{n} blended crops",
-  arithmetic: "arithmetic {x}× of untiled",
-  placement: "activations: {place}",
-  far: "{far} outside the device, {moved} copied",
-  framesPad: "{n} frames are not 4k+1; the frame policy decides",
+  tilesOf: "tiles of [w]×[h] px",
+  crops: "[n] blended crops",
+  arithmetic: "arithmetic [x]× of untiled",
+  placement: "activations: [place]",
+  far: "[far] outside the device, [moved] copied",
+  framesPad: "[n] frames are not 4k+1; the frame policy decides",
   sizePad: "the sides are not multiples of 8; the size policy decides",
   blend: "blended tiles change the picture",
   clip: "clip",
   frames: "frames",
   width: "width",
   height: "height",
-  fromGraph: "from the graph",
-  fromRun: "from the last run",
   fromFields: "not known here: type it",
-  apply: "Set {changes}",
-  snapped: "chunk_size was set to {to}: it counts in fours",
-  badChunk: "chunk_size must be a multiple of 4, such as {use}",
-  badTile: "tile_size must be 0 or at least {least}",
-  badOverlap: "overlap must be smaller than the tiles of {tile} px",
-  running: "{job}: {percent} %, {left} left",
-  finished: "{job} finished in {seconds}: {chunks} chunks, {size}, peak planned {peak}",
-  stopped: "{job} stopped after {seconds}",
+  apply: "Set [changes]",
+  snapped: "chunk_size was set to [to]: it counts in fours",
+  badChunk: "chunk_size must be a multiple of 4, such as [use]",
+  badTile: "tile_size must be 0 or at least [least]",
+  badOverlap: "overlap must be smaller than the tiles of [tile] px",
+  running: "[job]: [percent] %, [left] left",
+  inUse: "[used] of [peak] planned",
+  finished: "[job] finished in [seconds]",
+  peakUsed: "peak [used] of [peak] planned",
+  peakPlanned: "peak planned [peak]",
+  stopped: "[job] stopped after [seconds]",
+  device: "in use: torch's allocations on the device",
+  process: "in use: growth of the whole process, result and libraries included",
+  newest: "the newest frame",
   noServer: "the server does not answer; retrying with the next change",
   open: "Show the plan",
   close: "Hide the plan",
@@ -44,20 +50,20 @@ export const WORDS = {
 
 /** @typedef {keyof typeof WORDS} Word */
 
-/** @type {Record<string, string>} */
+/** @type {Record<Word, string>} */
 let chosen = { ...WORDS };
 
-/** @param {Record<string, string>|undefined} words of another language; what it lacks stays */
+/** @param {Partial<Record<Word, string>>|undefined} words of another language; what it lacks stays */
 export function speak(words) {
   chosen = { ...WORDS, ...words };
 }
 
 /**
- * @param {string} word
- * @param {Record<string, any>} [numbers] for its {braces}
+ * @param {Word} word
+ * @param {Record<string, unknown>} [numbers] for its [brackets]
  */
 export function say(word, numbers = {}) {
-  return (chosen[word] ?? word).replace(/\{(\w+)\}/g, (whole, name) =>
+  return chosen[word].replace(/\[(\w+)\]/g, (whole, name) =>
     name in numbers ? String(numbers[name]) : whole,
   );
 }
@@ -75,13 +81,4 @@ export function bytesText(size) {
 export function secondsText(seconds) {
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-}
-
-/**
- * Seconds that remain when `share` of the work took `seconds`; null while it is too early to tell.
- * @param {number} seconds
- * @param {number} share
- */
-export function remaining(seconds, share) {
-  return share > 0.01 ? (seconds * (1 - share)) / share : null;
 }

@@ -1,0 +1,114 @@
+"""Does the panel show the engine's plan, at once and without getting in the way?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from browser.page import HEADLINES, Page
+from browser.profile import longest_stretch, recorded
+from pack import part
+
+pytestmark = pytest.mark.browser
+
+USUAL = {
+    "operation": "decode",
+    "width": 720,
+    "height": 480,
+    "frames": 49,
+    "memory_budget": 2.0,
+    "chunk_size": 8,
+    "tile_size": 0,
+    "overlap": 64,
+    "tiling": "exact",
+    "norm_scope": "chunk",
+}
+SETTINGS = [
+    {},
+    {"chunk_size": 16},
+    {"tile_size": 256},
+    {"tile_size": 128, "width": 1360, "height": 768},
+    {"tiling": "blend"},
+    {"tiling": "blend", "tile_size": 240, "overlap": 32},
+    {"tiling": "off", "width": 320, "height": 192, "memory_budget": 8.0},
+    {"operation": "encode"},
+    {"operation": "encode", "frames": 201, "chunk_size": 12},
+    {"norm_scope": "clip", "frames": 81},
+]
+LONGEST_BLOCK_MS = 50  # what browsers call a long task
+LONGEST_GAP_MS = 400  # between two frames of the screen; drawn by the processor here
+MIDDLE_OF = """name => {
+  const node = app.graph.nodes[0];
+  const widget = node.widgets.find(w => w.name === name);
+  return [node.pos[0] + node.size[0] / 2, node.pos[1] + (widget.last_y ?? widget.y) + 10];
+}"""
+
+
+def own_plan(question: dict[str, Any]) -> Any:
+    """What `vae_core` plans."""
+    planning, running = part("nodes.planning"), part("nodes.running")
+    vae = planning.engine("full", planning.DTYPES["fp32"], "cpu")
+    settings = running.settings_of(question)
+    frames, height, width = (question[name] for name in ("frames", "height", "width"))
+    if question["operation"] == "encode":
+        return vae.plan_encode((1, 3, frames, height, width), settings)
+    return vae.plan_decode((1, 16, (frames + 6) // 4, height // 8, width // 8), settings)
+
+
+@pytest.mark.parametrize("change", SETTINGS, ids=str)
+def test_the_panels_peak_is_the_engines_plan(comfy: Page, change: dict[str, Any]):
+    comfy.only("ExactVAEPlan")
+    question = {**USUAL, **change}
+    comfy.set("ExactVAEPlan", question)
+    peak = own_plan(question).peak_bytes
+    comfy.until(f"document.querySelector('.exact-plan').dataset.peak === '{peak}'")
+
+
+def test_what_does_not_fit_is_made_to_fit_by_one_button(comfy: Page):
+    comfy.only("ExactVAEPlan")
+    comfy.set("ExactVAEPlan", {"memory_budget": 0.01})
+    comfy.until(f"({HEADLINES})[0]?.includes('does not fit')")
+    comfy.open_panels()
+    comfy.shot("does_not_fit")
+    comfy.page.get_by_test_id("exact-plan-fix").click()
+    comfy.until(f"/fits · peak/.test(({HEADLINES})[0])")
+    comfy.wait(0.5)
+    comfy.shot("fits")
+
+
+def test_dragging_a_widget_asks_five_times_a_second_and_never_blocks_the_canvas(
+    comfy: Page, capsys: pytest.CaptureFixture[str]
+):
+    comfy.only("ExactVAEPlan")
+    comfy.until("document.querySelector('.exact-plan')?.dataset.peak > 0")
+    comfy.open_panels()
+    comfy.wait(1.5)
+    comfy.asked.clear()
+    x, y = comfy.point(*comfy.get(MIDDLE_OF, "tile_size"))
+
+    def drag() -> None:
+        mouse = comfy.page.mouse
+        mouse.move(x, y)
+        mouse.down()
+        for way in (1, -1, 1):
+            for step in range(100):
+                mouse.move(x + 7 * (step if way > 0 else 100 - step), y)
+                comfy.wait(0.012)
+        mouse.up()
+
+    values = "app.graph.nodes[0].widgets.find(w => w.name === 'tile_size').value"
+    before = comfy.get(values)
+    profile, gaps = recorded(comfy, drag)
+    comfy.wait(1.5)
+    assert comfy.get(values) > before
+    worst = max(sum(start <= at < start + 1 for at in comfy.asked) for start in comfy.asked)
+    block = longest_stretch(profile, "exact-video-vae")
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\n{comfy.style}: {len(comfy.asked)} requests, {worst} in the busiest second; our code"
+            f" at most {block:.1f} ms at a stretch; frames {len(gaps)}, longest gap"
+            f" {max(gaps):.0f} ms"
+        )
+    assert 2 <= worst <= 5
+    assert block <= LONGEST_BLOCK_MS
+    assert max(gaps) <= LONGEST_GAP_MS

@@ -1,0 +1,54 @@
+"""Does the plan route of a running host answer anything at once, and keep nothing?"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import time
+
+import pytest
+from host.client import Client
+from questions import USUAL, fuzzed
+
+pytestmark = pytest.mark.host
+
+REQUESTS = 500
+SLOWEST_SECONDS = 0.05
+MOST_SLOWER = 5  # of them; the machine has other work too
+MOST_GROWTH = 1.02
+
+
+def asked(client: Client, bodies: list[bytes]) -> tuple[set[int], list[float]]:
+    """Statuses, and seconds from slowest to fastest, over one connection as a browser keeps it."""
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
+    statuses, seconds = set(), []
+    for body in bodies:
+        start = time.perf_counter()
+        connection.request("POST", "/exact_video_vae/plan", body)
+        answer = connection.getresponse()
+        answer.read()
+        seconds.append(time.perf_counter() - start)
+        statuses.add(answer.status)
+    connection.close()
+    return statuses, sorted(seconds, reverse=True)
+
+
+def test_five_hundred_fuzzed_requests_are_answered_at_once_and_leave_nothing(
+    client: Client, capsys: pytest.CaptureFixture[str]
+):
+    while client.ask("/exact_video_vae/plan", USUAL)[0] == 202:
+        time.sleep(0.1)
+    rng = random.Random(11)
+    asked(client, [fuzzed(rng) for _ in range(REQUESTS)])
+    before = client.resident_bytes()
+    statuses, seconds = asked(client, [fuzzed(rng) for _ in range(REQUESTS)])
+    growth = client.resident_bytes() / before
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\n{REQUESTS} fuzzed requests: statuses {sorted(statuses)}, median"
+            f" {1000 * seconds[REQUESTS // 2]:.1f} ms, slowest {1000 * seconds[0]:.1f} ms,"
+            f" resident memory x {growth:.3f}"
+        )
+    assert statuses <= {200, 202, 400}
+    assert seconds[MOST_SLOWER] < SLOWEST_SECONDS
+    assert growth < MOST_GROWTH

@@ -1,0 +1,77 @@
+/**
+ * What do the panel's values look like? Types only, for the checker (tests/web).
+ *
+ * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
+ * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string>} DOMOptions
+ * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidget<HTMLElement, string>} DOMWidget
+ * @typedef {(name: string, type: string, root: HTMLElement, options: DOMOptions) => DOMWidget} Hang
+ * @typedef {Parameters<NonNullable<Extension["nodeCreated"]>>[0]} PublishedNode
+ * @typedef {PublishedNode & {addDOMWidget: Hang}} GraphNode the published types lack the method
+ * @typedef {NonNullable<GraphNode["widgets"]>[number]} Widget
+ *
+ * @typedef {"frames"|"height"|"width"} Side
+ * @typedef {Record<Side, number>} Size of a clip, in sample frames and pixels
+ * @typedef {Record<string, unknown>} Values of a node's widgets, by name
+ * @typedef {{status: number, content: Answer & Refusal}} Reply of the server
+ *
+ * @typedef {object} Refusal
+ * @property {string} [error] in a sentence
+ *
+ * @typedef {object} Answer what a run would take (nodes/planning.py); sizes in bytes
+ * @property {boolean} fits
+ * @property {string} [error] why it does not fit
+ * @property {{widgets: Record<string, string|number>}|null} [fix] widgets that make it fit
+ * @property {number} peak_bytes
+ * @property {number} weight_bytes
+ * @property {number} store_bytes
+ * @property {number} cache_bytes
+ * @property {number} workspace_bytes
+ * @property {number} free_bytes
+ * @property {number} total_bytes
+ * @property {number} far_bytes
+ * @property {number} moved_bytes
+ * @property {string} placement
+ * @property {number} chunks
+ * @property {number[]} chunk_frames
+ * @property {number} last_chunk_frames
+ * @property {number} crops
+ * @property {[number, number]} tile_px height and width
+ * @property {number} arithmetic
+ * @property {string[]} notes
+ *
+ * @typedef {object} RunPlan a plan as a run tells it (nodes/live.py)
+ * @property {"encoder"|"decoder"} program
+ * @property {[number, number, number]} source
+ * @property {unknown[]} chunks
+ *
+ * @typedef {object} RunEvent of one node
+ * @property {string} node its id, "3:7" inside a subgraph
+ * @property {"begin"|"run"|"end"} state
+ * @property {string} job
+ * @property {number} seconds since the run began
+ * @property {number} peak_bytes projected
+ * @property {""|"device"|"process"} memory what `used_bytes` counts
+ * @property {number} [share] of the work that is done
+ * @property {number} [used_bytes] now
+ * @property {number} [used_peak_bytes] at most, once the run has ended
+ * @property {string} [picture] a small JPEG in base64
+ * @property {RunPlan} [plan]
+ * @property {number} [chunks]
+ *
+ * @typedef {object} Run what a panel knows of a run
+ * @property {RunEvent["state"]|"stopped"} state
+ * @property {string} job
+ * @property {number} seconds
+ * @property {number} peakBytes
+ * @property {RunEvent["memory"]} memory
+ * @property {number} share
+ * @property {number|null} usedBytes now, or at most once the run has ended
+ * @property {string} picture an address for an image, or ""
+ * @property {number|null} chunks
+ * @property {Size|null} size
+ *
+ * @typedef {{text: string, bad?: boolean}} Note
+ * @typedef {{x: number, y: number, w: number, h: number}} Box
+ */
+
+export {};

@@ -1,0 +1,73 @@
+/** What do the events of a run come to? Values only. */
+
+/** @typedef {import("./kinds.js").Run} Run */
+/** @typedef {import("./kinds.js").RunEvent} RunEvent */
+/** @typedef {import("./kinds.js").RunPlan} RunPlan */
+/** @typedef {import("./kinds.js").Size} Size */
+
+const LONGEST_PICTURE = 2 ** 17;
+const BASE64 = /^[A-Za-z0-9+/]+=*$/;
+
+/**
+ * The clip that a plan is for.
+ * @param {RunPlan|undefined} plan
+ * @returns {Size|null}
+ */
+export function sampleSize(plan) {
+  if (!plan) return null;
+  const [t, h, w] = plan.source;
+  return plan.program === "encoder"
+    ? { frames: t, height: h, width: w }
+    : { frames: 4 * t - 3, height: 8 * h, width: 8 * w };
+}
+
+/**
+ * An address for a picture that an event brought; "" for what is no such picture.
+ * @param {unknown} text
+ */
+export function pictureUrl(text) {
+  const sound = typeof text === "string" && text.length <= LONGEST_PICTURE && BASE64.test(text);
+  return sound ? `data:image/jpeg;base64,${text}` : "";
+}
+
+/**
+ * A run after one more event; a `begin` starts a new one.
+ * @param {Run|null} run
+ * @param {RunEvent} event
+ * @returns {Run}
+ */
+export function merged(run, event) {
+  const before = event.state === "begin" ? null : run;
+  return {
+    state: event.state,
+    job: event.job,
+    seconds: event.seconds,
+    peakBytes: event.peak_bytes,
+    memory: event.memory,
+    share: event.state === "end" ? 1 : (event.share ?? before?.share ?? 0),
+    usedBytes: event.used_peak_bytes ?? event.used_bytes ?? before?.usedBytes ?? null,
+    picture: pictureUrl(event.picture) || (before?.picture ?? ""),
+    chunks: event.plan?.chunks.length || event.chunks || (before?.chunks ?? null),
+    size: sampleSize(event.plan) ?? before?.size ?? null,
+  };
+}
+
+/**
+ * Memory in use as a share of a bar that holds what was planned, and where in it the plan ends.
+ * @param {Run} run
+ * @returns {{used: number, planned: number}|null} null where it is not measured
+ */
+export function useBar(run) {
+  if (run.usedBytes === null || !run.memory) return null;
+  const whole = Math.max(run.usedBytes, run.peakBytes, 1);
+  return { used: run.usedBytes / whole, planned: run.peakBytes / whole };
+}
+
+/**
+ * Seconds that remain when `share` of the work took `seconds`; null while it is too early to tell.
+ * @param {number} seconds
+ * @param {number} share
+ */
+export function remaining(seconds, share) {
+  return share > 0.01 ? (seconds * (1 - share)) / share : null;
+}
