@@ -201,7 +201,7 @@ class Execution:
         return Task(
             step,
             at,
-            kernels.phases(self._weights.conv(step.path), step),
+            self.tile_runner.phases(step),
             self._weights.conv(shortcut.path) if shortcut else None,
             norm,
             _groups_wanted(self._program, index),

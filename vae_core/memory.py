@@ -282,15 +282,15 @@ class Memory:
         return made + 2 * wide * self.sizes.statistics_bytes
 
     def weight_bytes(self, step: Step) -> int:
-        """Bytes of the weights that are folded for a step."""
-        if step.phases == 1 and not step.still:
-            return 0
+        """Bytes of the weights that are folded for a step, or copied on a processor."""
         taps = prod(step.taps) * step.phases
-        folded = step.conv.in_channels * step.conv.out_channels * taps * self.sizes.element_bytes
-        if step.still:  # one sum
-            return folded
+        made = step.conv.in_channels * step.conv.out_channels * taps * self.sizes.element_bytes
+        if step.phases == 1:  # a sum of taps in a still one
+            return made * (step.still + self.sizes.keeps_inputs)
+        if self.sizes.keeps_inputs:  # all of them, then each once more
+            return 2 * made
         # while they are made, there are rows of two phases too, or sums of taps
-        return folded * 15 // 8 if step.upscale == 2 else folded + folded // 2
+        return made * 15 // 8 if step.upscale == 2 else made + made // 2
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""

@@ -93,6 +93,28 @@ def laid_out(flat: Tensor, shape: tuple[int, ...], layout: torch.memory_format) 
     return flat.view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
 
 
+class Room:
+    """Memory on a processor for one passing tensor after another, kept while they need as much.
+
+    Memory that was never used before costs as much as what is done with it, and what an allocator
+    is given back at the end of its heap it gives to the system.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._flat = torch.empty(0, dtype=dtype)
+
+    def reserve(self, count: int) -> None:
+        """Have room for `count` elements, and for no more."""
+        if self._flat.numel() != count:
+            dtype = self._flat.dtype
+            del self._flat
+            self._flat = torch.empty(count, dtype=dtype)
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """An unwritten tensor of `shape` [b, c, t, h, w] in the room that there is."""
+        return laid_out(self._flat, shape, torch.channels_last_3d)
+
+
 class Fresh:
     """Stores from a device's allocator, which keeps what is freed for reuse by itself."""
 

@@ -13,10 +13,9 @@ allocates is what `memory.Memory.tile_bytes` counts; change both together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
-import torch
 from torch import Tensor
 
 from . import kernels
@@ -25,7 +24,7 @@ from .moments import Moments
 from .program import SOURCE, Norm, Program, Step, TimeMap
 from .region import Extent, Region
 from .settings import Place
-from .stores import allocate, laid_out, memory_format
+from .stores import Room, allocate, memory_format
 from .transfers import Arrival, Transfers
 from .weights import Weights
 
@@ -102,15 +101,19 @@ class Inputs:
 class TileRunner:
     """Runs tiles of a program's steps with weights.
 
-    Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_room` is
-    what inputs are made in, None where each has memory of its own.
+    Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_inputs`
+    and `_kernel` have room for a step's inputs and weights on a processor, and none elsewhere.
     """
 
     program: Program
     weights: Weights
     transfers: Transfers
     _ahead: tuple[Task, Region, Inputs] | None = None
-    _room: Tensor | None = None
+    _inputs: Room = field(init=False)
+    _kernel: Room = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._inputs, self._kernel = Room(self.weights.dtype), Room(self.weights.dtype)
 
     def run(self, task: Task, cells: Region, following: Region | None = None) -> None:
         """Compute what `cells` make in the task's step and merge its moments.
@@ -136,19 +139,30 @@ class TileRunner:
             task.at.moments[task.step.dst] = merged
 
     def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
-        """Have memory for the inputs of a step's tiles, of which none is larger than `largest`
-        cells.
-
-        On a processor all of them use the same, which is left to the next step if that needs as
-        much: it is in the processor's cache, and memory never used before would cost more than
-        what is done with it.
+        """Have room for the inputs of a step's tiles, of which none is larger than `largest`
+        cells; see `Room`.
         """
+        if self.weights.device.type == "cpu":
+            seen = step.seen_region(largest.region).extent
+            self._inputs.reserve(prod(at.shape(step.conv.in_channels, seen)))
+
+    def phases(self, step: Step) -> tuple[kernels.Phase, ...]:
+        """The convolutions of a step's cells, with weights as a processor's convolution wants them:
+        it would otherwise make its own copy for every tile.
+        """
+        found = kernels.phases(self.weights.conv(step.path), step)
         if self.weights.device.type != "cpu":
-            return
-        shape = at.shape(step.conv.in_channels, step.seen_region(largest.region).extent)
-        if self._room is None or self._room.numel() != prod(shape):
-            self._room = None
-            self._room = torch.empty(prod(shape), dtype=self.weights.dtype)
+            return found
+        own = step.phases > 1 or step.still  # memory of their own already
+        lay_out = self._laid_out if own else self._in_room
+        return tuple(replace(phase, weight=lay_out(phase.weight)) for phase in found)
+
+    def _in_room(self, weight: Tensor) -> Tensor:
+        self._kernel.reserve(weight.numel())
+        return self._kernel.take(weight.shape).copy_(weight)
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        return weight.contiguous(memory_format=memory_format(self.weights.device))
 
     def settle(self) -> None:
         """Write all that was computed, and forget what was fetched for a tile to come."""
@@ -267,9 +281,9 @@ class TileRunner:
     def _buffer(self, task: Task, extent: Extent) -> Tensor:
         """Unwritten memory for a tile's input."""
         shape = task.at.shape(task.step.conv.in_channels, extent)
-        if self._room is None:
-            return allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
-        return laid_out(self._room, shape, memory_format(self.weights.device))
+        if self.weights.device.type == "cpu":
+            return self._inputs.take(shape)
+        return allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
 
     def _fill(self, task: Task, inputs: Inputs, inside: Region, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
