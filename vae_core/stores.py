@@ -111,7 +111,11 @@ class Room:
             self._flat = torch.empty(count, dtype=dtype)
 
     def take(self, shape: tuple[int, ...]) -> Tensor:
-        """An unwritten tensor of `shape` [b, c, t, h, w] in the room that there is."""
+        """An unwritten tensor of `shape` [b, c, t, h, w] in the room that there is, if it is
+        enough.
+        """
+        if self._flat.numel() < prod(shape):
+            self.reserve(prod(shape))
         return laid_out(self._flat, shape, torch.channels_last_3d)
 
 

@@ -102,7 +102,7 @@ class TileRunner:
     """Runs tiles of a program's steps with weights.
 
     Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_inputs`
-    and `_kernel` have room for a step's inputs and weights on a processor, and none elsewhere.
+    and `_kernel` are what a step's inputs and weights are made in on a processor, and there alone.
     """
 
     program: Program
