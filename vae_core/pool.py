@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-
 _LARGEST_SHARE = 2
 """Of what a store needs, the most that its block may hold."""
 
