@@ -24,7 +24,16 @@ SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "out"}
 TEXT_SUFFIXES = {
     "", ".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip
-TORCH_FREE_MODULES = ("errors", "grid", "memory", "moments", "planner", "program", "region")
+TORCH_FREE_MODULES = (
+    "errors",
+    "grid",
+    "memory",
+    "moments",
+    "planner",
+    "pool",
+    "program",
+    "region",
+)
 
 # Prints, as JSON, the top-level names that importing the module named by argv[2] brings in. With
 # argv[3] == "alone" the package's own __init__ is left out, so that the module is seen by itself.

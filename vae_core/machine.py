@@ -7,7 +7,7 @@ import torch
 
 from .planner import Machine
 
-CPU_WORKSPACE_BYTES = 64 * 2**20
+CPU_WORKSPACE_BYTES = 48 * 2**20
 """Tiles of about this size stay in a processor's last cache and are reused by the allocator."""
 
 ACCELERATOR_WORKSPACE_BYTES = 256 * 2**20

@@ -6,6 +6,7 @@ runs nothing itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +75,21 @@ class Plan:
         extents = (tile.source.extent for tile in self.blend.tiles())
         return tuple(replace(self.job, source=extent) for extent in extents)
 
+    def work(self) -> list[tuple[Job, Chunk, int]]:
+        """Every kind of crop with every kind of chunk, and how often they meet.
+
+        Crops are of a kind where they are of a size, chunks where they have as many frames and both
+        begin the clip or neither does.
+        """
+        crops = Counter(crop.source for crop in self.crops)
+        kinds = Counter((chunk.source.size, chunk.first) for chunk in self.chunks)
+        chunks = {(chunk.source.size, chunk.first): chunk for chunk in self.chunks}
+        return [
+            (replace(self.job, source=source), chunks[kind], times * count)
+            for source, times in crops.items()
+            for kind, count in kinds.items()
+        ]
+
     def for_crop(self, extent: Extent) -> Plan:
         """The same plan for one crop of the picture; tiles are bounds, and so hold for it too."""
         return replace(self, job=replace(self.job, source=extent), blend=None)
@@ -114,7 +130,7 @@ class Plan:
 
     def tile_count(self) -> int:
         """Tiles of all steps and chunks together."""
-        return sum(self._tiles_in(job, chunk) for job in self.crops for chunk in self.chunks)
+        return sum(self._tiles_in(job, chunk) * times for job, chunk, times in self.work())
 
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)

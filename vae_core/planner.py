@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
@@ -286,7 +287,7 @@ def _reasonable(candidate: _Candidate, largest: tuple[Extent, ...]) -> bool:
 
 
 def _choose(
-    candidates: list[_Candidate], budget: int | None, preferred: int
+    candidates: Iterable[_Candidate], budget: int | None, preferred: int
 ) -> tuple[_Candidate, tuple[Extent, ...]] | None:
     """The first candidate with reasonable tiles, else the last that fits; None where none does."""
     fallback = None
@@ -307,14 +308,17 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     """
     chunks, blend = _chunks(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
-    candidates = [
-        _candidate(widest, settings, chunks, placement, machine)
-        for placement in _placements(settings, machine)
-    ]
+    tried: list[_Candidate] = []
+
+    def candidates() -> Iterator[_Candidate]:
+        for placement in _placements(settings, machine):
+            tried.append(_candidate(widest, settings, chunks, placement, machine))
+            yield tried[-1]
+
     budget = _budget(settings, machine)
-    chosen = _choose(candidates, budget, machine.workspace_bytes)
+    chosen = _choose(candidates(), budget, machine.workspace_bytes)
     if chosen is None:
-        raise _too_small(candidates, settings, cast("int", budget))
+        raise _too_small(tried, settings, cast("int", budget))
     candidate, largest = chosen
     rows = candidate.rows(largest)
     placement = _spilled(candidate.placement, rows, machine)
@@ -332,9 +336,8 @@ def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
 
 def _operations(plan: Plan) -> int:
     return plan.job.batch * sum(
-        crop.program.operations(chunk_extent(crop, chunk), chunk)
-        for crop in plan.crops
-        for chunk in plan.chunks
+        job.program.operations(chunk_extent(job, chunk), chunk) * times
+        for job, chunk, times in plan.work()
     )
 
 

@@ -3,9 +3,9 @@
 Memory that a process has never touched costs as much as the work on it. So where no allocator of a
 device keeps blocks for reuse, a run does:
 
-1. A store takes the smallest spare block that is large enough.
+1. A store takes the smallest spare block that is large enough, and not much too large.
 2. Where there is none, all spare blocks are freed before a new one is made, so that no more is held
-   than what lives and what has yet to be found too small.
+   than what lives and what has yet to be found of the wrong size.
 3. A store that is gone leaves its block as a spare one, for later steps and for the next chunk.
 
 The same `Pool` serves the run (`stores.Reuse`) and the projection (`held_bytes`); it knows sizes
@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+_LARGEST_SHARE = 2
+"""Of what a store needs, the most that its block may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Pool:
 
     def take(self, store: int, size_bytes: int) -> Block:
         """A block of at least `size_bytes` for `store`."""
-        fitting = [block for block in self.spare if block.size_bytes >= size_bytes]
+        most = _LARGEST_SHARE * size_bytes
+        fitting = [block for block in self.spare if size_bytes <= block.size_bytes <= most]
         if fitting:
             block = min(fitting, key=lambda block: block.size_bytes)
             self.spare.remove(block)

@@ -65,7 +65,7 @@ def _cells(row: Row, untiled: dict[tuple[str, str], Row]) -> list[str]:
         _figure(row.budget_bytes, GIB, 0) + (" GiB" if row.budget_bytes else ""),
         str(row.tiles or "-"),
         _figure(row.projected_bytes, GIB, 2),
-        row.failure or _figure(row.peak_bytes, GIB, 2),
+        "fails" if row.failure else _figure(row.peak_bytes, GIB, 2),
         _figure(row.operations, TERA, 0),
         f"{row.operations / base:.2f}" if row.operations and base else "-",
         _figure(row.moved_bytes, GIB, 1),
@@ -76,7 +76,9 @@ def counted_table(rows: Iterable[Row], kind: str) -> str:
     """All rows of one kind."""
     chosen = sorted((row for row in rows if row.kind == kind), key=_order)
     untiled = {(row.clip, row.kind): row for row in chosen if row.side == "diffusers untiled"}
-    return markdown(COUNTED_HEAD, (_cells(row, untiled) for row in chosen))
+    table = markdown(COUNTED_HEAD, (_cells(row, untiled) for row in chosen))
+    reasons = [f"- {row.side}, {row.clip}: {row.failure}" for row in chosen if row.failure]
+    return "\n".join([table, *(["", "What fails, and how:", "", *reasons] if reasons else [])])
 
 
 def _order(row: Row) -> tuple:
