@@ -8,7 +8,7 @@ device keeps blocks for reuse, a run does:
    than what lives and what has yet to be found of the wrong size.
 3. A store that is gone leaves its block as a spare one, for later steps and for the next chunk.
 
-The same `Pool` serves the run (`stores.Reuse`) and the projection (`held_bytes`); it knows sizes
+The same `Pool` serves the run (`stores.Reused`) and the projection (`held_bytes`); it knows sizes
 only, and no tensors.
 """
 
