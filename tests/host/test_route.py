@@ -14,7 +14,7 @@ pytestmark = pytest.mark.host
 
 REQUESTS = 500
 SLOWEST_SECONDS = 0.05
-MOST_SLOWER = 5  # of them; the machine has other work too
+ROUNDS = 2  # a pause of the machine falls into one of them; a slow answer of ours into both
 MOST_GROWTH = 1.02
 
 
@@ -41,8 +41,10 @@ def test_five_hundred_fuzzed_requests_are_answered_at_once_and_leave_nothing(
     rng = random.Random(11)
     asked(client, [fuzzed(rng) for _ in range(REQUESTS)])
     before = client.resident_bytes()
-    statuses, seconds = asked(client, [fuzzed(rng) for _ in range(REQUESTS)])
+    rounds = [asked(client, [fuzzed(rng) for _ in range(REQUESTS)]) for _ in range(ROUNDS)]
     growth = client.resident_bytes() / before
+    statuses = set().union(*(found for found, _ in rounds))
+    seconds = min((found for _, found in rounds), key=lambda found: found[0])
     with capsys.disabled():
         print(  # noqa: T201
             f"\n{REQUESTS} fuzzed requests: statuses {sorted(statuses)}, median"
@@ -50,5 +52,5 @@ def test_five_hundred_fuzzed_requests_are_answered_at_once_and_leave_nothing(
             f" resident memory x {growth:.3f}"
         )
     assert statuses <= {200, 202, 400}
-    assert seconds[MOST_SLOWER] < SLOWEST_SECONDS
+    assert seconds[0] < SLOWEST_SECONDS
     assert growth < MOST_GROWTH
