@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from math import prod
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vae_core import Settings, from_module
 from vae_core.errors import DeviceMemoryError
 from vae_core.recovery import is_out_of_memory
+from vae_core.stores import Room
 from vae_core.tile import TileRunner
 
 ATEN = torch.ops.aten
@@ -112,6 +114,30 @@ def test_a_failure_in_every_third_step_changes_nothing(vae, run, start, monkeypa
         assert_close(run(vae), expected, 1e-5)
     assert {path for path, _ in mode.failed} == set(paths)
     assert mode.failures == len(mode.failed)
+
+
+def test_a_room_that_could_not_be_had_asks_for_less() -> None:
+    room, shape = Room(torch.float32), (1, 2, 1, 3, 4)
+    room.expect(1000)
+    with FailAt({ATEN.empty}, {0}), pytest.raises(torch.OutOfMemoryError):
+        room.take(shape)
+    assert room.take(shape).untyped_storage().nbytes() == 24 * 4
+
+
+@pytest.mark.parametrize("run", [encode, decode])
+def test_no_memory_for_the_inputs_of_a_step_is_survived(vae, run, monkeypatch) -> None:
+    expected, take, failed = run(vae), Room.take, []
+
+    def scarce(self: Room, shape):
+        if self._flat.numel() < prod(shape) and len(failed) < 9:
+            failed.append(shape)
+            with FailAt({ATEN.empty}, {0}):
+                return take(self, shape)
+        return take(self, shape)
+
+    monkeypatch.setattr(Room, "take", scarce)
+    assert_close(run(vae), expected, 1e-5)
+    assert len(failed) == 9
 
 
 def test_it_is_said_once(vae, caplog) -> None:

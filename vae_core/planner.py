@@ -92,7 +92,7 @@ def _fitted(
     copied beside a tile that is alone.
     """
     cells = _widest(memories).cell_extent(step)
-    start = Extent(min(bounds.t, cells.t), min(bounds.h, cells.h), min(bounds.w, cells.w))
+    start = bounds.at_most(cells)
     sizes = _shrinking(start, least, cells)
 
     def fits(tile: Extent) -> bool:

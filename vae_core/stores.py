@@ -102,20 +102,24 @@ class Room:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._flat = torch.empty(0, dtype=dtype)
+        self._wanted = 0
 
-    def reserve(self, count: int) -> None:
-        """Have room for `count` elements, and for no more."""
+    def expect(self, count: int) -> None:
+        """Tensors of up to `count` elements come next; memory for any other count is let go."""
+        self._wanted = count
         if self._flat.numel() != count:
-            dtype = self._flat.dtype
-            del self._flat
-            self._flat = torch.empty(count, dtype=dtype)
+            self._flat = self._flat.new_empty(0)
 
     def take(self, shape: tuple[int, ...]) -> Tensor:
-        """An unwritten tensor of `shape` [b, c, t, h, w] in the room that there is, if it is
-        enough.
+        """An unwritten tensor of `shape` [b, c, t, h, w]; the one before it is overwritten.
+
+        Where there is no memory for what was expected, the next call asks for no more than it
+        needs.
         """
         if self._flat.numel() < prod(shape):
-            self.reserve(prod(shape))
+            count, self._wanted = max(self._wanted, prod(shape)), 0
+            self._flat = self._flat.new_empty(0)
+            self._flat = torch.empty(count, dtype=self._flat.dtype)
         return laid_out(self._flat, shape, torch.channels_last_3d)
 
 

@@ -139,12 +139,12 @@ class TileRunner:
             task.at.moments[task.step.dst] = merged
 
     def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
-        """Have room for the inputs of a step's tiles, of which none is larger than `largest`
-        cells; see `Room`.
+        """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
+        `Room`.
         """
         if self.weights.device.type == "cpu":
             seen = step.seen_region(largest.region).extent
-            self._inputs.reserve(prod(at.shape(step.conv.in_channels, seen)))
+            self._inputs.expect(prod(at.shape(step.conv.in_channels, seen)))
 
     def phases(self, step: Step) -> tuple[kernels.Phase, ...]:
         """The convolutions of a step's cells, with weights as a processor's convolution wants them:
@@ -158,7 +158,7 @@ class TileRunner:
         return tuple(replace(phase, weight=lay_out(phase.weight)) for phase in found)
 
     def _in_room(self, weight: Tensor) -> Tensor:
-        self._kernel.reserve(weight.numel())
+        self._kernel.expect(weight.numel())
         return self._kernel.take(weight.shape).copy_(weight)
 
     def _laid_out(self, weight: Tensor) -> Tensor:
