@@ -31,10 +31,9 @@ from .errors import (
     VaeCoreError,
     VideoError,
 )
-from .moments import NormScope
 from .posterior import Posterior
 from .region import Extent
-from .settings import BlendOrder, Fit, Layout, Placement, Progress, Settings, Tiling
+from .settings import BlendOrder, Fit, Layout, NormScope, Placement, Progress, Settings, Tiling
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:

@@ -26,12 +26,11 @@ from .execute import Execution
 from .fitting import Fitted, fit
 from .frame_feed import FrameFeed, no_frames
 from .grid import Chunk, latent_frames
-from .moments import NormScope
 from .plan import Plan
 from .posterior import clamp_moments
 from .program import SOURCE
 from .region import Extent, Interval
-from .settings import Layout, Progress, Settings, Tiling
+from .settings import Layout, NormScope, Progress, Settings, Tiling
 from .stores import reserve
 from .weights import Weights
 

@@ -14,17 +14,7 @@ arithmetic is used, so the same code serves numbers and tensors, and this module
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
-
-
-class NormScope(Enum):
-    """The voxels that GroupNorm statistics are taken over: one chunk at full picture size, or the
-    whole clip.
-    """
-
-    CHUNK = "chunk"
-    CLIP = "clip"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,11 @@ from .blend import BlendGeometry, blend_geometry
 from .errors import BudgetError
 from .grid import Chunk, decode_chunks, encode_chunks
 from .memory import Memory, Projection, Sizes
-from .moments import NormScope
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
 from .program import SOURCE, Step
 from .region import Extent
-from .settings import Layout, Placement, Settings, Tiling
+from .settings import Layout, NormScope, Placement, Settings, Tiling
 
 _WHOLE = sys.maxsize
 """A tile side that no picture reaches."""

@@ -12,7 +12,6 @@ from enum import Enum
 from typing import Any, TypeVar, cast
 
 from .errors import SettingsError
-from .moments import NormScope
 
 TEMPORAL_RATIO = 4
 """Sample frames for each latent frame after the first."""
@@ -75,6 +74,15 @@ class Layout(Enum):
 
     ALIGNED = "aligned"
     DIFFUSERS = "diffusers"
+
+
+class NormScope(Enum):
+    """The voxels that GroupNorm statistics are taken over: one chunk at full picture size, or the
+    whole clip.
+    """
+
+    CHUNK = "chunk"
+    CLIP = "clip"
 
 
 class Fit(Enum):

@@ -26,14 +26,13 @@ from .frame_feed import FrameFeed, FrameRuns, check_values
 from .loading import Architecture, LoadedModule, architecture_of_state
 from .lowering import lower_decoder, lower_encoder
 from .machine import machine_for
-from .moments import NormScope
 from .plan import Job, Plan
 from .planner import make_plan
 from .posterior import Posterior
 from .program import SOURCE, Program
 from .region import Extent, Interval, Region
 from .rewrites import narrow_in_place, still_frame, unique_frames
-from .settings import Layout, Place, Placement, Progress, Settings
+from .settings import Layout, NormScope, Place, Placement, Progress, Settings
 from .stores import reserve
 from .weights import Weights
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from ..conventions import Convention
 from ..media.framing import Framing
 from ..media.video_writing import QUALITIES
-from ..moments import NormScope
-from ..settings import BlendOrder, Fit, Layout, Placement, Settings, Tiling
+from ..settings import BlendOrder, Fit, Layout, NormScope, Placement, Settings, Tiling
 from . import options
 
 TINY = "the tiny VAE that ships"
