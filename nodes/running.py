@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..vae_core import Extent, Posterior, Settings, SettingsError
-from ..vae_core.fitting import Fitted
+from ..vae_core.geometry.fitting import Fitted
 from ..vae_core.plan import Plan
 from . import host
 from .images import pixel_runs, write_frames

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from networks import random_latents, random_module, random_video
 
 from vae_core import Extent, Settings, SettingsError, from_module
-from vae_core.blend import Side, blend_geometry, blend_tiles, sound_overlap_px
-from vae_core.region import Interval
+from vae_core.geometry.blend import Side, blend_geometry, blend_tiles, sound_overlap_px
+from vae_core.geometry.region import Interval
 
 ENCODE, DECODE = (1, 8), (8, 1)
 """(from_px, to_px) of either program."""

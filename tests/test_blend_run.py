@@ -10,8 +10,8 @@ from contract import assert_close
 from networks import random_module, random_video
 
 from vae_core import Extent, Settings, from_module
-from vae_core.blend import blend_geometry, blend_tiles
-from vae_core.region import Interval
+from vae_core.geometry.blend import blend_geometry, blend_tiles
+from vae_core.geometry.region import Interval
 
 ORDERS = ("normalised", "reference")
 

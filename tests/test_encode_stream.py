@@ -11,7 +11,7 @@ from networks import random_latents, random_module, random_video
 from torch import Tensor
 
 from vae_core import Extent, InputError, Progress, Settings, VideoVAE, from_module
-from vae_core.region import Interval
+from vae_core.geometry.region import Interval
 
 FULL = 4
 

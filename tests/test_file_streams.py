@@ -22,7 +22,7 @@ from torch import Tensor
 import vae_core
 from vae_core import Extent, Settings, VideoError, VideoVAE, from_module
 from vae_core.cli import main
-from vae_core.fitting import Fitted
+from vae_core.geometry.fitting import Fitted
 from vae_core.jobs.file_streams import decode_video, encode_video
 from vae_core.media.audio import AudioTrack
 from vae_core.media.video import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_core.grid import (
+from vae_core.geometry.grid import (
     cell_runs,
     cells_of,
     decode_chunks,
@@ -19,8 +19,8 @@ from vae_core.grid import (
     sample_frames,
     tiles,
 )
+from vae_core.geometry.region import Extent, Halo, Interval
 from vae_core.program import Conv, TimeMap
-from vae_core.region import Extent, Halo, Interval
 from vae_core.settings import Layout
 
 sizes = st.integers(1, 300)

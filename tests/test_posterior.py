@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from networks import random_module, random_video
 
 from vae_core import Extent, NormScope, Settings, from_module
-from vae_core.fitting import Fitted
+from vae_core.geometry.fitting import Fitted
 from vae_core.posterior import Posterior
 
 UNFITTED = Fitted(Extent(9, 24, 32), Extent(9, 24, 32), ())

@@ -8,8 +8,8 @@ from contract import assert_close
 from networks import random_latents, random_module, random_video
 
 from vae_core import Settings, VideoVAE, from_module
+from vae_core.geometry.region import Extent
 from vae_core.program import SOURCE
-from vae_core.region import Extent
 from vae_core.rewrites import narrow_in_place, still_frame, unique_frames
 
 MODULE = random_module(torch.float64)

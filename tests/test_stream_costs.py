@@ -37,11 +37,11 @@ from torch.nn.functional import avg_pool3d, interpolate
 torch.set_num_threads(1)
 from vae_core import Extent, from_module
 from vae_core.cli import main
-from vae_core.fitting import Fitted
+from vae_core.geometry.fitting import Fitted
 from vae_core.frame_feed import FrameFeed
 from vae_core.jobs import commands, options
 from vae_core.jobs.peak_memory import peak_bytes, start_peak
-from vae_core.region import Interval
+from vae_core.geometry.region import Interval
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 

@@ -31,8 +31,8 @@ from .errors import (
     VaeCoreError,
     VideoError,
 )
+from .geometry.region import Extent
 from .posterior import Posterior
-from .region import Extent
 from .settings import BlendOrder, Fit, Layout, NormScope, Placement, Progress, Settings, Tiling
 from .vae import VideoVAE, from_module
 

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .execute import Execution
-from .fitting import Fitted, fit
 from .frame_feed import FrameFeed, no_frames
-from .grid import Chunk, latent_frames
+from .geometry.fitting import Fitted, fit
+from .geometry.grid import Chunk, latent_frames
+from .geometry.region import Extent, Interval
 from .plan import Plan
 from .posterior import clamp_moments
 from .program import SOURCE
-from .region import Extent, Interval
 from .settings import Layout, NormScope, Progress, Settings, Tiling
 from .stores import reserve
 from .weights import Weights

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from . import kernels, recovery
 from .errors import DeviceMemoryError
-from .grid import Chunk, tiles
+from .geometry.grid import Chunk, tiles
+from .geometry.region import Extent, Region
 from .memory import live_stores
 from .moments import Moments
 from .plan import Plan
 from .program import SOURCE, Norm, Program, Step
-from .region import Extent, Region
 from .settings import Place, Progress
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .region import Interval
+from .geometry.region import Interval
 from .settings import Place
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .grid import cell_runs
+from .geometry.grid import cell_runs
+from .geometry.region import Interval, Region
 from .moments import Moments
 from .program import Step
-from .region import Interval, Region
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""

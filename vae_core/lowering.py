@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from .errors import LoweringError
+from .geometry.region import Halo
 from .program import SOURCE, Conv, Norm, Program, Residual, Step, StoreSpec, TimeMap, verify
-from .region import Halo
 from .settings import SPATIAL_RATIO, TEMPORAL_RATIO
 
 # Modules that hold no weights and whose work the steps already contain.

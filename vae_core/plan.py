@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .blend import BlendGeometry
-from .grid import Chunk, count_tiles
+from .geometry.blend import BlendGeometry
+from .geometry.grid import Chunk, count_tiles
+from .geometry.region import Extent
 from .memory import Projection
 from .program import Program
-from .region import Extent
 from .settings import Place, Placement, Settings
 
 _GIB = 2**30

@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
-from .blend import BlendGeometry, blend_geometry
 from .errors import BudgetError
-from .grid import Chunk, decode_chunks, encode_chunks
+from .geometry.blend import BlendGeometry, blend_geometry
+from .geometry.grid import Chunk, decode_chunks, encode_chunks
+from .geometry.region import Extent
 from .memory import Memory, Projection, Sizes
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
 from .program import SOURCE, Step
-from .region import Extent
 from .settings import Layout, NormScope, Placement, Settings, Tiling
 
 _WHOLE = sys.maxsize

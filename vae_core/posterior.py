@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .fitting import Fitted
+from .geometry.fitting import Fitted
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 """Beyond these the exponential is of no use in any dtype; the reference clamps alike."""

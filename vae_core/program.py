@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .errors import LoweringError
-from .grid import Chunk, cells_of, pooled_frames, repeated_frames
-from .region import Extent, Halo, Interval, Region
+from .geometry.grid import Chunk, cells_of, pooled_frames, repeated_frames
+from .geometry.region import Extent, Halo, Interval, Region
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""

@@ -19,10 +19,10 @@ from math import prod
 from torch import Tensor
 
 from . import kernels
-from .grid import Chunk, cells_of
+from .geometry.grid import Chunk, cells_of
+from .geometry.region import Extent, Region
 from .moments import Moments
 from .program import SOURCE, Norm, Program, Step, TimeMap
-from .region import Extent, Region
 from .settings import Place
 from .stores import Room, allocate, memory_format
 from .transfers import Arrival, Transfers

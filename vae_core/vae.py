@@ -17,12 +17,13 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from .blend import blend_tiles
 from .encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
 from .errors import InputError
 from .execute import Execution
-from .fitting import Fitted, fit
 from .frame_feed import FrameFeed, FrameRuns, check_values
+from .geometry.blend import blend_tiles
+from .geometry.fitting import Fitted, fit
+from .geometry.region import Extent, Interval, Region
 from .loading import Architecture, LoadedModule, architecture_of_state
 from .lowering import lower_decoder, lower_encoder
 from .machine import machine_for
@@ -30,7 +31,6 @@ from .plan import Job, Plan
 from .planner import make_plan
 from .posterior import Posterior
 from .program import SOURCE, Program
-from .region import Extent, Interval, Region
 from .rewrites import narrow_in_place, still_frame, unique_frames
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
 from .stores import reserve

@@ -18,10 +18,10 @@ from unittest.mock import patch
 
 import torch
 
-from vae_core.grid import cells_of
+from vae_core.geometry.grid import cells_of
+from vae_core.geometry.region import Interval, Region
 from vae_core.moments import Moments
 from vae_core.program import SOURCE
-from vae_core.region import Interval, Region
 from vae_core.tile import Task, TileRunner
 
 from .counting import Count, Counter

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from networks import full_size_module
 
 from vae_core import Settings
+from vae_core.geometry.region import Extent
 from vae_core.lowering import lower_decoder, lower_encoder
 from vae_core.plan import Job
 from vae_core.planner import make_plan
 from vae_core.program import Program
-from vae_core.region import Extent
 from vae_core.rewrites import narrow_in_place, still_frame, unique_frames
 
 from .clips import Clip

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import VaeCoreError
-from ..grid import latent_frames
+from ..geometry.grid import latent_frames
 from ..settings import SPATIAL_RATIO
 from .shards import Entry, Shards
 

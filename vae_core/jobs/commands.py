@@ -20,14 +20,14 @@ import torch
 
 from ..conventions import UNSCALED
 from ..errors import VideoError
-from ..fitting import Fitted
+from ..geometry.fitting import Fitted
+from ..geometry.region import Extent
 from ..media.audio import AudioTrack
 from ..media.files import check_distinct, check_input, check_output
 from ..media.latent_file import LATENT_SUFFIXES, LatentMeta
 from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
 from ..media.video_writing import open_writer
-from ..region import Extent
 from ..settings import Settings
 from ..vae import VideoVAE, from_module
 from .file_streams import decode_video, encode_video

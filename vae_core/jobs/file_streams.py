@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from ..encode_stream import MomentStream
-from ..fitting import Fitted
 from ..frame_feed import FrameRuns
+from ..geometry.fitting import Fitted
+from ..geometry.region import Extent
 from ..media.pipeline import read_ahead, write_behind
 from ..media.selection import Shot
 from ..media.video import Frame, VideoSource, frames_to_tensor, tensor_to_frames
-from ..region import Extent
 from ..settings import Settings
 
 _CHUNKS_BEHIND = 1

@@ -23,8 +23,8 @@ from torch import Tensor
 
 import vae_core
 
-from ..fitting import Fitted
 from ..frame_feed import FrameRuns
+from ..geometry.fitting import Fitted
 from ..media.files import check_distinct, check_output, whole_file
 from ..media.video import Frame, VideoInfo, VideoSource, open_video
 from ..media.video_writing import VideoOptions, VideoWriter, open_writer

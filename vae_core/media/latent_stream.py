@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..conventions import UNSCALED, Convention, Form
 from ..errors import InputError, VideoError
-from ..region import Interval
+from ..geometry.region import Interval
 from .files import check_input, whole_file
 from .latent_file import (
     LATENT_KEY,

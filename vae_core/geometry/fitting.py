@@ -17,10 +17,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
+from ..settings import SPATIAL_RATIO, Fit, Layout, Settings
 from .grid import latent_frames, sample_frames
 from .region import Extent, Interval
-from .settings import SPATIAL_RATIO, Fit, Layout, Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ..settings import TEMPORAL_RATIO, Layout
 from .region import Extent, Interval, Region
-from .settings import TEMPORAL_RATIO, Layout
 
 
 @dataclass(frozen=True, slots=True)

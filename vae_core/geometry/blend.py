@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from .errors import SettingsError
+from ..errors import SettingsError
+from ..settings import SPATIAL_RATIO, BlendOrder, Settings
 from .region import Extent, Interval, Region
-from .settings import SPATIAL_RATIO, BlendOrder, Settings
 
 USUAL_TILE_PX = 256
 """Side of blended tiles where none was asked for."""
