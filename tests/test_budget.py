@@ -17,7 +17,7 @@ from vae_core.lowering import lower_decoder, lower_encoder
 from vae_core.memory import SLACK_BYTES
 from vae_core.plan import Job
 from vae_core.planner import Machine, make_plan
-from vae_core.rewrites import narrow_in_place, unique_frames
+from vae_core.program.rewrites import narrow_in_place, unique_frames
 
 MIB, GIB = 2**20, 2**30
 FULL_SIZE = full_size_module()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vae_core.kernels import affine, measure
-from vae_core.moments import Moments
+from vae_core.program.moments import Moments
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=12)
 

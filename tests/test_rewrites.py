@@ -9,8 +9,8 @@ from networks import random_latents, random_module, random_video
 
 from vae_core import Settings, VideoVAE, from_module
 from vae_core.geometry.region import Extent
-from vae_core.program import SOURCE
-from vae_core.rewrites import narrow_in_place, still_frame, unique_frames
+from vae_core.program.rewrites import narrow_in_place, still_frame, unique_frames
+from vae_core.program.steps import SOURCE
 
 MODULE = random_module(torch.float64)
 SETTINGS = Settings(chunk_frames=4, tile_px=16)

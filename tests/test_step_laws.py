@@ -9,7 +9,7 @@ from networks import random_module
 
 from vae_core.geometry.region import Extent, Interval, Region
 from vae_core.lowering import lower_decoder, lower_encoder
-from vae_core.rewrites import unique_frames
+from vae_core.program.rewrites import unique_frames
 
 MODULE = random_module(torch.float64)
 PROGRAMS = {

@@ -29,7 +29,7 @@ from .geometry.grid import Chunk, latent_frames
 from .geometry.region import Extent, Interval
 from .plan import Plan
 from .posterior import clamp_moments
-from .program import SOURCE
+from .program.steps import SOURCE
 from .settings import Layout, NormScope, Progress, Settings, Tiling
 from .stores import reserve
 from .weights import Weights

@@ -26,9 +26,9 @@ from .errors import DeviceMemoryError
 from .geometry.grid import Chunk, tiles
 from .geometry.region import Extent, Region
 from .memory import live_stores
-from .moments import Moments
 from .plan import Plan
-from .program import SOURCE, Norm, Program, Step
+from .program.moments import Moments
+from .program.steps import SOURCE, Norm, Program, Step
 from .settings import Place, Progress
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner

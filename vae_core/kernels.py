@@ -23,8 +23,8 @@ from torch import Tensor
 
 from .geometry.grid import cell_runs
 from .geometry.region import Interval, Region
-from .moments import Moments
-from .program import Step
+from .program.moments import Moments
+from .program.steps import Step
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""

@@ -14,7 +14,7 @@ from .geometry.blend import BlendGeometry
 from .geometry.grid import Chunk, count_tiles
 from .geometry.region import Extent
 from .memory import Projection
-from .program import Program
+from .program.steps import Program
 from .settings import Place, Placement, Settings
 
 _GIB = 2**30

@@ -26,7 +26,7 @@ from .geometry.region import Extent
 from .memory import Memory, Projection, Sizes
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
-from .program import SOURCE, Step
+from .program.steps import SOURCE, Step
 from .settings import Layout, NormScope, Placement, Settings, Tiling
 
 _WHOLE = sys.maxsize

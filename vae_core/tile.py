@@ -21,8 +21,8 @@ from torch import Tensor
 from . import kernels
 from .geometry.grid import Chunk, cells_of
 from .geometry.region import Extent, Region
-from .moments import Moments
-from .program import SOURCE, Norm, Program, Step, TimeMap
+from .program.moments import Moments
+from .program.steps import SOURCE, Norm, Program, Step, TimeMap
 from .settings import Place
 from .stores import Room, allocate, memory_format
 from .transfers import Arrival, Transfers

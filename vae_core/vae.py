@@ -30,8 +30,8 @@ from .machine import machine_for
 from .plan import Job, Plan
 from .planner import make_plan
 from .posterior import Posterior
-from .program import SOURCE, Program
-from .rewrites import narrow_in_place, still_frame, unique_frames
+from .program.rewrites import narrow_in_place, still_frame, unique_frames
+from .program.steps import SOURCE, Program
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
 from .stores import reserve
 from .weights import Weights

@@ -20,8 +20,8 @@ import torch
 
 from vae_core.geometry.grid import cells_of
 from vae_core.geometry.region import Interval, Region
-from vae_core.moments import Moments
-from vae_core.program import SOURCE
+from vae_core.program.moments import Moments
+from vae_core.program.steps import SOURCE
 from vae_core.tile import Task, TileRunner
 
 from .counting import Count, Counter

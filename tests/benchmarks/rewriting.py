@@ -20,8 +20,8 @@ from vae_core.geometry.region import Extent
 from vae_core.lowering import lower_decoder, lower_encoder
 from vae_core.plan import Job
 from vae_core.planner import make_plan
-from vae_core.program import Program
-from vae_core.rewrites import narrow_in_place, still_frame, unique_frames
+from vae_core.program.rewrites import narrow_in_place, still_frame, unique_frames
+from vae_core.program.steps import Program
 
 from .clips import Clip
 from .sides import CARD, DTYPE, Diffusers

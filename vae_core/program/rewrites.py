@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .program import Program, Step, StoreSpec, TimeMap, verify
+from .steps import Program, Step, StoreSpec, TimeMap, verify
 
 
 def unique_frames(program: Program) -> Program:

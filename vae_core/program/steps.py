@@ -19,9 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import LoweringError
-from .geometry.grid import Chunk, cells_of, pooled_frames, repeated_frames
-from .geometry.region import Extent, Halo, Interval, Region
+from ..errors import LoweringError
+from ..geometry.grid import Chunk, cells_of, pooled_frames, repeated_frames
+from ..geometry.region import Extent, Halo, Interval, Region
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""
