@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..vae_core import Extent, InputError, from_kijai, to_kijai
-from ..vae_core.conventions import KIJAI_FACTOR
-from ..vae_core.conventions import LATENT_CHANNELS as CHANNELS
+from ..vae_core.families.conventions import KIJAI_FACTOR
+from ..vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
 from ..vae_core.geometry.fitting import Fitted
 
 ORIGIN = "exact_video_vae"

@@ -12,8 +12,8 @@ from networks import full_size_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vae_core import BudgetError, Settings, from_module
+from vae_core.families.cogvideox import lower_decoder, lower_encoder
 from vae_core.geometry.region import Extent
-from vae_core.lowering import lower_decoder, lower_encoder
 from vae_core.memory import SLACK_BYTES
 from vae_core.plan import Job
 from vae_core.planner import Machine, make_plan

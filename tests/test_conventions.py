@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vae_core import InputError
-from vae_core.conventions import (
+from vae_core.families.conventions import (
     KIJAI_FACTOR,
     SCALING_FACTORS,
     Convention,

@@ -237,7 +237,7 @@ import torch
 torch.set_num_threads(1)
 from safetensors import safe_open
 from vae_core.cli import main
-import vae_core.loading, diffusers.models.autoencoders.autoencoder_kl_cogvideox
+import vae_core.families.loading, diffusers.models.autoencoders.autoencoder_kl_cogvideox
 
 kills, seed, *argv = sys.argv[1:]
 draw = random.Random(int(seed))

@@ -7,7 +7,7 @@ import torch
 from networks import random_latents, random_module, random_video
 
 from vae_core import Extent, InputError, LoweringError, Settings, SettingsError, from_module
-from vae_core.lowering import lower_decoder, lower_encoder
+from vae_core.families.cogvideox import lower_decoder, lower_encoder
 
 GOOD = random_video(5, 16, 16)
 

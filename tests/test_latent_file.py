@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vae_core.conventions import Convention, Form
 from vae_core.errors import InputError, VideoError
+from vae_core.families.conventions import Convention, Form
 from vae_core.media.latent_file import (
     LATENT_KEY,
     VERSION_KEY,

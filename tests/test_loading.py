@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from vae_core.errors import LoadError, SettingsError
-from vae_core.loading import architecture_of_state, load_module
+from vae_core.families.loading import architecture_of_state, load_module
 
 diffusers = pytest.importorskip("diffusers", reason="needs diffusers to build the module")
 

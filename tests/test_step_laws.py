@@ -7,8 +7,8 @@ import torch
 from contract import StepBench, assert_close, chunk_and_source
 from networks import random_module
 
+from vae_core.families.cogvideox import lower_decoder, lower_encoder
 from vae_core.geometry.region import Extent, Interval, Region
-from vae_core.lowering import lower_decoder, lower_encoder
 from vae_core.program.rewrites import unique_frames
 
 MODULE = random_module(torch.float64)

@@ -13,15 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .accelerate import accelerate, restore
-from .conventions import (
-    Convention,
-    from_kijai,
-    latents_of,
-    scaled,
-    scaling_factor,
-    to_kijai,
-    unscaled,
-)
 from .errors import (
     BudgetError,
     InputError,
@@ -30,6 +21,15 @@ from .errors import (
     SettingsError,
     VaeCoreError,
     VideoError,
+)
+from .families.conventions import (
+    Convention,
+    from_kijai,
+    latents_of,
+    scaled,
+    scaling_factor,
+    to_kijai,
+    unscaled,
 )
 from .geometry.region import Extent
 from .posterior import Posterior
@@ -51,7 +51,7 @@ def load(
     dtype: to compute in, by default the file's own. device: where the weights go and the work is
     done. Raises `LoadError` with what the file looks like, where it is something else.
     """
-    from .loading import load_module  # diffusers is imported only where a VAE is built
+    from .families.loading import load_module  # diffusers is imported only where a VAE is built
 
     loaded = load_module(path, dtype=dtype, device=device)
     return from_module(loaded.module, loaded=loaded)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from .encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
 from .errors import InputError
 from .execute import Execution
+from .families.cogvideox import lower_decoder, lower_encoder
+from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .frame_feed import FrameFeed, FrameRuns, check_values
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
-from .loading import Architecture, LoadedModule, architecture_of_state
-from .lowering import lower_decoder, lower_encoder
 from .machine import machine_for
 from .plan import Job, Plan
 from .planner import make_plan

@@ -12,7 +12,7 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
-from ..conventions import Convention
+from ..families.conventions import Convention
 from ..media.framing import Framing
 from ..media.video_writing import QUALITIES
 from ..settings import BlendOrder, Fit, Layout, NormScope, Placement, Settings, Tiling

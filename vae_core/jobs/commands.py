@@ -18,8 +18,8 @@ from typing import Any, cast
 
 import torch
 
-from ..conventions import UNSCALED
 from ..errors import VideoError
+from ..families.conventions import UNSCALED
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
 from ..media.audio import AudioTrack

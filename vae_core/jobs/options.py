@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import vae_core
 
-from ..conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
 from ..errors import SettingsError
+from ..families.conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
 from ..media.files import check_output
 from ..media.video import Resize, Selection
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options

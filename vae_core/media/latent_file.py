@@ -26,8 +26,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
-from ..conventions import UNSCALED, Convention, Form
 from ..errors import InputError, VideoError
+from ..families.conventions import UNSCALED, Convention, Form
 from .files import check_input, whole_file
 
 LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})

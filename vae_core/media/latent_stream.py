@@ -28,8 +28,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..conventions import UNSCALED, Convention, Form
 from ..errors import InputError, VideoError
+from ..families.conventions import UNSCALED, Convention, Form
 from ..geometry.region import Interval
 from .files import check_input, whole_file
 from .latent_file import (

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 LATENT_CHANNELS = 16
 """Channels of CogVideoX latents."""

@@ -19,10 +19,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from .errors import LoweringError
-from .geometry.region import Halo
-from .program.steps import SOURCE, Conv, Norm, Program, Residual, Step, StoreSpec, TimeMap, verify
-from .settings import SPATIAL_RATIO, TEMPORAL_RATIO
+from ..errors import LoweringError
+from ..geometry.region import Halo
+from ..program.steps import SOURCE, Conv, Norm, Program, Residual, Step, StoreSpec, TimeMap, verify
+from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
 
 # Modules that hold no weights and whose work the steps already contain.
 _WEIGHTLESS = frozenset({"nonlinearity", "dropout", "conv_act"})

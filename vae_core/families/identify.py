@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from .errors import LoadError
+from ..errors import LoadError
 
 Shape = tuple[int, ...]
 

@@ -31,8 +31,8 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..errors import LoadError, SettingsError
 from . import identify
-from .errors import LoadError, SettingsError
 from .identify import EXPECTED, Architecture, architecture_of_state, listed
 
 __all__ = ["Architecture", "LoadedModule", "architecture_of_state", "load_module"]
