@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..vae_core import Progress
-from ..vae_core.plan import Plan
+from ..vae_core.planning.plan import Plan
 from . import host
 from .meter import MemoryMeter
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..vae_core import Extent, Posterior, Settings, SettingsError
 from ..vae_core.geometry.fitting import Fitted
-from ..vae_core.plan import Plan
+from ..vae_core.planning.plan import Plan
 from . import host
 from .images import pixel_runs, write_frames
 from .live import Watch

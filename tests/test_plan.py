@@ -7,7 +7,7 @@ from networks import random_module
 
 from vae_core import Settings, from_module
 from vae_core.geometry.grid import count_tiles
-from vae_core.plan import Plan, chunk_extent
+from vae_core.planning.plan import Plan, chunk_extent
 
 VAE = from_module(random_module())
 SETTINGS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_core.pool import Pool, held_bytes
+from vae_core.planning.pool import Pool, held_bytes
 
 STEPS = st.lists(
     st.dictionaries(st.integers(0, 5), st.integers(1, 1000), max_size=3), min_size=1, max_size=30

@@ -42,7 +42,7 @@ def own_plan(question: dict[str, Any]) -> Any:
 @pytest.fixture(autouse=True)
 def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans on a processor depend on what is free, which is not the same twice."""
-    for module in (part("vae_core.machine"), host):
+    for module in (part("vae_core.planning.machine"), host):
         memory = type("Memory", (), {"available": 64 * 2**30, "total": 128 * 2**30})
         monkeypatch.setattr(module.psutil, "virtual_memory", lambda memory=memory: memory)
 

@@ -27,7 +27,7 @@ from .frame_feed import FrameFeed, no_frames
 from .geometry.fitting import Fitted, fit
 from .geometry.grid import Chunk, latent_frames
 from .geometry.region import Extent, Interval
-from .plan import Plan
+from .planning.plan import Plan
 from .posterior import clamp_moments
 from .program.steps import SOURCE
 from .settings import Layout, NormScope, Progress, Settings, Tiling

@@ -25,8 +25,8 @@ from . import kernels, recovery
 from .errors import DeviceMemoryError
 from .geometry.grid import Chunk, tiles
 from .geometry.region import Extent, Region
-from .memory import live_stores
-from .plan import Plan
+from .planning.memory import live_stores
+from .planning.plan import Plan
 from .program.moments import Moments
 from .program.steps import SOURCE, Norm, Program, Step
 from .settings import Place, Progress

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from .errors import BudgetError
-from .plan import Plan, size_text
-from .pool import Pool
+from .planning.plan import Plan, size_text
+from .planning.pool import Pool
 from .settings import Place, Placement
 
 _LOG = logging.getLogger("vae_core")

@@ -26,9 +26,9 @@ from .frame_feed import FrameFeed, FrameRuns, check_values
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
-from .machine import machine_for
-from .plan import Job, Plan
-from .planner import make_plan
+from .planning.machine import machine_for
+from .planning.plan import Job, Plan
+from .planning.planner import make_plan
 from .posterior import Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import isnan, nan
 
-from vae_core.memory import SLACK_BYTES
+from vae_core.planning.memory import SLACK_BYTES
 
 from .clips import Clip
 from .rows import Case, Row

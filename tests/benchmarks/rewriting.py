@@ -18,8 +18,8 @@ from networks import full_size_module
 from vae_core import Settings
 from vae_core.families.cogvideox import lower_decoder, lower_encoder
 from vae_core.geometry.region import Extent
-from vae_core.plan import Job
-from vae_core.planner import make_plan
+from vae_core.planning.plan import Job
+from vae_core.planning.planner import make_plan
 from vae_core.program.rewrites import narrow_in_place, still_frame, unique_frames
 from vae_core.program.steps import Program
 

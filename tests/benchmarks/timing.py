@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vae_core import Settings, from_module
 from vae_core.jobs.peak_memory import peak_bytes, start_peak
-from vae_core.plan import Plan
+from vae_core.planning.plan import Plan
 
 from .clips import Clip
 from .recording import Recorder, Replay

@@ -19,15 +19,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
-from .errors import BudgetError
-from .geometry.blend import BlendGeometry, blend_geometry
-from .geometry.grid import Chunk, decode_chunks, encode_chunks
-from .geometry.region import Extent
+from ..errors import BudgetError
+from ..geometry.blend import BlendGeometry, blend_geometry
+from ..geometry.grid import Chunk, decode_chunks, encode_chunks
+from ..geometry.region import Extent
+from ..program.steps import SOURCE, Step
+from ..settings import Layout, NormScope, Placement, Settings, Tiling
 from .memory import Memory, Projection, Sizes
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
-from .program.steps import SOURCE, Step
-from .settings import Layout, NormScope, Placement, Settings, Tiling
 
 _WHOLE = sys.maxsize
 """A tile side that no picture reaches."""

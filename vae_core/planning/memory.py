@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .geometry.grid import Chunk, cells_of, count_tiles, pieces, time_pieces
-from .geometry.region import Extent, Interval, Region
-from .program.steps import SOURCE, Norm, Program, Step, TimeMap
+from ..geometry.grid import Chunk, cells_of, count_tiles, pieces, time_pieces
+from ..geometry.region import Extent, Interval, Region
+from ..program.steps import SOURCE, Norm, Program, Step, TimeMap
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""

@@ -10,12 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .geometry.blend import BlendGeometry
-from .geometry.grid import Chunk, count_tiles
-from .geometry.region import Extent
+from ..geometry.blend import BlendGeometry
+from ..geometry.grid import Chunk, count_tiles
+from ..geometry.region import Extent
+from ..program.steps import Program
+from ..settings import Place, Placement, Settings
 from .memory import Projection
-from .program.steps import Program
-from .settings import Place, Placement, Settings
 
 _GIB = 2**30
 
