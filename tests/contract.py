@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 
 from vae_core import Settings, from_module
-from vae_core.execute import Execution
 from vae_core.geometry.grid import Chunk, tiles
 from vae_core.geometry.region import Extent, Region
 from vae_core.planning.plan import Job, chunk_extent
 from vae_core.planning.planner import Machine, make_plan
 from vae_core.program.moments import Moments
 from vae_core.program.steps import SOURCE, Program, Step
-from vae_core.tile import Pass
-from vae_core.weights import Weights
+from vae_core.running.execute import Execution
+from vae_core.running.tile import Pass
+from vae_core.running.weights import Weights
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 """Largest difference allowed, as a share of the expected output's range."""

@@ -22,7 +22,7 @@ from networks import (
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vae_core import Settings, VideoVAE, from_module
-from vae_core.stores import Reused
+from vae_core.running.stores import Reused
 
 
 def on_meta(channels: tuple[int, ...] = TINY["channels"]) -> VideoVAE:

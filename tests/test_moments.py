@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_core.kernels import affine, measure
 from vae_core.program.moments import Moments
+from vae_core.running.kernels import affine, measure
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=12)
 

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vae_core import Settings, from_module
 from vae_core.errors import DeviceMemoryError
-from vae_core.recovery import is_out_of_memory
-from vae_core.stores import Room
-from vae_core.tile import TileRunner
+from vae_core.running.recovery import is_out_of_memory
+from vae_core.running.stores import Room
+from vae_core.running.tile import TileRunner
 
 ATEN = torch.ops.aten
 VIDEO, LATENTS = random_video(9, 24, 40), random_latents(3, 3, 5)

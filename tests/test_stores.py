@@ -18,8 +18,8 @@ from contract import assert_close
 from networks import random_latents, random_module, random_video
 
 from vae_core import BudgetError, Settings, from_module
+from vae_core.running.stores import allocate
 from vae_core.settings import Place
-from vae_core.stores import allocate
 
 DISK = Settings(placement="mmap", norm_scope="clip", tile_px=16)
 

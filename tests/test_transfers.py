@@ -16,7 +16,7 @@ from networks import random_latents, random_module, random_video
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vae_core import Settings, from_module
-from vae_core.transfers import CudaLanes, Transfers
+from vae_core.running.transfers import CudaLanes, Transfers
 
 SETTINGS = Settings(chunk_frames=4, tile_px=16, placement="host")
 
@@ -102,7 +102,9 @@ class UnwrittenPinned(TorchDispatchMode):
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch):
     """Every run goes through `CudaLanes`, all stores are far, and copies happen late."""
-    monkeypatch.setattr("vae_core.execute.lanes_for", lambda device: CudaLanes(device, LateCuda()))
+    monkeypatch.setattr(
+        "vae_core.running.execute.lanes_for", lambda device: CudaLanes(device, LateCuda())
+    )
     monkeypatch.setattr(Transfers, "is_far", lambda self, x: True)
 
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .execute import Execution
 from .frame_feed import FrameFeed, no_frames
 from .geometry.fitting import Fitted, fit
 from .geometry.grid import Chunk, latent_frames
@@ -30,9 +29,10 @@ from .geometry.region import Extent, Interval
 from .planning.plan import Plan
 from .posterior import clamp_moments
 from .program.steps import SOURCE
+from .running.execute import Execution
+from .running.stores import reserve
+from .running.weights import Weights
 from .settings import Layout, NormScope, Progress, Settings, Tiling
-from .stores import reserve
-from .weights import Weights
 
 _CHUNKS_OF_EVERY_KIND = 3
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from .encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
 from .errors import InputError
-from .execute import Execution
 from .families.cogvideox import lower_decoder, lower_encoder
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .frame_feed import FrameFeed, FrameRuns, check_values
@@ -32,9 +31,10 @@ from .planning.planner import make_plan
 from .posterior import Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
+from .running.execute import Execution
+from .running.stores import reserve
+from .running.weights import Weights
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
-from .stores import reserve
-from .weights import Weights
 
 _DEFAULT = Settings()
 

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry.grid import cell_runs
-from .geometry.region import Interval, Region
-from .program.moments import Moments
-from .program.steps import Step
+from ..geometry.grid import cell_runs
+from ..geometry.region import Interval, Region
+from ..program.moments import Moments
+from ..program.steps import Step
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""

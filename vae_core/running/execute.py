@@ -21,15 +21,15 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
+from ..errors import DeviceMemoryError
+from ..geometry.grid import Chunk, tiles
+from ..geometry.region import Extent, Region
+from ..planning.memory import live_stores
+from ..planning.plan import Plan
+from ..program.moments import Moments
+from ..program.steps import SOURCE, Norm, Program, Step
+from ..settings import Place, Progress
 from . import kernels, recovery
-from .errors import DeviceMemoryError
-from .geometry.grid import Chunk, tiles
-from .geometry.region import Extent, Region
-from .planning.memory import live_stores
-from .planning.plan import Plan
-from .program.moments import Moments
-from .program.steps import SOURCE, Norm, Program, Step
-from .settings import Place, Progress
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
 from .transfers import Transfers, lanes_for

@@ -18,12 +18,12 @@ from math import prod
 
 from torch import Tensor
 
+from ..geometry.grid import Chunk, cells_of
+from ..geometry.region import Extent, Region
+from ..program.moments import Moments
+from ..program.steps import SOURCE, Norm, Program, Step, TimeMap
+from ..settings import Place
 from . import kernels
-from .geometry.grid import Chunk, cells_of
-from .geometry.region import Extent, Region
-from .program.moments import Moments
-from .program.steps import SOURCE, Norm, Program, Step, TimeMap
-from .settings import Place
 from .stores import Room, allocate, memory_format
 from .transfers import Arrival, Transfers
 from .weights import Weights

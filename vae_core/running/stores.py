@@ -19,10 +19,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .errors import BudgetError
-from .planning.plan import Plan, size_text
-from .planning.pool import Pool
-from .settings import Place, Placement
+from ..errors import BudgetError
+from ..planning.plan import Plan, size_text
+from ..planning.pool import Pool
+from ..settings import Place, Placement
 
 _LOG = logging.getLogger("vae_core")
 
