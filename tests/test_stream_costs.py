@@ -38,7 +38,7 @@ torch.set_num_threads(1)
 from vae_core import Extent, from_module
 from vae_core.cli import main
 from vae_core.geometry.fitting import Fitted
-from vae_core.frame_feed import FrameFeed
+from vae_core.streaming.frame_feed import FrameFeed
 from vae_core.jobs import commands, options
 from vae_core.jobs.peak_memory import peak_bytes, start_peak
 from vae_core.geometry.region import Interval

@@ -17,11 +17,9 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from .encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
 from .errors import InputError
 from .families.cogvideox import lower_decoder, lower_encoder
 from .families.loading import Architecture, LoadedModule, architecture_of_state
-from .frame_feed import FrameFeed, FrameRuns, check_values
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
@@ -35,6 +33,8 @@ from .running.execute import Execution
 from .running.stores import reserve
 from .running.weights import Weights
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
+from .streaming.encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
+from .streaming.frame_feed import FrameFeed, FrameRuns, check_values
 
 _DEFAULT = Settings()
 

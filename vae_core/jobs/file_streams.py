@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..encode_stream import MomentStream
-from ..frame_feed import FrameRuns
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
 from ..media.pipeline import read_ahead, write_behind
 from ..media.selection import Shot
 from ..media.video import Frame, VideoSource, frames_to_tensor, tensor_to_frames
 from ..settings import Settings
+from ..streaming.encode_stream import MomentStream
+from ..streaming.frame_feed import FrameRuns
 
 _CHUNKS_BEHIND = 1
 """Decoded chunks that wait for the video encoder, beside the one that it works on."""

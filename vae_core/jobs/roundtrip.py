@@ -23,13 +23,13 @@ from torch import Tensor
 
 import vae_core
 
-from ..frame_feed import FrameRuns
 from ..geometry.fitting import Fitted
 from ..media.files import check_distinct, check_output, whole_file
 from ..media.video import Frame, VideoInfo, VideoSource, open_video
 from ..media.video_writing import VideoOptions, VideoWriter, open_writer
 from ..posterior import Posterior
 from ..settings import Settings, Tiling
+from ..streaming.frame_feed import FrameRuns
 from ..vae import VideoVAE
 from .contact_sheet import chosen_frames, draw_sheet
 from .file_streams import decode_video, encode_video

@@ -21,18 +21,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from ..errors import InputError
+from ..geometry.fitting import Fitted, fit
+from ..geometry.grid import Chunk, latent_frames
+from ..geometry.region import Extent, Interval
+from ..planning.plan import Plan
+from ..posterior import clamp_moments
+from ..program.steps import SOURCE
+from ..running.execute import Execution
+from ..running.stores import reserve
+from ..running.weights import Weights
+from ..settings import Layout, NormScope, Progress, Settings, Tiling
 from .frame_feed import FrameFeed, no_frames
-from .geometry.fitting import Fitted, fit
-from .geometry.grid import Chunk, latent_frames
-from .geometry.region import Extent, Interval
-from .planning.plan import Plan
-from .posterior import clamp_moments
-from .program.steps import SOURCE
-from .running.execute import Execution
-from .running.stores import reserve
-from .running.weights import Weights
-from .settings import Layout, NormScope, Progress, Settings, Tiling
 
 _CHUNKS_OF_EVERY_KIND = 3
 

@@ -21,9 +21,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .geometry.region import Interval
-from .settings import Place
+from ..errors import InputError
+from ..geometry.region import Interval
+from ..settings import Place
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
