@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import routes
+from .bridge import routes
 from .convert import ExactVAELatentConvert
 from .decode import ExactVAEDecodeFramewise
 from .encode import ExactVAEEncodeTiled

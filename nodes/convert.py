@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .widgets import CATEGORY
+from .bridge.widgets import CATEGORY
 
 TO_CORE, TO_WRAPPER = "CogVideoXWrapper to core", "core to CogVideoXWrapper"
 
@@ -64,7 +64,7 @@ class ExactVAELatentConvert:
         self, samples: Any, direction: str, scale: float, additional_frames: int
     ) -> tuple[Any]:
         """A LATENT in the other convention."""
-        from .images import for_wrapper, from_wrapper
+        from .bridge.images import for_wrapper, from_wrapper
 
         if direction == TO_WRAPPER:
             return (for_wrapper(samples, scale, max(additional_frames, 0)),)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .bridge.widgets import CATEGORY, RUN_WIDGETS
 from .encode import ExactVAEEncodeTiled
-from .widgets import CATEGORY, RUN_WIDGETS
 
 
 class ExactVAEDecodeFramewise:
@@ -45,10 +45,10 @@ class ExactVAEDecodeFramewise:
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
-        from .images import checked_latents, own_size
-        from .live import Watch
-        from .running import decode_latents, report, settings_of
-        from .vae import exact_vae
+        from .bridge.images import checked_latents, own_size
+        from .bridge.live import Watch
+        from .bridge.running import decode_latents, report, settings_of
+        from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
         latents, notes = checked_latents(samples, vae.latent_channels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED, refusal
+from .bridge.widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED, refusal
 
 
 class ExactVAEEncodeTiled:
@@ -43,11 +43,11 @@ class ExactVAEEncodeTiled:
 
     def encode(self, images: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """LATENT and report of `images` [t, h, w, c] in [0, 1]."""
-        from .host import result_dtype
-        from .images import checked_image, latent_of
-        from .live import Watch
-        from .running import chosen_samples, encode_image, report, settings_of
-        from .vae import exact_vae
+        from .bridge.host import result_dtype
+        from .bridge.images import checked_image, latent_of
+        from .bridge.live import Watch
+        from .bridge.running import chosen_samples, encode_image, report, settings_of
+        from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
         image, notes = checked_image(images)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import host
+from .bridge import host
+from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE
 from .encode import ExactVAEEncodeTiled
-from .widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE
 
 SHIPPED = "tiny_vae (ships with this pack, for trying out)"
 
@@ -72,7 +72,7 @@ class ExactVAELoader:
     def load(self, vae_name: str, dtype: str) -> tuple[Any]:
         """The VAE called `vae_name`."""
         from ..vae_core import LoadError
-        from .vae import load_vae
+        from .bridge.vae import load_vae
 
         path = _paths().get(vae_name)
         if path is None:
@@ -113,7 +113,7 @@ class ExactVAEApply:
 
     def apply(self, vae: Any, **values: Any) -> tuple[Any]:
         """`vae`, with these settings for core's nodes."""
-        from .running import settings_of
-        from .vae import with_settings
+        from .bridge.running import settings_of
+        from .bridge.vae import with_settings
 
         return (with_settings(vae, settings_of(values)),)

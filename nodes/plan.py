@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .bridge.widgets import CATEGORY, RUN_WIDGETS
 from .encode import ExactVAEEncodeTiled
-from .widgets import CATEGORY, RUN_WIDGETS
 
 
 class ExactVAEPlan:
@@ -50,8 +50,8 @@ class ExactVAEPlan:
         self, vae: Any, operation: str, width: int, height: int, frames: int, **values: Any
     ) -> Any:
         """The plan in words and numbers."""
-        from .running import planned, settings_of
-        from .vae import exact_vae
+        from .bridge.running import planned, settings_of
+        from .bridge.vae import exact_vae
 
         found = planned(exact_vae(vae), operation, (frames, height, width), settings_of(values))
         text, peak = found.describe(), found.peak_bytes / 2**30

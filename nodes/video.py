@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import host
+from .bridge import host
+from .bridge.widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED
 from .encode import ExactVAEEncodeTiled
-from .widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED
 
 CONNECTED = "the connected video"
 SHIPPED = "big_buck_bunny.mp4 (ships with this pack, for trying out)"
@@ -113,7 +113,7 @@ class ExactVAEEncodeVideo:
         self, vae: Any, file: str, video: Any = None, unique_id: str | None = None, **values: Any
     ) -> Any:
         """LATENT, rate and report of a video."""
-        from .streaming import encode_file, video_source
+        from .bridge.streaming import encode_file, video_source
 
         return encode_file(vae, video_source(file, _path(file), video), values, unique_id)
 
@@ -186,6 +186,6 @@ class ExactVAEDecodeVideo:
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """VIDEO and report of a LATENT; the file is complete when this returns."""
-        from .streaming import decode_file
+        from .bridge.streaming import decode_file
 
         return decode_file(vae, samples, values, unique_id)

@@ -28,7 +28,7 @@ def pack() -> ModuleType:
 
 
 def part(name: str) -> ModuleType:
-    """A module inside the pack, such as `vae_core` or `nodes.widgets`."""
+    """A module inside the pack, such as `vae_core` or `nodes.bridge.widgets`."""
     pack()
     return importlib.import_module(f"{NAME}.{name}")
 

@@ -12,7 +12,7 @@ import torch
 from pack import part, run
 from PIL import Image
 
-live, meter, host = part("nodes.live"), part("nodes.meter"), part("nodes.host")
+live, meter, host = part("nodes.bridge.live"), part("nodes.bridge.meter"), part("nodes.bridge.host")
 
 MIB = 2**20
 LONGEST_PICTURE = 2**17  # characters; web/panel/live.js takes no more

@@ -12,8 +12,8 @@ import pytest
 from pack import part
 from questions import TEN_SETTINGS, USUAL, fuzzed
 
-routes, planning = part("nodes.routes"), part("nodes.planning")
-running, host, core = part("nodes.running"), part("nodes.host"), part("vae_core")
+routes, planning = part("nodes.bridge.routes"), part("nodes.bridge.planning")
+running, host, core = part("nodes.bridge.running"), part("nodes.bridge.host"), part("vae_core")
 
 
 def ask(question: dict[str, Any] | bytes) -> tuple[int, dict[str, Any]]:

@@ -46,7 +46,7 @@ MIDDLE_OF = """name => {
 
 def own_plan(question: dict[str, Any]) -> Any:
     """What `vae_core` plans."""
-    planning, running = part("nodes.planning"), part("nodes.running")
+    planning, running = part("nodes.bridge.planning"), part("nodes.bridge.running")
     vae = planning.engine("full", planning.DTYPES["fp32"], "cpu")
     settings = running.settings_of(question)
     frames, height, width = (question[name] for name in ("frames", "height", "width"))

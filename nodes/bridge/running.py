@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..vae_core import Extent, Posterior, Settings, SettingsError
-from ..vae_core.geometry.fitting import Fitted
-from ..vae_core.planning.plan import Plan
+from ...vae_core import Extent, Posterior, Settings, SettingsError
+from ...vae_core.geometry.fitting import Fitted
+from ...vae_core.planning.plan import Plan
 from . import host
 from .images import pixel_runs, write_frames
 from .live import Watch

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import vae_core
-from ..vae_core import InputError, LoweringError, Settings, VideoVAE
-from ..vae_core.settings import SMALLEST_TILE_PX
+from ... import vae_core
+from ...vae_core import InputError, LoweringError, Settings, VideoVAE
+from ...vae_core.settings import SMALLEST_TILE_PX
 from . import host
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")

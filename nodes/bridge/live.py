@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..vae_core import Progress
-from ..vae_core.planning.plan import Plan
+from ...vae_core import Progress
+from ...vae_core.planning.plan import Plan
 from . import host
 from .meter import MemoryMeter
 

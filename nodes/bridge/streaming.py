@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..vae_core import InputError, Posterior, VideoError
-from ..vae_core.jobs.file_streams import decode_video, encode_video
-from ..vae_core.media.framing import Framing
-from ..vae_core.media.video import Resize, Selection, open_video
-from ..vae_core.media.video_writing import VideoOptions, open_writer
+from ...vae_core import InputError, Posterior, VideoError
+from ...vae_core.jobs.file_streams import decode_video, encode_video
+from ...vae_core.media.framing import Framing
+from ...vae_core.media.video import Resize, Selection, open_video
+from ...vae_core.media.video_writing import VideoOptions, open_writer
 from . import host
 from .images import checked_latents, latent_of, own_size
 from .live import Watch

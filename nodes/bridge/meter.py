@@ -15,7 +15,7 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from ..vae_core.jobs.peak_memory import peak_bytes, start_peak
+from ...vae_core.jobs.peak_memory import peak_bytes, start_peak
 
 
 class MemoryMeter:

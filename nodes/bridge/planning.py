@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from ..vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ..vae_core.geometry.blend import blend_geometry
-from ..vae_core.geometry.fitting import fit
-from ..vae_core.planning.plan import Plan, chunk_extent, size_text
+from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
+from ...vae_core.geometry.blend import blend_geometry
+from ...vae_core.geometry.fitting import fit
+from ...vae_core.planning.plan import Plan, chunk_extent, size_text
 from . import host
 from .running import settings_of
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..vae_core import Extent, InputError, from_kijai, to_kijai
-from ..vae_core.families.conventions import KIJAI_FACTOR
-from ..vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
-from ..vae_core.geometry.fitting import Fitted
+from ...vae_core import Extent, InputError, from_kijai, to_kijai
+from ...vae_core.families.conventions import KIJAI_FACTOR
+from ...vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
+from ...vae_core.geometry.fitting import Fitted
 
 ORIGIN = "exact_video_vae"
 """Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, h/8, w/8]}."""
