@@ -14,8 +14,9 @@ import torch
 from vae_core import Settings, from_module
 from vae_core.geometry.grid import Chunk, tiles
 from vae_core.geometry.region import Extent, Region
+from vae_core.planning.machine import Machine
 from vae_core.planning.plan import Job, chunk_extent
-from vae_core.planning.planner import Machine, make_plan
+from vae_core.planning.planner import make_plan
 from vae_core.program.moments import Moments
 from vae_core.program.steps import SOURCE, Program, Step
 from vae_core.running.execute import Execution

@@ -14,9 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vae_core import BudgetError, Settings, from_module
 from vae_core.families.cogvideox import lower_decoder, lower_encoder
 from vae_core.geometry.region import Extent
+from vae_core.planning.machine import Machine
 from vae_core.planning.memory import SLACK_BYTES
 from vae_core.planning.plan import Job
-from vae_core.planning.planner import Machine, make_plan
+from vae_core.planning.planner import make_plan
 from vae_core.program.rewrites import narrow_in_place, unique_frames
 
 MIB, GIB = 2**20, 2**30

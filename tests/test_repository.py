@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,12 @@ SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "out"}
 TEXT_SUFFIXES = {
     "", ".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip
-TORCH_FREE_MODULES = (
-    "errors",
-    "grid",
-    "memory",
-    "moments",
-    "planner",
-    "pool",
-    "program",
-    "region",
-)
+# The floors of `vae_core`, from the ground up: a folder, or what stands on top. Imports only go down.
+FLOORS = (
+    "errors", "settings", "geometry", "program", "families", "planning", "running", "streaming",
+    "media", "posterior", "vae", "accelerate", "__init__", "datasets", "jobs", "cli", "__main__",
+)  # fmt: skip
+TORCH_FREE_FOLDERS = ("geometry", "program", "planning")
 
 # Prints, as JSON, the top-level names that importing the module named by argv[2] brings in. With
 # argv[3] == "alone" the package's own __init__ is left out, so that the module is seen by itself.
@@ -120,11 +117,60 @@ def test_importing_the_engine_imports_no_host_and_no_diffusers():
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in TORCH_FREE_MODULES if (ROOT / f"vae_core/{name}.py").is_file()]
+    "module",
+    [
+        f"{folder}.{path.stem}"
+        for folder in ("", *TORCH_FREE_FOLDERS)
+        for path in sorted((ROOT / "vae_core" / folder).glob("*.py"))
+        if folder or path.stem in ("errors", "settings")
+    ],
 )
-def test_geometry_and_planning_import_no_torch(module: str):
-    loaded = _probe(IMPORT_PROBE, str(ROOT), f"vae_core.{module}", "alone")
+def test_geometry_programs_and_planning_import_no_torch(module: str):
+    loaded = _probe(IMPORT_PROBE, str(ROOT), f"vae_core.{module.strip('.')}", "alone")
     assert not {"torch", "numpy"} & set(loaded)
+
+
+def _imports(path: Path) -> Iterator[tuple[str, ...]]:
+    """What a module of `vae_core` imports from it, each as the parts of a path from there."""
+    package = path.relative_to(ROOT / "vae_core").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                yield (*base, *name.split("."))
+
+
+def _floor(parts: tuple[str, ...]) -> int:
+    """The floor of a module or of a name in the package's own `__init__`."""
+    return FLOORS.index(parts[0]) if parts[0] in FLOORS else FLOORS.index("__init__")
+
+
+def test_imports_only_go_down_the_floors_of_the_engine():
+    upward = [
+        f"{path.relative_to(ROOT)} imports {'.'.join(target)}"
+        for path in _files(ROOT / "vae_core")
+        if path.suffix == ".py"
+        for target in _imports(path)
+        if _floor(target) > _floor(path.relative_to(ROOT / "vae_core").with_suffix("").parts)
+    ]
+    assert upward == []
+
+
+def test_every_part_of_the_engine_has_its_floor():
+    parts = {p.stem for p in (ROOT / "vae_core").iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert parts - {"__pycache__"} == set(FLOORS)
+
+
+def test_no_modules_of_the_engine_import_each_other_in_a_circle():
+    root = ROOT / "vae_core"
+    graph = {
+        path.relative_to(root).with_suffix("").parts: set(_imports(path))
+        for path in _files(root)
+        if path.suffix == ".py"
+    }
+    graph = {module: {t for t in targets if t in graph} for module, targets in graph.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError where there is one
 
 
 def test_only_the_engine_is_packaged():

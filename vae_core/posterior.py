@@ -7,11 +7,13 @@ latents on every device, tiling and chunking.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .geometry.fitting import Fitted
 
 _LOGVAR_RANGE = (-30.0, 20.0)
@@ -69,3 +71,35 @@ class Posterior:
         """
         terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
         return 0.5 * terms.sum(dim=(1, 2, 3, 4))
+
+
+class MomentStream(Iterator[Tensor]):
+    """Moments [b, 2c, t, h, w] of one chunk after the other: means, then logarithms of variances.
+
+    Together they are what `VideoVAE.encode(...).moments` holds. Invariant: `fitted` is known once
+    the stream has ended.
+    """
+
+    def __init__(self, chunks: Iterator[Tensor | Fitted]) -> None:
+        self._chunks = chunks
+        self._fitted: Fitted | None = None
+
+    def __next__(self) -> Tensor:
+        for item in self._chunks:
+            if isinstance(item, Tensor):
+                return clamp_moments(item)
+            self._fitted = item
+        raise StopIteration
+
+    @property
+    def fitted(self) -> Fitted:
+        """What was done to the clip's size. Raises `InputError` before the stream has ended."""
+        if self._fitted is None:
+            raise InputError("the size of a stream is known once it has ended; pull all of it.")
+        return self._fitted
+
+    def close(self) -> None:
+        """Give up, and free what the rest would have needed."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()

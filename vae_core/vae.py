@@ -26,15 +26,17 @@ from .geometry.region import Extent, Interval, Region
 from .planning.machine import machine_for
 from .planning.plan import Job, Plan
 from .planning.planner import make_plan
-from .posterior import Posterior
+from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
-from .running.stores import reserve
+from .running.stores import new_result, reserve
 from .running.weights import Weights
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
-from .streaming.encode_stream import MomentStream, encode_chunks_of, needs_whole_clip, unwritten
-from .streaming.frame_feed import FrameFeed, FrameRuns, check_values
+from .streaming.encode_stream import encode_chunks_of, needs_whole_clip
+from .streaming.fitted_frames import fitted_frames
+from .streaming.frame_feed import FrameFeed, FrameRuns
+from .streaming.values import check_values
 
 _DEFAULT = Settings()
 
@@ -192,7 +194,7 @@ class VideoVAE:
 
     def _result(self, plan: Plan, frames: int, device: torch.device) -> Tensor:
         """An unwritten result of `frames` frames."""
-        return unwritten(plan, frames, self.dtype, device)
+        return new_result(plan, frames, self.dtype, device)
 
     def _fill(self, plan: Plan, source: Tensor, fitted: Fitted | None, result: Tensor) -> None:
         """Run all of `plan` into `result`."""
@@ -216,7 +218,8 @@ class VideoVAE:
             if fitted is None:
                 read, own = source[(..., *crop.slices)], None
             else:
-                read, own = fitted.crop(source, crop.h, crop.w)
+                h, w, own = fitted.crop(crop.h, crop.w)
+                read = source[..., h.start : h.stop, w.start : w.stop]
             out = self._result(part, frames, source.device)
             for _ in self._run(part, read, own, out):
                 pass
@@ -238,7 +241,7 @@ class VideoVAE:
         ) as execution:
             for index, chunk in enumerate(plan.chunks):
                 read = (
-                    fitted.take(source, chunk.source)
+                    fitted_frames(fitted, source, chunk.source)
                     if fitted is not None and isinstance(source, Tensor)
                     else _read(source, chunk.source)
                 )

@@ -19,9 +19,8 @@ import torch
 from networks import full_size_module
 
 from vae_core import Settings, from_module
-from vae_core.planning.machine import ACCELERATOR_WORKSPACE_BYTES
+from vae_core.planning.machine import ACCELERATOR_WORKSPACE_BYTES, Machine
 from vae_core.planning.plan import Plan
-from vae_core.planning.planner import Machine
 
 from . import core
 from .clips import Clip

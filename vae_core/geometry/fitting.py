@@ -6,16 +6,13 @@
    named policy.
 3. `Fitted` keeps both sizes and says in words what was done; decoding trims padding off again.
 
-Frames are fitted as they are read, chunk by chunk: no padded copy of the clip is made.
+Pure geometry; `streaming.fitted_frames` does it to frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import cast
-
-import torch
-from torch import Tensor
 
 from ..errors import InputError
 from ..settings import SPATIAL_RATIO, Fit, Layout, Settings
@@ -35,37 +32,14 @@ class Fitted:
     network: Extent
     notes: tuple[str, ...]
 
-    def take(self, video: Tensor, frames: Interval) -> Tensor:
-        """The sample frames [frames.start, frames.stop) of `video` [b, c, t, h, w], at the
-        network's size.
-        """
-        x = video[:, :, frames.start : min(frames.stop, self.source.t)]
-        if frames.stop > self.source.t:
-            x = torch.cat(
-                [x, _last_frames(video, frames.stop - max(self.source.t, frames.start))], dim=2
-            )
-        x = x[:, :, :, : self.network.h, : self.network.w]
-        for dim, size in ((3, self.network.h), (4, self.network.w)):
-            if x.shape[dim] < size:
-                x = x.index_select(
-                    dim, torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1)
-                )
-        return x
-
-    def crop(self, video: Tensor, h: Interval, w: Interval) -> tuple[Tensor, Fitted]:
-        """The part of `video` [b, c, t, h, w] from which rows h and columns w of the network's
-        picture are taken, and how. Padding is less than a latent element, so that a crop that
-        starts on one holds something.
+    def crop(self, h: Interval, w: Interval) -> tuple[Interval, Interval, Fitted]:
+        """The rows and columns of the clip from which rows h and columns w of the network's picture
+        are made, and how. Padding is less than a latent element, so that a crop that starts on one
+        holds something.
         """
         h_in, w_in = h.clip(self.source.h), w.clip(self.source.w)
-        view = video[..., h_in.start : h_in.stop, w_in.start : w_in.stop]
         source = Extent(self.source.t, h_in.size, w_in.size)
-        return view, Fitted(source, Extent(self.network.t, h.size, w.size), ())
-
-
-def _last_frames(video: Tensor, count: int) -> Tensor:
-    last = video[:, :, -1:]
-    return last.expand(-1, -1, count, -1, -1)
+        return h_in, w_in, Fitted(source, Extent(self.network.t, h.size, w.size), ())
 
 
 def _fit(size: int, below: int, above: int, fit: Fit, rule: str) -> int:

@@ -24,8 +24,8 @@ from ..geometry.region import Extent
 from ..media.pipeline import read_ahead, write_behind
 from ..media.selection import Shot
 from ..media.video import Frame, VideoSource, frames_to_tensor, tensor_to_frames
+from ..posterior import MomentStream
 from ..settings import Settings
-from ..streaming.encode_stream import MomentStream
 from ..streaming.frame_feed import FrameRuns
 
 _CHUNKS_BEHIND = 1

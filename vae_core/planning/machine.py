@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-import psutil
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .planner import Machine
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
 
 CPU_WORKSPACE_BYTES = 48 * 2**20
 """Tiles of about this size stay in a processor's last cache and are reused by the allocator."""
 
 ACCELERATOR_WORKSPACE_BYTES = 256 * 2**20
 """Tiles of about this size keep a graphics card busy; larger ones gain nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the planner needs to know of where a plan will run.
+
+    apart: whether the device's memory is not the host's.
+    workspace_bytes: what a tile may take where no budget asks for less; tiles of a size that stays
+        in a processor's cache, or fills a graphics card.
+    host_bytes: free host memory; stores that need more go to disk. None: unknown.
+    """
+
+    apart: bool
+    workspace_bytes: int
+    host_bytes: int | None = None
 
 
 def machine_for(device: torch.device) -> Machine:

@@ -25,6 +25,7 @@ from ..geometry.grid import Chunk, decode_chunks, encode_chunks
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
 from ..settings import Layout, NormScope, Placement, Settings, Tiling
+from .machine import Machine
 from .memory import Memory, Projection, Sizes
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
@@ -36,21 +37,6 @@ REASONABLE_PX = 64
 """Below this side, tiles are so small that copying stores is the lesser evil."""
 
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the planner needs to know of where a plan will run.
-
-    apart: whether the device's memory is not the host's.
-    workspace_bytes: what a tile may take where no budget asks for less; tiles of a size that stays
-        in a processor's cache, or fills a graphics card.
-    host_bytes: free host memory; stores that need more go to disk. None: unknown.
-    """
-
-    apart: bool
-    workspace_bytes: int
-    host_bytes: int | None = None
 
 
 def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .steps import Program, Step, StoreSpec, TimeMap, verify
+from .steps import Program, Step, StoreSpec, TimeMap
+from .verify import verify
 
 
 def unique_frames(program: Program) -> Program:

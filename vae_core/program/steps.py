@@ -9,9 +9,9 @@ Every step does the same:
    convolution.
 2. `Step.source_region` answers the one question an engine asks: which part of src does this part of
    dst need?
-3. `verify` states what a legal program is, and is called wherever one is made.
 
-Weights are not here: a step names the module path that holds them. No tensors, no settings.
+Weights are not here: a step names the module path that holds them. No tensors, no settings;
+`verify.py` says which programs are legal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ..errors import LoweringError
 from ..geometry.grid import Chunk, cells_of, pooled_frames, repeated_frames
 from ..geometry.region import Extent, Halo, Interval, Region
 
@@ -290,65 +289,3 @@ class Program:
 
 def _touched(step: Step) -> tuple[int, ...]:
     return (step.src, step.dst, *((step.residual.store,) if step.residual else ()))
-
-
-def _fault(program: Program, step: Step, written: set[int]) -> str | None:
-    """The rule that `step` breaks, given the stores written before it; None for a legal step."""
-    src, dst = program.stores[step.src], program.stores[step.dst]
-    if step.src not in written:
-        return f"reads store {step.src} before anything wrote it"
-    if step.src == step.dst:
-        return "writes the store that it reads with a halo"
-    if src.channels != step.conv.in_channels or dst.channels != step.conv.out_channels:
-        return f"joins {src.channels} to {dst.channels} channels by {step.conv}"
-    if step.norm and step.norm.channels != src.channels:
-        return f"normalises {src.channels} channels with a norm of {step.norm.channels}"
-    mapped = step.time_map in (TimeMap.POOL_PAIRS, TimeMap.REPEAT_PAIRS)
-    if step.norm and (mapped or step.upscale != 1):
-        return "normalises and maps indices in one read"
-    if step.history and mapped:
-        return "keeps history of mapped frames"
-    if step.unfolds and (step.conv.kernel_t != 3 or src.shown != 2):
-        return "unfolds what is not a kernel of three frames over unique frames"
-    if step.still and step.unfolds:
-        return "unfolds a frame that stands alone"
-    if step.upscale == 2 and (step.conv.kernel, step.conv.pad) != (3, Halo(1, 1)):
-        return f"upsamples for a kernel that has no 2x2 phases: {step.conv}"
-    if step.dst in written and not step.in_place:
-        return f"overwrites store {step.dst}"
-    return _residual_fault(program, step, written)
-
-
-def _residual_fault(program: Program, step: Step, written: set[int]) -> str | None:
-    if step.residual is None:
-        return None
-    added = program.stores[step.residual.store].channels
-    shortcut = step.residual.shortcut
-    if step.residual.store not in written:
-        return f"adds store {step.residual.store} before anything wrote it"
-    if shortcut is None:
-        return (
-            None
-            if added == step.conv.out_channels
-            else f"adds {added} channels to {step.conv.out_channels}"
-        )
-    if (shortcut.in_channels, shortcut.out_channels) != (added, step.conv.out_channels):
-        return f"adds {added} channels through {shortcut}"
-    return None
-
-
-def verify(program: Program) -> Program:
-    """`program` itself when it is legal; `LoweringError` naming the step and the rule it breaks
-    otherwise.
-    """
-    written = {SOURCE}
-    for step in program.steps:
-        fault = _fault(program, step, written)
-        if fault:
-            raise LoweringError(f"{program.name}: step {step.path} {fault}.")
-        written.add(step.dst)
-    if written != set(range(len(program.stores))):
-        raise LoweringError(
-            f"{program.name}: some of its {len(program.stores)} stores are never written."
-        )
-    return program

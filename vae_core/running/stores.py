@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import BudgetError
 from ..planning.plan import Plan, size_text
 from ..planning.pool import Pool
+from ..program.steps import SOURCE
 from ..settings import Place, Placement
 
 _LOG = logging.getLogger("vae_core")
@@ -68,6 +69,15 @@ def allocate(
         return laid_out(_mapped(prod(shape), dtype), shape, layout)
     where = device if place is Place.DEVICE else "cpu"
     return torch.empty(shape, dtype=dtype, device=where, memory_format=layout)
+
+
+def new_result(plan: Plan, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A result of `frames` frames for a plan, not written yet: [b, c, frames, h, w]."""
+    program, source = plan.job.program, plan.job.source
+    source_spec, sink_spec = program.stores[SOURCE], program.stores[program.sink]
+    height, width = (side * source_spec.px // sink_spec.px for side in (source.h, source.w))
+    shape = (plan.job.batch, sink_spec.channels, frames, height, width)
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _mapped(count: int, dtype: torch.dtype) -> Tensor:

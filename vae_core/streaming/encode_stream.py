@@ -4,7 +4,7 @@
 2. The plan is made for the whole clip where it ends there or its length is known, else for a clip
    with chunks of every kind: memory is the same however long it gets.
 3. Every chunk goes through one `Execution`, which carries the causal caches. The last one is padded
-   or cropped by the frame policy, and `MomentStream.fitted` tells what was done.
+   or cropped by the frame policy; what was done comes last.
 
 Whole-clip statistics, blended tiles and diffusers' layout need every frame before the first result:
 there the frames are collected first (in host memory, or where placement is `MMAP` in a temporary
@@ -21,17 +21,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..geometry.fitting import Fitted, fit
 from ..geometry.grid import Chunk, latent_frames
 from ..geometry.region import Extent, Interval
 from ..planning.plan import Plan
-from ..posterior import clamp_moments
-from ..program.steps import SOURCE
 from ..running.execute import Execution
-from ..running.stores import reserve
+from ..running.stores import new_result, reserve
 from ..running.weights import Weights
 from ..settings import Layout, NormScope, Progress, Settings, Tiling
+from .fitted_frames import fitted_frames
 from .frame_feed import FrameFeed, no_frames
 
 _CHUNKS_OF_EVERY_KIND = 3
@@ -52,47 +50,6 @@ class Network(Protocol):
     def plan_encode(self, shape: tuple[int, ...], settings: Settings) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded."""
         ...
-
-
-class MomentStream(Iterator[Tensor]):
-    """Moments [b, 2c, t, h, w] of one chunk after the other: means, then logarithms of variances.
-
-    Together they are what `VideoVAE.encode(...).moments` holds. Invariant: `fitted` is known once
-    the stream has ended.
-    """
-
-    def __init__(self, chunks: Iterator[Tensor | Fitted]) -> None:
-        self._chunks = chunks
-        self._fitted: Fitted | None = None
-
-    def __next__(self) -> Tensor:
-        for item in self._chunks:
-            if isinstance(item, Tensor):
-                return clamp_moments(item)
-            self._fitted = item
-        raise StopIteration
-
-    @property
-    def fitted(self) -> Fitted:
-        """What was done to the clip's size. Raises `InputError` before the stream has ended."""
-        if self._fitted is None:
-            raise InputError("the size of a stream is known once it has ended; pull all of it.")
-        return self._fitted
-
-    def close(self) -> None:
-        """Give up, and free what the rest would have needed."""
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
-
-
-def unwritten(plan: Plan, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A result of `frames` frames for a plan, not written yet: [b, c, frames, h, w]."""
-    program, source = plan.job.program, plan.job.source
-    source_spec, sink_spec = program.stores[SOURCE], program.stores[program.sink]
-    height, width = (side * source_spec.px // sink_spec.px for side in (source.h, source.w))
-    shape = (plan.job.batch, sink_spec.channels, frames, height, width)
-    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def needs_whole_clip(settings: Settings) -> bool:
@@ -182,9 +139,9 @@ def encode_chunks_of(
         for piece in _pieces(feed, settings.chunk_frames):
             whole, own = piece.fitted(settings)
             if own.network.t:
-                read = own.take(piece.frames, Interval(0, own.network.t))
+                read = fitted_frames(own, piece.frames, Interval(0, own.network.t))
                 chunk = piece.chunk(own.network.t)
-                out = unwritten(plan, chunk.target.size, network.dtype, read.device)
+                out = new_result(plan, chunk.target.size, network.dtype, read.device)
                 execution.run(chunk, read, out, last=piece.last)
                 yield out
     assert whole

@@ -24,8 +24,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry.region import Interval
 from ..settings import Place
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+from .values import check_values
 
 
 @runtime_checkable
@@ -48,28 +47,6 @@ class FrameRuns(Protocol):
     def take(self, frames: Interval) -> Tensor:
         """Frames [frames.start, frames.stop) as [b, c, t, h, w], finite floating point."""
         ...
-
-
-def check_values(x: Tensor, what: str, remedy: str, first_frame: int = 0) -> None:
-    """`InputError` unless x [b, c, t, h, w] is floating point and finite; a tensor without readable
-    values is taken as it is.
-
-    first_frame: the number of x's first frame, for the sentence.
-    """
-    if x.dtype not in DTYPES:
-        raise InputError(
-            f"{what} must be float32, float64, bfloat16 or float16; got {x.dtype}. Convert it"
-            f" first: {remedy}."
-        )
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
-        return
-    for frame in range(x.shape[2]):
-        low, high = torch.aminmax(x[:, :, frame])
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise InputError(
-                f"{what} holds NaN or infinite values, first in frame {first_frame + frame}; the"
-                " network would spread them."
-            )
 
 
 class FrameFeed:
