@@ -25,7 +25,7 @@ SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "out"}
 TEXT_SUFFIXES = {
     "", ".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip
-# The floors of `vae_core`, from the ground up: a folder, or what stands on top. Imports only go down.
+# The floors of `vae_core`, from the ground up: folders and single modules. Imports only go down.
 FLOORS = (
     "errors", "settings", "geometry", "program", "families", "planning", "running", "streaming",
     "media", "posterior", "vae", "accelerate", "__init__", "datasets", "jobs", "cli", "__main__",
