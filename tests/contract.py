@@ -77,7 +77,7 @@ class StepBench:
             s: self.random(self.program.stores[s].channels, self.extents[s]) for s in self.touched()
         }
         src = self.extents[step.src]
-        self.cache = self.random(step.conv.in_channels, Extent(step.history, src.h, src.w))
+        self.cache = self.random(step.mix.in_channels, Extent(step.history, src.h, src.w))
         if self.chunk.first or not step.history:
             self.cache = None
 

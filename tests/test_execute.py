@@ -64,7 +64,7 @@ def cache_bytes(program, side: int) -> int:
     return sum(
         {1: 0, 2: 1, 3: 2}[step.taps[0]]
         * (side // program.stores[step.src].px) ** 2
-        * step.conv.in_channels
+        * step.mix.in_channels
         * 4
         for step in program.steps
     )

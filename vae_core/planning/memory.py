@@ -119,7 +119,7 @@ class Memory:
     def cache_bytes(self, step: Step) -> int:
         """Bytes of a step's causal cache."""
         src = self.extents[step.src]
-        return self._voxels(step.conv.in_channels, step.history * src.h * src.w)
+        return self._voxels(step.mix.in_channels, step.history * src.h * src.w)
 
     def held_cache_bytes(self) -> list[int]:
         """Bytes of all causal caches while each step runs: old ones of the steps from it on, and
@@ -169,7 +169,7 @@ class Memory:
     def _sent(self, step: Step, cells: Region) -> int:
         """Bytes of a tile's result, where it has far to go."""
         far = self.sizes.far_stores or step.dst == self.program.sink
-        return self._voxels(step.conv.out_channels, cells.voxels) if far else 0
+        return self._voxels(step.mix.out_channels, cells.voxels) if far else 0
 
     def _beside(self, step: Step, cells: Region, ahead: int, before: int) -> int:
         """The most that is allocated while a tile is computed.
@@ -177,8 +177,8 @@ class Memory:
         ahead: what has been copied in for another. before: the result of another on its way out.
         """
         where, reads = self._read_region(step, cells), self._reads(step, cells)
-        buffer = self._voxels(step.conv.in_channels, step.seen_region(cells).voxels)
-        result = self._voxels(step.conv.out_channels, cells.voxels)
+        buffer = self._voxels(step.mix.in_channels, step.seen_region(cells).voxels)
+        result = self._voxels(step.mix.out_channels, cells.voxels)
         kept = self._kept_bytes(step, where)
         leaving = kept or before
         if step.phases > 1:
@@ -200,10 +200,10 @@ class Memory:
         where, history = self._read_region(step, cells), 0
         if self.sizes.far_caches and self.has_past:
             history = self._voxels(
-                step.conv.in_channels, step.history * where.h.size * where.w.size
+                step.mix.in_channels, step.history * where.h.size * where.w.size
             )
         far = self.sizes.far_stores
-        src = self._voxels(step.conv.in_channels, where.voxels)
+        src = self._voxels(step.mix.in_channels, where.voxels)
         return Reads(
             src if far or step.src == SOURCE else 0,
             self._added_bytes(step, cells) if far else 0,
@@ -225,14 +225,14 @@ class Memory:
         """A tile's part of the new cache, copied in one piece where it has far to go."""
         if not (self.sizes.far_caches and self.has_future):
             return 0
-        return self._voxels(step.conv.in_channels, step.history * where.h.size * where.w.size)
+        return self._voxels(step.mix.in_channels, step.history * where.h.size * where.w.size)
 
     def _gathered(self, step: Step, cells: Region, where: Region) -> int:
         """Frames that are repeated in a copy."""
         if step.time_map is not TimeMap.REPEAT_PAIRS:
             return 0
         frames = step.seen_region(cells).t.size
-        return self._voxels(step.conv.in_channels, frames * where.h.size * where.w.size)
+        return self._voxels(step.mix.in_channels, frames * where.h.size * where.w.size)
 
     def _read_region(self, step: Step, cells: Region) -> Region:
         """What a tile of this size reads at the most.
@@ -284,7 +284,7 @@ class Memory:
     def weight_bytes(self, step: Step) -> int:
         """Bytes of the weights that are folded for a step, or copied on a processor."""
         taps = prod(step.taps) * step.phases
-        made = step.conv.in_channels * step.conv.out_channels * taps * self.sizes.element_bytes
+        made = step.mix.in_channels * step.mix.out_channels * taps * self.sizes.element_bytes
         if step.phases == 1:  # a sum of taps in a still one
             return made * (step.still + self.sizes.keeps_inputs)
         if self.sizes.keeps_inputs:  # all of them, then each once more
@@ -298,8 +298,8 @@ class Memory:
         moved = moves * self.cache_bytes(step)
         if not self.sizes.far_stores:
             return moved
-        moved += self._voxels(step.conv.in_channels, self._read_voxels(step, largest))
-        written = self._voxels(step.conv.out_channels, self.extents[step.dst].voxels)
+        moved += self._voxels(step.mix.in_channels, self._read_voxels(step, largest))
+        written = self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
         added = self.program.stores[step.residual.store].channels if step.residual else 0
         return moved + written + self._voxels(added, self.extents[step.dst].voxels)
 

@@ -35,7 +35,7 @@ def unique_frames(program: Program) -> Program:
 
 def still_frame(program: Program) -> Program:
     """`program` for clips of one frame, with the taps of causal convolutions summed."""
-    steps = tuple(replace(step, still=step.conv.kernel_t > 1) for step in program.steps)
+    steps = tuple(replace(step, still=step.mix.kernel_t > 1) for step in program.steps)
     return verify(Program(program.name, steps, program.stores))
 
 

@@ -166,7 +166,7 @@ class Step:
 
     src: int
     dst: int
-    conv: Conv
+    mix: Conv
     norm: Norm | None = None
     time_map: TimeMap = TimeMap.SAME
     upscale: int = 1
@@ -176,7 +176,7 @@ class Step:
     @property
     def path(self) -> str:
         """Module path, the step's name in plans and errors."""
-        return self.conv.path
+        return self.mix.path
 
     @property
     def unfolds(self) -> bool:
@@ -191,10 +191,10 @@ class Step:
     @property
     def taps(self) -> tuple[int, int, int]:
         """Size of the kernel that is really run, in (frames, rows, columns)."""
-        side = 2 if self.upscale == 2 else self.conv.kernel
+        side = 2 if self.upscale == 2 else self.mix.kernel
         if self.still:
             return 1, side, side
-        return (2 if self.unfolds else self.conv.kernel_t), side, side
+        return (2 if self.unfolds else self.mix.kernel_t), side, side
 
     @property
     def phases(self) -> int:
@@ -215,7 +215,7 @@ class Step:
         seen = self.seen_extent(src, chunk)
         if self.upscale == 2:
             return seen
-        return Extent(seen.t, self.conv.size(seen.h), self.conv.size(seen.w))
+        return Extent(seen.t, self.mix.size(seen.h), self.mix.size(seen.w))
 
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
@@ -232,7 +232,7 @@ class Step:
         t = Interval(cells.t.start - self.history, cells.t.stop)
         if self.upscale == 2:
             return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
-        return Region(t, self.conv.reads(cells.h), self.conv.reads(cells.w))
+        return Region(t, self.mix.reads(cells.h), self.mix.reads(cells.w))
 
     def source_region(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The part of src that `cells` depend on."""
@@ -242,7 +242,7 @@ class Step:
     def operations(self, cells: Extent) -> int:
         """Floating point operations of its convolutions for so many cells: two a multiply-add."""
         taps = self.taps[0] * self.taps[1] * self.taps[2]
-        main = self.phases * taps * self.conv.in_channels * self.conv.out_channels
+        main = self.phases * taps * self.mix.in_channels * self.mix.out_channels
         shortcut = self.residual.shortcut if self.residual else None
         added = shortcut.in_channels * shortcut.out_channels if shortcut else 0
         return 2 * cells.voxels * (main + added)

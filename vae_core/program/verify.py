@@ -18,8 +18,8 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return f"reads store {step.src} before anything wrote it"
     if step.src == step.dst:
         return "writes the store that it reads with a halo"
-    if src.channels != step.conv.in_channels or dst.channels != step.conv.out_channels:
-        return f"joins {src.channels} to {dst.channels} channels by {step.conv}"
+    if src.channels != step.mix.in_channels or dst.channels != step.mix.out_channels:
+        return f"joins {src.channels} to {dst.channels} channels by {step.mix}"
     if step.norm and step.norm.channels != src.channels:
         return f"normalises {src.channels} channels with a norm of {step.norm.channels}"
     mapped = step.time_map in (TimeMap.POOL_PAIRS, TimeMap.REPEAT_PAIRS)
@@ -27,12 +27,12 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return "normalises and maps indices in one read"
     if step.history and mapped:
         return "keeps history of mapped frames"
-    if step.unfolds and (step.conv.kernel_t != 3 or src.shown != 2):
+    if step.unfolds and (step.mix.kernel_t != 3 or src.shown != 2):
         return "unfolds what is not a kernel of three frames over unique frames"
     if step.still and step.unfolds:
         return "unfolds a frame that stands alone"
-    if step.upscale == 2 and (step.conv.kernel, step.conv.pad) != (3, Halo(1, 1)):
-        return f"upsamples for a kernel that has no 2x2 phases: {step.conv}"
+    if step.upscale == 2 and (step.mix.kernel, step.mix.pad) != (3, Halo(1, 1)):
+        return f"upsamples for a kernel that has no 2x2 phases: {step.mix}"
     if step.dst in written and not step.in_place:
         return f"overwrites store {step.dst}"
     return _residual_fault(program, step, written)
@@ -48,10 +48,10 @@ def _residual_fault(program: Program, step: Step, written: set[int]) -> str | No
     if shortcut is None:
         return (
             None
-            if added == step.conv.out_channels
-            else f"adds {added} channels to {step.conv.out_channels}"
+            if added == step.mix.out_channels
+            else f"adds {added} channels to {step.mix.out_channels}"
         )
-    if (shortcut.in_channels, shortcut.out_channels) != (added, step.conv.out_channels):
+    if (shortcut.in_channels, shortcut.out_channels) != (added, step.mix.out_channels):
         return f"adds {added} channels through {shortcut}"
     return None
 

@@ -220,7 +220,7 @@ class Execution:
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
         src = at.extents[step.src]
-        shape = at.shape(step.conv.in_channels, Extent(step.history, src.h, src.w))
+        shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
         dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
         return self._or_on_host(partial(allocate, shape, dtype, device, place), shape, place)
 

@@ -124,7 +124,7 @@ class TileRunner:
         inputs = self._taken(task, cells)
         if following:
             self.bring(task, following)
-        buffer, stride = self._input(task, cells, inputs), task.step.conv.stride
+        buffer, stride = self._input(task, cells, inputs), task.step.mix.stride
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
@@ -144,7 +144,7 @@ class TileRunner:
         """
         if self.weights.device.type == "cpu":
             seen = step.seen_region(largest.region).extent
-            self._inputs.expect(prod(at.shape(step.conv.in_channels, seen)))
+            self._inputs.expect(prod(at.shape(step.mix.in_channels, seen)))
 
     def phases(self, step: Step) -> tuple[kernels.Phase, ...]:
         """The convolutions of a step's cells, with weights as a processor's convolution wants them:
@@ -280,7 +280,7 @@ class TileRunner:
 
     def _buffer(self, task: Task, extent: Extent) -> Tensor:
         """Unwritten memory for a tile's input."""
-        shape = task.at.shape(task.step.conv.in_channels, extent)
+        shape = task.at.shape(task.step.mix.in_channels, extent)
         if self.weights.device.type == "cpu":
             return self._inputs.take(shape)
         return allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
