@@ -21,7 +21,8 @@ from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.steps import SOURCE, Conv, Norm, Program, Residual, Step, StoreSpec, TimeMap
+from ..program.parts import Conv, Norm, TimeMap
+from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
 from ..program.verify import verify
 from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
 

@@ -51,7 +51,7 @@ def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
     """The largest tile that `settings` allow a step, in its cells."""
     spec = job.program.stores[step.dst]
-    px, frames = spec.px * step.upscale, spec.frames * (2 if step.unfolds else 1)
+    px, frames = spec.px * step.upscale, spec.frames * step.frames_made
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)

@@ -26,8 +26,8 @@ from ..geometry.grid import Chunk, tiles
 from ..geometry.region import Extent, Region
 from ..planning.memory import live_stores
 from ..planning.plan import Plan
-from ..program.moments import Moments
-from ..program.steps import SOURCE, Norm, Program, Step
+from ..program.parts import Norm
+from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
 from .stores import allocate, memory_for
@@ -95,7 +95,7 @@ class Execution:
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step = self._program.steps[index]
-        cells = step.cell_extent(at.extents[step.src], at.chunk)
+        cells, lone = step.mixed_extent(at.src(step), at.chunk), step.lone(at.src(step), at.chunk)
         self.tile_runner.prepare(step, at, self._plan.tiles[index].at_most(cells))
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
@@ -103,7 +103,9 @@ class Execution:
         at.moments.pop(step.src, None)
         if step.history and not last:
             task.new_cache = self._new_cache(step, at)
-        every = tiles(cells, self._plan.tiles[index])
+        if lone:
+            at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
+        every = (tile.later(lone) for tile in tiles(cells, self._plan.tiles[index]))
         for tile, following in pairwise(chain(every, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
@@ -196,7 +198,7 @@ class Execution:
         finished.
         """
         step = self._program.steps[index]
-        norm = self._affine(step.norm, at.moments[step.src]) if step.norm else None
+        norm = self._norm(step.norm, at, step.src) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         return Task(
             step,
@@ -219,7 +221,7 @@ class Execution:
 
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
-        src = at.extents[step.src]
+        src = at.src(step)
         shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
         dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
         return self._or_on_host(partial(allocate, shape, dtype, device, place), shape, place)
@@ -250,14 +252,18 @@ class Execution:
             self._memory.give(store)
 
     def _advance(self, step: Step, cells: Region, at: Pass) -> None:
-        self._done_operations += at.stores[SOURCE].shape[0] * step.operations(cells.extent)
+        done = step.operations(cells.extent, at.src(step))
+        self._done_operations += at.stores[SOURCE].shape[0] * done
         if self._on_progress:
             total = max(self._plan.operations, self._done_operations)
             chunks = len(self._plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
 
-    def _affine(self, norm: Norm, moments: Moments) -> kernels.Affine:
-        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
+    def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
+        """What a norm does to each element, once the statistics of what it reads are known."""
+        if norm.per_voxel:
+            return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
+        return kernels.affine(at.moments[src], norm.eps, *self._weights.affine(norm.path))
 
 
 _LEAST = Extent(1, 1, 1)
@@ -272,7 +278,7 @@ def _groups_wanted(program: Program, index: int) -> int | None:
     dst = program.steps[index].dst
     for step in program.steps[index + 1 :]:
         if step.src == dst and step.norm:
-            return step.norm.groups
+            return None if step.norm.per_voxel else step.norm.groups
         if step.dst == dst:
             return None
     return None
