@@ -1,6 +1,7 @@
 """What does a user hold: a video VAE that encodes and decodes within bounds.
 
-1. A module is lowered once to an encoder and a decoder program.
+1. A module is lowered to an encoder or a decoder program whenever one is asked for, since a live
+   module may have changed.
 2. Each call checks its input, makes a plan, and hands chunk after chunk to the executor.
 3. Results land where the input lives, in the VAE's dtype.
 
@@ -47,16 +48,29 @@ class VideoVAE:
 
     module: a live `AutoencoderKLCogVideoX`; its parameters are used where they are.
     dtype, device: what is computed in, and on.
-    encoder, decoder: what the module was lowered to.
     loaded: the file that it came from; None for a live module.
     """
 
     module: nn.Module
     dtype: torch.dtype
     device: torch.device
-    encoder: Program
-    decoder: Program
     loaded: LoadedModule | None = None
+
+    @property
+    def encoder(self) -> Program:
+        """What the module's encoder stands for as it now is.
+
+        Raises `LoweringError` where it has become something that the engine cannot run.
+        """
+        return lower_encoder(self.module)
+
+    @property
+    def decoder(self) -> Program:
+        """What the module's decoder stands for as it now is.
+
+        Raises `LoweringError` where it has become something that the engine cannot run.
+        """
+        return lower_decoder(self.module)
 
     @property
     def architecture(self) -> Architecture:
@@ -81,13 +95,15 @@ class VideoVAE:
 
     def plan_encode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
-        extent = _checked_shape(shape, self.encoder, "a video [b, c, t, h, w]")
-        return self._plan(self.encoder, shape[0], fit(extent, settings).network, settings)
+        program = self.encoder
+        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        return self._plan(program, shape[0], fit(extent, settings).network, settings)
 
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
-        extent = _checked_shape(shape, self.decoder, "latents [b, c, n, h/8, w/8]")
-        return self._plan(self.decoder, shape[0], extent, settings)
+        program = self.decoder
+        extent = _checked_shape(shape, program, "latents [b, c, n, h/8, w/8]")
+        return self._plan(program, shape[0], extent, settings)
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
         job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)
@@ -312,7 +328,8 @@ def from_module(
     loaded: the file that the module came from, for what only a file knows.
     Raises `LoweringError` with a module path where the module is something else.
     """
-    encoder, decoder = lower_encoder(module), lower_decoder(module)
+    lower_encoder(module)
+    lower_decoder(module)
     parameter = next(module.parameters())
     where = torch.device(device) if device is not None else parameter.device
-    return VideoVAE(module, dtype or parameter.dtype, where, encoder, decoder, loaded)
+    return VideoVAE(module, dtype or parameter.dtype, where, loaded)
