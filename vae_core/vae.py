@@ -31,6 +31,7 @@ from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
+from .running.graphs import outside_graphs
 from .running.stores import new_result, reserve
 from .running.weights import Weights
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
@@ -122,6 +123,7 @@ class VideoVAE:
         whole = settings.norm_scope is NormScope.CLIP
         return narrow_in_place(program if odd_chunks and not whole else unique_frames(program))
 
+    @outside_graphs
     def encode(self, video: Tensor, settings: Settings = _DEFAULT) -> Posterior:
         """The posterior of `video` [b, 3, t, h, w], floating point pixels in [-1, 1].
 
@@ -136,6 +138,7 @@ class VideoVAE:
         self._fill(plan, video, fitted, moments)
         return Posterior.from_moments(moments, fitted)
 
+    @outside_graphs
     def decode(
         self, latents: Tensor, settings: Settings = _DEFAULT, trim: Extent | None = None
     ) -> Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -112,17 +112,15 @@ def check_doors(module: nn.Module, doors: Mapping[str, Iterable[str]]) -> None:
     method. A module of another class has no doors that are known: its parts alone count.
     """
     kind = type(module)
-    found = next((cls for cls in kind.__mro__ if full_name(cls) in doors), None)
+    found = next((cls for cls, name in _ancestry(kind) if name in doors), None)
     if found is None:
         return
     for name in doors[full_name(found)]:
-        own = _definer(found, name)
+        own, method = getattr(found, name, None), getattr(kind, name, None)
+        if method is not own or not _is_own(_unwrapped(own), found):
+            raise LoweringError(_redefined(kind.__name__, name, method))
         laid = vars(module).get(name)
-        if own is None:
-            continue
-        if _definer(kind, name) is not own or not _is_own(_unwrapped(vars(own)[name]), own):
-            raise LoweringError(_redefined(kind.__name__, name, getattr(kind, name)))
-        if laid is not None and not _stands_for(_unwrapped(laid), own, name):
+        if laid is not None and not _stands_for(laid, own, module):
             raise LoweringError(_redefined(f"this {kind.__name__}", name, laid))
 
 
@@ -147,7 +145,7 @@ def _parts(part: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_parametrised(part: nn.Module) -> bool:
-    return "parametrizations" in part._modules and is_parametrized(part)
+    return "parametrizations" in vars(part)["_modules"] and is_parametrized(part)
 
 
 def _fault(part: nn.Module, known: Mapping[str, Known]) -> str | None:
@@ -172,12 +170,12 @@ def _fault(part: nn.Module, known: Mapping[str, Known]) -> str | None:
 def _method_fault(part: nn.Module, cls: type) -> str | None:
     """A method that is not the class's own, in a subclass, in the class or on the instance."""
     kind, state = type(part), vars(part)
-    for name, own in _methods(cls):
-        method = getattr(kind, name)
-        if method is not vars(own)[name] or not _is_own(method, own):
+    for name in _methods(cls):
+        own, method = getattr(cls, name, None), getattr(kind, name, None)
+        if method is not own or not _is_own(own, cls):
             return _redefined("", name, method)
         laid = state.get(name)
-        if laid is None or _stands_for(laid, own, name):
+        if laid is None or _stands_for(laid, own, part):
             continue
         if name != "forward" or not _only_brings_weights(part, own):
             return _redefined("", name, laid)
@@ -192,42 +190,34 @@ def _redefined(owner: str, name: str, by: object) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _methods(cls: type) -> tuple[tuple[str, type], ...]:
-    """The methods of `cls` by which a call of it is computed, each with the class that has it."""
+def _methods(cls: type) -> tuple[str, ...]:
+    """The methods by which a call of `cls` is computed."""
     names = {"__call__": None, "_call_impl": None, "forward": None}
     for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        names |= {
-            name: None
-            for name, value in vars(base).items()
-            if isinstance(value, FunctionType) and not name.startswith("__")
-        }
-    found = ((name, _definer(cls, name)) for name in names if name not in _HARMLESS_METHODS)
-    return tuple((name, own) for name, own in found if own is not None)
-
-
-def _definer(cls: type, name: str) -> type | None:
-    """The class that an attribute of `cls` comes from."""
-    return next((base for base in cls.__mro__ if name in vars(base)), None)
+        for name, value in vars(base).items():
+            if isinstance(value, FunctionType) and not name.startswith("__"):
+                names[name] = None
+    return tuple(name for name in names if name not in _HARMLESS_METHODS)
 
 
 @functools.lru_cache(maxsize=256)
 def _is_own(function: object, cls: type) -> bool:
     """Whether `function` was written where `cls` was, or by torch."""
     if not isinstance(function, FunctionType):
-        return False
+        return function is None
     package = function.__globals__.get("__name__", "").partition(".")[0]
     return package in ("torch", cls.__module__.partition(".")[0])
 
 
-def _stands_for(laid: object, own: type, name: str) -> bool:
-    """Whether what lies over an instance is the method of the class itself, or this package's."""
-    function = laid.__func__ if isinstance(laid, MethodType) else laid
-    if not isinstance(function, FunctionType):
-        return False
-    function = _unwrapped(function)
-    if function.__globals__.get("__name__", "").startswith(f"{_OWN_PACKAGE}."):
-        return True
-    return function is _unwrapped(vars(own)[name])
+def _stands_for(laid: object, own: object, module: nn.Module) -> bool:
+    """Whether `laid`, which lies over the method `own` of `module`, is that very method, or this
+    package's.
+    """
+    if isinstance(laid, MethodType) and isinstance(laid.__self__, nn.Module):
+        return laid.__self__ is module and _unwrapped(laid.__func__) is _unwrapped(own)
+    function = _unwrapped(laid.__func__ if isinstance(laid, MethodType) else laid)
+    name = getattr(function, "__globals__", {}).get("__name__", "")
+    return name.startswith(f"{_OWN_PACKAGE}.") or function is _unwrapped(own)
 
 
 _WRAPPERS = ("torch._dynamo.", "torch.utils._contextlib", "diffusers.utils.accelerate_utils")
@@ -261,34 +251,40 @@ _BRINGING_HOOKS = frozenset(
 """Hooks that move or cast weights and leave inputs and results as they are."""
 
 
-def _only_brings_weights(part: nn.Module, own: type) -> bool:
+def _only_brings_weights(part: nn.Module, own: object) -> bool:
     """Whether the `forward` that lies over `part` is accelerate's or diffusers', with hooks that
     change no value around the class's own.
     """
-    state = vars(part)
+    state: dict[str, Any] = vars(part)
     registry = state.get("_diffusers_hook")
-    laid = state["forward"]
     hooks = [*_accelerate_hooks(state.get("_hf_hook")), *_diffusers_hooks(registry)]
-    if not hooks or any(full_name(type(hook)) not in _BRINGING_HOOKS for hook in hooks):
+    if not hooks or any(_kind(hook) not in _BRINGING_HOOKS for hook in hooks):
         return False
-    while isinstance(laid, functools.partial):
+    laid = state["forward"]
+    while hasattr(laid, "func"):  # a functools.partial
         if laid.func.__module__ not in ("accelerate.hooks", "diffusers.hooks.hooks"):
             return False
         inner = getattr(laid, "__wrapped__", None)
         # diffusers up to 0.35 wraps its own function, and keeps the first one in its registry
-        laid = _first_forward(registry) if inner is laid.func else inner
-    return _stands_for(laid, own, "forward")
+        laid = cast("Any", _first_forward(registry) if inner is laid.func else inner)
+    return _stands_for(laid, own, part)
 
 
-def _first_forward(registry: Any) -> object:
+def _first_forward(registry: Any) -> Any:
     first = registry._fn_refs[0]
     return first.original_forward or first.forward
 
 
+def _kind(value: object) -> str:
+    return full_name(type(value))
+
+
 def _accelerate_hooks(hook: Any) -> list[Any]:
-    if hook is not None and full_name(type(hook)) == "accelerate.hooks.SequentialHook":
+    if hook is None:
+        return []
+    if _kind(hook) == "accelerate.hooks.SequentialHook":
         return [inner for each in hook.hooks for inner in _accelerate_hooks(each)]
-    return [] if hook is None else [hook]
+    return [hook]
 
 
 def _diffusers_hooks(registry: Any) -> list[Any]:
@@ -296,18 +292,21 @@ def _diffusers_hooks(registry: Any) -> list[Any]:
 
 
 def _hook_fault(part: nn.Module) -> str | None:
-    for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()):
-        return (
-            f"has a forward hook ({_named(hook)}), which the engine would not call: it calls no"
-            f" part. {_REMOVE}"
-        )
-    return None
+    state = vars(part)
+    hooks = state["_forward_pre_hooks"] or state["_forward_hooks"]
+    if not hooks:
+        return None
+    name = _named(next(iter(hooks.values())))
+    return (
+        f"has a forward hook ({name}), which the engine would not call: it calls no part. {_REMOVE}"
+    )
 
 
 def _check_global_hooks() -> None:
     """Hooks on all modules there are; torch's own only count and record."""
-    hooks = (torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks)
-    for hook in (hook for group in hooks for hook in group.values()):
+    state = vars(torch_module)
+    groups = state["_global_forward_pre_hooks"], state["_global_forward_hooks"]
+    for hook in (hook for group in groups for hook in group.values()):
         if not (getattr(hook, "__module__", None) or "").startswith("torch."):
             raise LoweringError(
                 f"a forward hook on all modules ({_named(hook)}) is set, which the engine would not"
@@ -332,7 +331,8 @@ def _value_fault(part: nn.Module, facts: Known) -> str | None:
 
 def _tensor_fault(part: nn.Module) -> str | None:
     """Weights that are stored as something else than their values, and noisy parametrisations."""
-    for name, weight in part._parameters.items():
+    weights: dict[str, Tensor | None] = vars(part)["_parameters"]
+    for name, weight in weights.items():
         if weight is None:
             continue
         kind = type(weight)
@@ -340,8 +340,6 @@ def _tensor_fault(part: nn.Module) -> str | None:
             return f"keeps its {name} as {full_name(kind)}; the engine takes plain tensors."
         if not weight.is_floating_point():
             return f"keeps its {name} as {weight.dtype}; the engine takes floating point weights."
-    if _is_parametrised(part) and any(m.training for m in part.parametrizations.modules()):
-        return (
-            "has parametrised weights in training mode, which may change them. Call eval() first."
-        )
+    if _is_parametrised(part) and cast("Any", part).parametrizations.training:
+        return "has parametrised weights in training mode, which may be noisy. Call eval() first."
     return None
