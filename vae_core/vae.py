@@ -94,12 +94,14 @@ class VideoVAE:
         """Channels of the latents."""
         return self.decoder.stores[SOURCE].channels
 
+    @outside_graphs
     def plan_encode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
         program = self.encoder
         extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
         return self._plan(program, shape[0], fit(extent, settings).network, settings)
 
+    @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
         program = self.decoder
@@ -154,6 +156,7 @@ class VideoVAE:
         self._fill(plan, latents, None, video)
         return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
 
+    @outside_graphs
     def encode_stream(
         self,
         frames: Tensor | Iterable[Tensor],
@@ -196,6 +199,7 @@ class VideoVAE:
         place = Place.DISK if settings.placement is Placement.MMAP else Place.HOST
         yield from self._encode_known(feed.collect(place), settings)
 
+    @outside_graphs
     def decode_stream(
         self, latents: Tensor | FrameRuns, settings: Settings = _DEFAULT
     ) -> Iterator[Tensor]:
