@@ -19,7 +19,7 @@ from networks import random_module
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from vae_core import LoweringError, from_module
+from vae_core import LoweringError, from_module, load
 from vae_core.accelerate import accelerate
 from vae_core.families.attributes import full_name
 from vae_core.families.cogvideox import DOORS, KNOWN
@@ -195,12 +195,20 @@ def test_what_changes_later_is_refused_at_the_next_call(name) -> None:
         vae.plan_decode((1, 4, 1, 2, 2)), vae.plan_encode((1, 3, 1, 16, 16))
 
 
-def test_an_activation_of_the_config_is_refused() -> None:
+def test_an_activation_of_the_config_is_refused_also_when_it_is_loaded(tmp_path) -> None:
     module = AutoencoderKLCogVideoX(
-        act_fn="relu", block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1
+        act_fn="relu",
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 16, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
     )
     with pytest.raises(LoweringError, match=r"nonlinearity is a .*ReLU"):
         accelerate(module)
+    module.save_pretrained(tmp_path)
+    with pytest.raises(LoweringError, match=r"nonlinearity is a .*ReLU"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
