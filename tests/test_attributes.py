@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations
 
 from vae_core import LoweringError, from_module, load
 from vae_core.accelerate import accelerate
-from vae_core.families.attributes import full_name
+from vae_core.families.attributes import HOST_OPERATIONS, check, full_name
 from vae_core.families.cogvideox import DOORS, KNOWN
 
 Change = Callable[[AutoencoderKLCogVideoX], object]
@@ -238,6 +238,25 @@ def test_a_subclass_with_a_door_of_its_own_is_refused(module, door) -> None:
     for call in (accelerate, from_module):
         with pytest.raises(LoweringError, match=f"Own has a {door} of its own"):
             call(module)
+
+
+def test_weights_that_comfyui_patches_are_refused() -> None:
+    named = {"__module__": "comfy.ops", "__qualname__": "disable_weight_init.Conv3d"}
+    part = type("Conv3d", (nn.Conv3d,), {**named, "weight_function": [], "bias_function": []})(
+        1, 1, 1
+    )
+    check(part, "decoder", HOST_OPERATIONS)
+    part.weight_function = [lambda weight: 2 * weight]
+    with pytest.raises(LoweringError, match="decoder has weight_function = "):
+        check(part, "decoder", HOST_OPERATIONS)
+
+
+def test_a_part_that_is_unknown_is_named_with_its_package(module) -> None:
+    module.decoder.up_blocks[0].resnets[0].nonlinearity = module.encoder
+    with pytest.raises(
+        LoweringError, match=r"decoder\.up_blocks\.0\.resnets\.0\.nonlinearity is a"
+    ):
+        check(module.decoder, "decoder", {k: v for k, v in KNOWN.items() if "Encoder" not in k})
 
 
 def test_a_hook_on_all_modules_is_refused_unless_it_is_torchs(module) -> None:
