@@ -1,6 +1,7 @@
 """What does a user hold: a video VAE that encodes and decodes within bounds.
 
-1. A module is lowered once to an encoder and a decoder program.
+1. A module is lowered to an encoder or a decoder program whenever one is asked for, since a live
+   module may have changed.
 2. Each call checks its input, makes a plan, and hands chunk after chunk to the executor.
 3. Results land where the input lives, in the VAE's dtype.
 
@@ -30,6 +31,7 @@ from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
+from .running.graphs import outside_graphs
 from .running.stores import new_result, reserve
 from .running.weights import Weights
 from .settings import Layout, NormScope, Place, Placement, Progress, Settings
@@ -47,16 +49,29 @@ class VideoVAE:
 
     module: a live `AutoencoderKLCogVideoX`; its parameters are used where they are.
     dtype, device: what is computed in, and on.
-    encoder, decoder: what the module was lowered to.
     loaded: the file that it came from; None for a live module.
     """
 
     module: nn.Module
     dtype: torch.dtype
     device: torch.device
-    encoder: Program
-    decoder: Program
     loaded: LoadedModule | None = None
+
+    @property
+    def encoder(self) -> Program:
+        """What the module's encoder stands for as it now is.
+
+        Raises `LoweringError` where it has become something that the engine cannot run.
+        """
+        return lower_encoder(self.module)
+
+    @property
+    def decoder(self) -> Program:
+        """What the module's decoder stands for as it now is.
+
+        Raises `LoweringError` where it has become something that the engine cannot run.
+        """
+        return lower_decoder(self.module)
 
     @property
     def architecture(self) -> Architecture:
@@ -79,15 +94,19 @@ class VideoVAE:
         """Channels of the latents."""
         return self.decoder.stores[SOURCE].channels
 
+    @outside_graphs
     def plan_encode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
-        extent = _checked_shape(shape, self.encoder, "a video [b, c, t, h, w]")
-        return self._plan(self.encoder, shape[0], fit(extent, settings).network, settings)
+        program = self.encoder
+        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        return self._plan(program, shape[0], fit(extent, settings).network, settings)
 
+    @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
-        extent = _checked_shape(shape, self.decoder, "latents [b, c, n, h/8, w/8]")
-        return self._plan(self.decoder, shape[0], extent, settings)
+        program = self.decoder
+        extent = _checked_shape(shape, program, "latents [b, c, n, h/8, w/8]")
+        return self._plan(program, shape[0], extent, settings)
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
         job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)
@@ -106,6 +125,7 @@ class VideoVAE:
         whole = settings.norm_scope is NormScope.CLIP
         return narrow_in_place(program if odd_chunks and not whole else unique_frames(program))
 
+    @outside_graphs
     def encode(self, video: Tensor, settings: Settings = _DEFAULT) -> Posterior:
         """The posterior of `video` [b, 3, t, h, w], floating point pixels in [-1, 1].
 
@@ -120,6 +140,7 @@ class VideoVAE:
         self._fill(plan, video, fitted, moments)
         return Posterior.from_moments(moments, fitted)
 
+    @outside_graphs
     def decode(
         self, latents: Tensor, settings: Settings = _DEFAULT, trim: Extent | None = None
     ) -> Tensor:
@@ -135,6 +156,7 @@ class VideoVAE:
         self._fill(plan, latents, None, video)
         return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
 
+    @outside_graphs
     def encode_stream(
         self,
         frames: Tensor | Iterable[Tensor],
@@ -177,6 +199,7 @@ class VideoVAE:
         place = Place.DISK if settings.placement is Placement.MMAP else Place.HOST
         yield from self._encode_known(feed.collect(place), settings)
 
+    @outside_graphs
     def decode_stream(
         self, latents: Tensor | FrameRuns, settings: Settings = _DEFAULT
     ) -> Iterator[Tensor]:
@@ -312,7 +335,8 @@ def from_module(
     loaded: the file that the module came from, for what only a file knows.
     Raises `LoweringError` with a module path where the module is something else.
     """
-    encoder, decoder = lower_encoder(module), lower_decoder(module)
+    lower_encoder(module)
+    lower_decoder(module)
     parameter = next(module.parameters())
     where = torch.device(device) if device is not None else parameter.device
-    return VideoVAE(module, dtype or parameter.dtype, where, encoder, decoder, loaded)
+    return VideoVAE(module, dtype or parameter.dtype, where, loaded)

@@ -30,6 +30,7 @@ from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
+from .graphs import outside_graphs
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
 from .transfers import Transfers, lanes_for
@@ -70,6 +71,7 @@ class Execution:
         self._caches.clear()
         self._memory.clear()
 
+    @outside_graphs
     @torch.inference_mode()
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
         """Push one chunk through: source [b, c, t, h, w] of any dtype and device, into sink [b, c',
