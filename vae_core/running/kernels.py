@@ -296,6 +296,17 @@ def add_pairs(
         split.add_(added[:, :, run.cells.within(unique)].unsqueeze(3))
 
 
+def extend(x: Tensor, out: Tensor) -> None:
+    """out = x, whose last frame, row and column are repeated as far as out goes on."""
+    t, h, w = x.shape[2:]
+    out[:, :, :t, :h, :w].copy_(x)
+    for dim, size in ((4, w), (3, h), (2, t)):
+        missing = out.shape[dim] - size
+        if missing:
+            last = out.narrow(dim, size - 1, 1)
+            out.narrow(dim, size, missing).copy_(last.expand_as(out.narrow(dim, size, missing)))
+
+
 def zero_outside(buffer: Tensor, inside: Region, whole: Region) -> None:
     """Zeros in `buffer`, which holds `whole`, left and right of and above and below `inside`."""
     _, h, w = inside.within(whole)
