@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .accelerate import accelerate, restore
 from .errors import (
     BudgetError,
+    DiskError,
     InputError,
     LoadError,
     LoweringError,
@@ -73,6 +74,7 @@ __all__ = [
     "BlendOrder",
     "BudgetError",
     "Convention",
+    "DiskError",
     "Extent",
     "Fit",
     "InputError",

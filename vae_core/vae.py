@@ -25,7 +25,7 @@ from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
 from .planning.machine import machine_for
 from .planning.plan import Job, Plan
-from .planning.planner import make_plan
+from .planning.planner import chunks_of, make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
@@ -88,6 +88,17 @@ class VideoVAE:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
         extent = _checked_shape(shape, self.decoder, "latents [b, c, n, h/8, w/8]")
         return self._plan(self.decoder, shape[0], extent, settings)
+
+    def latent_shape(
+        self, shape: Sequence[int], settings: Settings = _DEFAULT
+    ) -> tuple[int, int, int, int, int]:
+        """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/8, w/8]."""
+        extent = _checked_shape(shape, self.encoder, "a video [b, c, t, h, w]")
+        network, ends = fit(extent, settings).network, self.encoder.stores
+        job = Job(self.encoder, shape[0], network, self.dtype.itemsize)
+        px = ends[self.encoder.sink].px
+        frames = chunks_of(job, settings)[-1].target.stop
+        return shape[0], self.latent_channels, frames, network.h // px, network.w // px
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
         job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)

@@ -39,7 +39,7 @@ REASONABLE_PX = 64
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 
 
-def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
+def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
     """The chunks of the clip; one alone where statistics run over all of it."""
     layout, frames = cast("Layout", settings.layout), job.source.t
     encoding = job.program.stores[SOURCE].frames == 1
@@ -301,7 +301,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits,
     and `SettingsError` where blended tiles cannot be had.
     """
-    chunks, blend = _chunks(job, settings), _blend(job, settings)
+    chunks, blend = chunks_of(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
     tried: list[_Candidate] = []
 

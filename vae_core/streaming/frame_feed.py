@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.region import Interval
+from ..running.stores import disk_room
 from ..settings import Place
 from .values import check_values
 
@@ -107,9 +108,12 @@ class FrameFeed:
         return self.take(self.held)
 
     def _spooled(self) -> Tensor:
-        """All frames in a nameless temporary file, one after the other as they come."""
+        """All frames in a nameless temporary file, one after the other as they come.
+
+        Raises `DiskError` where the disk has no room.
+        """
         first = self.peek()
-        with tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
+        with disk_room(), tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
             while self.hold(1):
                 run = self.take(self._waiting[0].shape[2])
                 file.write(run.movedim(2, 0).cpu().contiguous().view(torch.uint8).numpy().data)
