@@ -30,6 +30,7 @@ from ..program.moments import Moments
 from ..program.steps import SOURCE, Norm, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
+from .autocast import no_autocast
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
 from .transfers import Transfers, lanes_for
@@ -83,8 +84,9 @@ class Execution:
         at = Pass(chunk, self._chunk_index, extents)
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
-            for index in range(len(self._program.steps)):
-                self._run_step(index, at, last)
+            with no_autocast(self._weights.device):
+                for index in range(len(self._program.steps)):
+                    self._run_step(index, at, last)
         except BaseException:
             self.tile_runner.settle()
             self.close()

@@ -73,7 +73,7 @@ def _measured_by_columns(x: Tensor, groups: int) -> Moments:
 def _over_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and summed squares of the distances from it, [n], over the rows of x [rows, n]."""
     as_channels = x.t()[None, :, :, None]  # [1, n, rows, 1], channels last
-    unused = torch.zeros(2, x.shape[1], dtype=x.dtype)
+    unused = torch.zeros(2, x.shape[1], dtype=x.dtype, device=x.device)
     mean, variance = _channel_statistics(as_channels, *unused, 0.0)
     return mean, variance * x.shape[0]
 

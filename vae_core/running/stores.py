@@ -145,7 +145,7 @@ class Room:
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._flat = torch.empty(0, dtype=dtype)
+        self._flat = torch.empty(0, dtype=dtype, device="cpu")
         self._wanted = 0
 
     def expect(self, count: int) -> None:
@@ -163,7 +163,7 @@ class Room:
         if self._flat.numel() < prod(shape):
             count, self._wanted = max(self._wanted, prod(shape)), 0
             self._flat = self._flat.new_empty(0)
-            self._flat = torch.empty(count, dtype=self._flat.dtype)
+            self._flat = torch.empty(count, dtype=self._flat.dtype, device=self._flat.device)
         return laid_out(self._flat, shape, torch.channels_last_3d)
 
 

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..geometry.region import Interval
 from ..running.stores import disk_room
 from ..settings import Place
-from .values import check_values
+from .values import check_tensor, check_values
 
 
 @runtime_checkable
@@ -50,6 +50,11 @@ class FrameRuns(Protocol):
         ...
 
 
+def is_frame_runs(source: object) -> bool:
+    """Whether frames can be read from `source` piece by piece."""
+    return isinstance(source, FrameRuns)
+
+
 class FrameFeed:
     """Sample frames that come one by one or in runs, from an iterable of unknown length.
 
@@ -58,7 +63,13 @@ class FrameFeed:
     """
 
     def __init__(self, frames: Iterable[Tensor], channels: int) -> None:
-        self._source: Iterator[Tensor] = iter(frames)
+        try:
+            self._source: Iterator[Tensor] = iter(frames)
+        except TypeError:
+            raise InputError(
+                "a stream must be a tensor [b, 3, t, h, w] or an iterable of sample frames [b, 3,"
+                f" h, w]; got {type(frames).__name__}."
+            ) from None
         self._channels = channels
         self._waiting: list[Tensor] = []
         self._kind: tuple[Any, ...] | None = None
@@ -132,6 +143,7 @@ class FrameFeed:
                 "a stream gives sample frames [b, 3, h, w] or runs of them [b, 3, k, h, w]; item at"
                 f" frame {number} is {came}."
             )
+        check_tensor(frames, f"frame {number} of a stream")
         run = frames[:, :, None] if frames.ndim == 4 else frames  # [b, c, k, h, w]
         if run.shape[1] != self._channels or 0 in run.shape:
             raise InputError(
