@@ -230,13 +230,14 @@ def _candidate(
     placement: Placement,
     machine: Machine,
 ) -> _Candidate:
-    far = placement in (Placement.HOST, Placement.MMAP)
+    host = machine.apart  # else what lives in host memory lives on the device all the same
+    far = placement is Placement.MMAP or (placement is Placement.HOST and host)
     sizes = Sizes(
         job.batch,
         job.element_bytes,
         max(job.element_bytes, 4),
         far_stores=far,
-        far_caches=far or placement is Placement.CACHES_ON_HOST,
+        far_caches=far or (placement is Placement.CACHES_ON_HOST and host),
         keeps_inputs=not machine.apart,
     )
     memories = _memories(job, chunks, sizes)
@@ -263,6 +264,8 @@ def _least(job: Job, settings: Settings, memories: tuple[Memory, ...], step: Ste
 
 def _placements(settings: Settings, machine: Machine) -> tuple[Placement, ...]:
     asked = cast("Placement", settings.placement)
+    if asked is Placement.HOST and not machine.apart:
+        return (asked, Placement.MMAP)
     if asked is not Placement.AUTO:
         return (asked,)
     return _FASTEST_FIRST if machine.apart else (Placement.DEVICE, Placement.MMAP)
