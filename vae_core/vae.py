@@ -343,8 +343,8 @@ def from_module(
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.
-    Raises `LoweringError` with a module path where the module is something else, `SettingsError` for
-    a dtype or a device that there is not.
+    Raises `LoweringError` with a module path where the module is something else, and
+    `SettingsError` for a dtype or a device that there is not.
     """
     check_dtype(dtype)
     where = None if device is None else checked_device(device)
