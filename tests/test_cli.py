@@ -111,6 +111,18 @@ def test_plan_needs_no_weights_and_plans_both_directions(
     assert "81x768x1360" in run(capsys, "plan", "--shape", "81x768x1360").out
 
 
+def test_the_budget_that_plan_names_fits_both_directions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ("plan", "--shape", "9x96x160", "--budget")
+    refused = run(capsys, *argv, "1MiB", code=2).err
+    assert "To encode: projected" in refused
+    assert "To decode: projected" in refused
+    named = re.search(r"A budget of ([0-9.]+) (GiB|MiB) fits to encode and to decode", refused)
+    assert named
+    assert "decoder" in run(capsys, *argv, named[1] + named[2]).out
+
+
 def test_plan_pads_as_encoding_would(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ("plan", "--shape", "6x30x45", "--vae", files / "vae", "--json")
     plans = json.loads(run(capsys, *argv).out)

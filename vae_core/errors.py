@@ -1,8 +1,8 @@
 """Which errors does `vae_core` raise, and what does each one promise?
 
-Every error but `DeviceMemoryError` is raised before the first kernel runs, and its sentence holds
-the rule, what came, where (a module path or a file), and the remedy. Nothing has been written, and
-nothing stays allocated, when one of them reaches the caller.
+Every error but `DeviceMemoryError` and `DiskError` is raised before the first kernel runs, and its
+sentence holds the rule, what came, where (a module path or a file), and the remedy. Nothing has
+been written, and nothing stays allocated, when one of them reaches the caller.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ class VideoError(VaeCoreError):
 class DeviceMemoryError(VaeCoreError):
     """The device ran out of memory in the middle of a run, and nothing that was tried helped.
 
-    The one error that comes after the first kernel; nothing stays allocated, and nothing was lost.
+    It comes after the first kernel; nothing stays allocated, and nothing was lost.
+    """
+
+
+class DiskError(VaeCoreError):
+    """The disk of a temporary file became full in the middle of a run, though it had room before.
+
+    It may come after the first kernel; nothing stays allocated, and nothing was lost.
     """
 
 

@@ -3,7 +3,8 @@
 1. A module is lowered to an encoder or a decoder program whenever one is asked for, since a live
    module may have changed.
 2. Each call checks its input, makes a plan, and hands chunk after chunk to the executor.
-3. Results land where the input lives, in the VAE's dtype.
+3. Results land where the input lives, in the VAE's dtype, whatever `torch.autocast` and
+   `torch.set_default_device` say around the call.
 
 Files, command lines and hosts are not known here.
 """
@@ -14,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, LoweringError, SettingsError
 from .families.cogvideox import lower_decoder, lower_encoder
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
@@ -26,7 +28,7 @@ from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
 from .planning.machine import machine_for
 from .planning.plan import Job, Plan
-from .planning.planner import make_plan
+from .planning.planner import chunks_of, make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
@@ -34,11 +36,19 @@ from .running.execute import Execution
 from .running.graphs import outside_graphs
 from .running.stores import new_result, reserve
 from .running.weights import Weights
-from .settings import Layout, NormScope, Place, Placement, Progress, Settings
-from .streaming.encode_stream import encode_chunks_of, needs_whole_clip
+from .settings import (
+    Layout,
+    NormScope,
+    Place,
+    Placement,
+    Progress,
+    Settings,
+    check_settings,
+)
+from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
-from .streaming.frame_feed import FrameFeed, FrameRuns
-from .streaming.values import check_values
+from .streaming.frame_feed import FrameFeed, FrameRuns, is_frame_runs
+from .streaming.values import DTYPES, check_tensor, check_values, sizes_of
 
 _DEFAULT = Settings()
 
@@ -97,6 +107,7 @@ class VideoVAE:
     @outside_graphs
     def plan_encode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
+        check_settings(settings)
         program = self.encoder
         extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
         return self._plan(program, shape[0], fit(extent, settings).network, settings)
@@ -104,9 +115,22 @@ class VideoVAE:
     @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
+        check_settings(settings)
         program = self.decoder
         extent = _checked_shape(shape, program, "latents [b, c, n, h/8, w/8]")
         return self._plan(program, shape[0], extent, settings)
+
+    def latent_shape(
+        self, shape: Sequence[int], settings: Settings = _DEFAULT
+    ) -> tuple[int, int, int, int, int]:
+        """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/8, w/8]."""
+        check_settings(settings)
+        program = self.encoder
+        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        network, px = fit(extent, settings).network, program.stores[program.sink].px
+        job = Job(program, shape[0], network, self.dtype.itemsize)
+        frames = chunks_of(job, settings)[-1].target.stop
+        return shape[0], self.latent_channels, frames, network.h // px, network.w // px
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
         job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)
@@ -133,6 +157,7 @@ class VideoVAE:
         Raises `InputError` for a wrong shape, dtype or values that are not finite, before anything
         is computed.
         """
+        check_tensor(video, "a video")
         plan = self.plan_encode(video.shape, settings)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), settings)
@@ -150,6 +175,8 @@ class VideoVAE:
         than the result. The result is on the latents' device, in the VAE's dtype. Raises
         `InputError` as `encode` does.
         """
+        check_tensor(latents, "latents")
+        check_trim(trim)
         plan = self.plan_decode(latents.shape, settings)
         check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
@@ -177,6 +204,8 @@ class VideoVAE:
         `fitted` of the result says what was done to the size, once it has ended. Raises
         `InputError` as `encode` does; what is wrong with a later frame, when it comes.
         """
+        check_settings(settings)
+        frame_count = check_count(frame_count)
         if isinstance(frames, Tensor):
             return MomentStream(self._encode_known(frames, settings))
         feed = FrameFeed(frames, self.encoder.stores[SOURCE].channels)
@@ -188,6 +217,7 @@ class VideoVAE:
         """The encoder's result for every chunk of `video`, and how it was fitted; checked at
         once.
         """
+        check_tensor(video, "a video")
         plan = self.plan_encode(video.shape, settings)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), settings)
@@ -208,6 +238,8 @@ class VideoVAE:
 
         latents: a tensor, or a source that is read chunk by chunk (see `frame_feed.FrameRuns`).
         """
+        if isinstance(latents, Tensor) or not is_frame_runs(latents):
+            check_tensor(latents, "latents")
         plan = self.plan_decode(latents.shape, settings)
         if isinstance(latents, Tensor):
             check_values(latents, "latents", "unscaled floating point latents")
@@ -304,6 +336,7 @@ def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:
 def _checked_shape(shape: Sequence[int], program: Program, what: str) -> Extent:
     """(t, h, w) of a shape that the program takes."""
     channels = program.stores[SOURCE].channels
+    shape = sizes_of(shape, what)
     if len(shape) != 5:
         raise InputError(
             f"{what} needs five dimensions; got {len(shape)}: {tuple(shape)}. Add the missing"
@@ -333,10 +366,49 @@ def from_module(
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.
-    Raises `LoweringError` with a module path where the module is something else.
+    Raises `LoweringError` with a module path where the module is something else, and
+    `SettingsError` for a dtype or a device that there is not.
     """
+    check_dtype(dtype)
+    where = None if device is None else checked_device(device)
+    check_module(module)
     lower_encoder(module)
     lower_decoder(module)
     parameter = next(module.parameters())
-    where = torch.device(device) if device is not None else parameter.device
+    where = where or parameter.device
     return VideoVAE(module, dtype or parameter.dtype, where, loaded)
+
+
+def check_module(module: object) -> None:
+    """`LoweringError` for what is no module at all."""
+    if not isinstance(module, nn.Module):
+        raise LoweringError(
+            f"a VAE must be a torch.nn.Module; got {type(module).__name__}. Files are loaded by"
+            " vae_core.load."
+        )
+
+
+def check_trim(trim: object) -> None:
+    """`InputError` for what is neither None nor the size of a clip."""
+    if trim is not None and not isinstance(trim, Extent):
+        raise InputError(
+            f"trim must be a vae_core.Extent(t, h, w) or None; got {trim!r}. Encoding gives one as"
+            " posterior.fitted.source."
+        )
+
+
+def check_dtype(dtype: object) -> None:
+    """`SettingsError` for what no VAE computes in; None stands for the VAE's own."""
+    if dtype is not None and dtype not in DTYPES:
+        names = ", ".join(str(one) for one in DTYPES)
+        raise SettingsError(f"dtype must be one of {names}; got {dtype!r}.")
+
+
+def checked_device(device: object) -> torch.device:
+    """The device of that name; `SettingsError` for what names none."""
+    try:
+        return torch.device(cast("Any", device))
+    except (RuntimeError, TypeError, ValueError):
+        raise SettingsError(
+            f"device must be a torch.device or a name such as 'cuda:0' or 'cpu'; got {device!r}."
+        ) from None

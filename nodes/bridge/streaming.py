@@ -125,7 +125,7 @@ class _Fed:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._frame = torch.empty(1, 3, 0, 0)
+        self._frame = torch.empty(1, 3, 0, 0, device="cpu")
 
     @property
     def newest(self) -> Tensor:

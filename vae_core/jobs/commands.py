@@ -14,11 +14,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from math import ceil
 from typing import Any, cast
 
 import torch
 
-from ..errors import VideoError
+from ..errors import BudgetError, VideoError
 from ..families.conventions import UNSCALED
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
@@ -28,6 +29,7 @@ from ..media.latent_file import LATENT_SUFFIXES, LatentMeta
 from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
 from ..media.video_writing import open_writer
+from ..planning.plan import Plan, size_text
 from ..settings import Settings
 from ..vae import VideoVAE, from_module
 from .file_streams import decode_video, encode_video
@@ -94,17 +96,48 @@ def plan(args: Namespace) -> None:
     """Chunks, tiles and projected memory to encode and decode a shape; nothing is run."""
     settings = settings_of(args)
     vae = _unweighted(args)
-    encode_plan = vae.plan_encode((1, 3, *args.shape), settings)
-    latent_frames = sum(chunk.target.size for chunk in encode_plan.chunks)
-    source = encode_plan.job.source
-    decode_plan = vae.plan_decode(
-        (1, vae.latent_channels, latent_frames, source.h // 8, source.w // 8), settings
-    )
+    plans = _both_plans(vae, (1, 3, *args.shape), settings)
     if args.json:
-        say(json_text({"encode": encode_plan.as_dict(), "decode": decode_plan.as_dict()}))
+        say(json_text({name: found.as_dict() for name, found in plans.items()}))
     else:
-        say(encode_plan.describe())
-        say(decode_plan.describe())
+        for found in plans.values():
+            say(found.describe())
+
+
+def _both_plans(vae: VideoVAE, shape: tuple[int, ...], settings: Settings) -> dict[str, Plan]:
+    """How a video of `shape` would be encoded, and its latents decoded.
+
+    Raises a `BudgetError` that speaks of both where either is refused: what one needs says nothing
+    of the other.
+    """
+    ways = {
+        "encode": partial(vae.plan_encode, shape, settings),
+        "decode": partial(vae.plan_decode, vae.latent_shape(shape, settings), settings),
+    }
+    plans: dict[str, Plan] = {}
+    refusals: dict[str, BudgetError] = {}
+    for name, make in ways.items():
+        try:
+            plans[name] = make()
+        except BudgetError as error:
+            refusals[name] = error
+    if refusals:
+        raise _refused(refusals)
+    return plans
+
+
+def _refused(refusals: dict[str, BudgetError]) -> BudgetError:
+    """One error in place of those of several jobs, with the budget that all of them fit."""
+    worst = max(refusals.values(), key=lambda error: error.smallest_bytes)
+    needed = size_text(worst.smallest_bytes, ceil)
+    parts = [f"To {name}: {error}" for name, error in refusals.items()]
+    return BudgetError(
+        " ".join([*parts, f"A budget of {needed} fits to encode and to decode."]),
+        projected_bytes=worst.projected_bytes,
+        budget_bytes=worst.budget_bytes,
+        smallest_bytes=worst.smallest_bytes,
+        worst_path=worst.worst_path,
+    )
 
 
 def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings) -> LatentMeta:

@@ -186,7 +186,7 @@ def save_latents(
         key: value.detach().to("cpu", torch.float32, copy=True).contiguous()
         for key, value in named.items()
     }
-    tensors[VERSION_KEY] = torch.zeros(0)
+    tensors[VERSION_KEY] = torch.zeros(0, device="cpu")
     try:
         with whole_file(path) as part:
             cast("Any", save_file)(tensors, part, metadata=strings_of(meta, form))

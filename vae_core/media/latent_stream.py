@@ -141,7 +141,7 @@ class Kept:
 def _noise(spool: MomentSpool, seed: int) -> Tensor:
     """The noise that `Posterior.sample` draws with that seed: all of it at once, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(spool.shape, generator=generator)[0]  # [c, t, h, w]
+    return torch.randn(spool.shape, generator=generator, device="cpu")[0]  # [c, t, h, w]
 
 
 @dataclass(frozen=True, slots=True)

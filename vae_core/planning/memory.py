@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..geometry.grid import Chunk, cells_of, count_tiles, pieces, time_pieces
+from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
@@ -403,9 +403,8 @@ def _most_cells(size: int, ratio: int) -> int:
 
 def _inner(size: int, limit: int) -> Interval:
     """The longest piece of [0, size), one that touches no edge where there are three or more."""
-    count = -(-size // limit)
-    longest = -(-size // count)
-    start = min(longest, size - longest) if count > 2 else 0
+    longest = longest_piece(size, limit)
+    start = min(longest, size - longest) if size > 2 * limit else 0
     return Interval(start, start + longest)
 
 

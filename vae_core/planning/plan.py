@@ -7,6 +7,7 @@ runs nothing itself.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +21,14 @@ from .memory import Projection
 _GIB = 2**30
 
 
-def size_text(size_bytes: int) -> str:
-    """A number of bytes for a person: GiB, or MiB below a tenth of one."""
-    gib = size_bytes / _GIB
-    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{size_bytes / 2**20:.1f} MiB"
+def size_text(size_bytes: int, rounding: Callable[[float], int] = round) -> str:
+    """A number of bytes for a person: GiB, or MiB below a tenth of one.
+
+    rounding: `ceil` for what must not be too little when it is followed, `floor` for what is there.
+    """
+    if size_bytes / _GIB >= 0.1:
+        return f"{rounding(size_bytes / _GIB * 100) / 100:.2f} GiB"
+    return f"{rounding(size_bytes / 2**20 * 10) / 10:.1f} MiB"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from ..errors import DeviceMemoryError
-from ..geometry.grid import Chunk, tiles
+from ..geometry.grid import Chunk, largest_of, tiles
 from ..geometry.region import Extent, Region
 from ..planning.memory import live_stores
-from ..planning.plan import Plan
+from ..planning.plan import Plan, chunk_extent
 from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
+from .autocast import no_autocast
 from .graphs import outside_graphs
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
@@ -75,17 +76,19 @@ class Execution:
     @torch.inference_mode()
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
         """Push one chunk through: source [b, c, t, h, w] of any dtype and device, into sink [b, c',
-        t', h', w'].
+        t', h', w']. Where the source is smaller than the plan has it, its last frame, row and
+        column stand for those that are missing.
 
         last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves
         nothing allocated.
         """
-        extent = Extent(*source.shape[2:])
-        at = Pass(chunk, self._chunk_index, self._program.extents(extent, chunk))
+        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
+        at = Pass(chunk, self._chunk_index, extents)
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
-            for index in range(len(self._program.steps)):
-                self._run_step(index, at, last)
+            with no_autocast(self._weights.device):
+                for index in range(len(self._program.steps)):
+                    self._run_step(index, at, last)
         except BaseException:
             self.tile_runner.settle()
             self.close()
@@ -98,7 +101,7 @@ class Execution:
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step = self._program.steps[index]
         cells, lone = step.mixed_extent(at.src(step), at.chunk), step.lone(at.src(step), at.chunk)
-        self.tile_runner.prepare(step, at, self._plan.tiles[index].at_most(cells))
+        self.tile_runner.prepare(step, at, largest_of(cells, self._plan.tiles[index]))
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
         task = self._prepared(index, at)

@@ -74,7 +74,7 @@ def _measured_by_columns(x: Tensor, groups: int) -> Moments:
 def _over_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and summed squares of the distances from it, [n], over the rows of x [rows, n]."""
     as_channels = x.t()[None, :, :, None]  # [1, n, rows, 1], channels last
-    unused = torch.zeros(2, x.shape[1], dtype=x.dtype)
+    unused = torch.zeros(2, x.shape[1], dtype=x.dtype, device=x.device)
     mean, variance = _channel_statistics(as_channels, *unused, 0.0)
     return mean, variance * x.shape[0]
 
@@ -336,6 +336,17 @@ def add_pairs(
         part = result[:, :, run.elements.within(frames)]
         split = cast("Tensor", part.unflatten(2, (run.cells.size, run.repeat)))
         split.add_(added[:, :, run.cells.within(unique)].unsqueeze(3))
+
+
+def extend(x: Tensor, out: Tensor) -> None:
+    """out = x, whose last frame, row and column are repeated as far as out goes on."""
+    t, h, w = x.shape[2:]
+    out[:, :, :t, :h, :w].copy_(x)
+    for dim, size in ((4, w), (3, h), (2, t)):
+        missing = out.shape[dim] - size
+        if missing:
+            last = out.narrow(dim, size - 1, 1)
+            out.narrow(dim, size, missing).copy_(last.expand_as(out.narrow(dim, size, missing)))
 
 
 def zero_outside(buffer: Tensor, inside: Region, whole: Region) -> None:

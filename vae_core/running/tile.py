@@ -37,7 +37,8 @@ class Pass:
     """One chunk on its way through the program.
 
     index: of the chunk. extents: of every store.
-    stores: the live activations, by store index; the caller's own tensors at both ends.
+    stores: the live activations, by store index; the caller's own tensors at both ends. A video
+        may be smaller than its extent: its last elements stand for those that are missing.
     moments: statistics of the stores that a later step normalises.
     """
 
@@ -54,6 +55,12 @@ class Pass:
     def keeps_first(self, store: int) -> bool:
         """Whether the first frame of a store stands alone."""
         return self.chunk.keeps_first(self.extents[store].t)
+
+    def view(self, store: int, where: Region) -> Tensor:
+        """What there is of the elements `where`: the last ones where all of them are missing."""
+        x = self.stores[store]
+        sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
+        return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""
@@ -233,7 +240,7 @@ class TileRunner:
         past = task.old_cache if missing else None
         return Inputs(
             where,
-            fetch(at.stores[step.src][(slice(None), slice(step.mix.read_channels), *where.slices)]),
+            fetch(at.view(step.src, where)[:, : step.mix.read_channels]),
             self._fetch_added(task, cells),
             fetch(at.stores[SOURCE][(..., *latent_cells.slices)]) if latent_cells else None,
             latent_cells,
@@ -333,7 +340,7 @@ class TileRunner:
             frames = kernels.shown(inside.t, where.t.start, 2, task.keeps_first, x.device)
             out.copy_(x.index_select(2, frames))
         else:
-            out.copy_(x)
+            kernels.extend(x, out)
 
     def _normalise(self, task: Task, inputs: Inputs, x: Tensor, out: Tensor) -> None:
         """out = x normalised and modulated, yet to be activated."""
