@@ -1,8 +1,8 @@
 """Which errors does `vae_core` raise, and what does each one promise?
 
-Every error but `DeviceMemoryError` is raised before the first kernel runs, and its sentence holds
-the rule, what came, where (a module path or a file), and the remedy. Nothing has been written, and
-nothing stays allocated, when one of them reaches the caller.
+Every error but `DeviceMemoryError` and `ResultError` is raised before the first kernel runs, and
+its sentence holds the rule, what came, where (a module path or a file), and the remedy. Nothing has
+been written, and nothing stays allocated, when one of them reaches the caller.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ class InputError(VaeCoreError):
     """A tensor does not fit the network: rank, channels, extent, dtype or values."""
 
 
+class ResultError(InputError):
+    """What a network gave is not finite: values went beyond what its dtype holds.
+
+    Comes after the first kernel, with the chunk that holds them; nothing stays allocated.
+    """
+
+
 class LoadError(VaeCoreError):
     """A file is not a CogVideoX VAE; the sentence says what it looks like instead."""
 
@@ -35,7 +42,7 @@ class VideoError(VaeCoreError):
 class DeviceMemoryError(VaeCoreError):
     """The device ran out of memory in the middle of a run, and nothing that was tried helped.
 
-    The one error that comes after the first kernel; nothing stays allocated, and nothing was lost.
+    Comes after the first kernel; nothing stays allocated, and nothing was lost.
     """
 
 

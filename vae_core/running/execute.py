@@ -30,6 +30,7 @@ from ..program.moments import Moments
 from ..program.steps import SOURCE, Norm, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
+from .finite import check_result
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
 from .transfers import Transfers, lanes_for
@@ -75,8 +76,8 @@ class Execution:
         """Push one chunk through: source [b, c, t, h, w] of any dtype and device, into sink [b, c',
         t', h', w'].
 
-        last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves
-        nothing allocated.
+        last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
+        out is not finite. Whatever is raised in between leaves nothing allocated.
         """
         extent = Extent(*source.shape[2:])
         at = Pass(chunk, self._chunk_index, self._program.extents(extent, chunk))
@@ -84,6 +85,7 @@ class Execution:
         try:
             for index in range(len(self._program.steps)):
                 self._run_step(index, at, last)
+            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
             self.tile_runner.settle()
             self.close()
