@@ -231,7 +231,7 @@ def open_writer(
     with (
         whole_file(path) as part,
         _errors_named(path, options),
-        av.open(str(part), "w", options=_flags(path)) as container,
+        av.open(f"file:{part}", "w", options=_flags(path)) as container,
     ):
         container.metadata.update(options.metadata)
         writer = VideoWriter(target, container)
