@@ -8,6 +8,11 @@ been written, and nothing stays allocated, when one of them reaches the caller.
 from __future__ import annotations
 
 
+def counted(count: int, thing: str) -> str:
+    """How many there are of a thing, for a sentence: `1 frame`, `2 frames`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 class VaeCoreError(Exception):
     """Base of every error that `vae_core` raises on purpose."""
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...vae_core import InputError, Posterior, VideoError
+from ...vae_core.errors import counted
 from ...vae_core.jobs.file_streams import decode_video, encode_video
 from ...vae_core.media.framing import Framing
 from ...vae_core.media.video import Resize, Selection, open_video
@@ -184,7 +185,7 @@ def decode_file(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )
     watch.end()
-    notes.append(f"{size[0]} frames of {size[1]}x{size[2]} written to {target.shown}.")
+    notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")
     result = (host.video_of(target.path), report(plan, watch.seconds, notes))
     return {"ui": {"images": [target.preview], "animated": (True,)}, "result": result}
 

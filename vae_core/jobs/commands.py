@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import VideoError
+from ..errors import VideoError, counted
 from ..families.conventions import UNSCALED
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
@@ -140,6 +140,7 @@ def encode(args: Namespace) -> None:
     settings = settings_of(args)
     with open_video(args.clip, selection_of(args), resize_of(args)) as video:
         check_distinct(args.clip, args.output)
+        check_distinct(args.vae, args.output)
         vae = load_for(args)
         seed = (args.seed or 0) if args.sample else None
         kept = Kept(args.moments, seed, form_of(args, vae) or UNSCALED)
@@ -149,7 +150,7 @@ def encode(args: Namespace) -> None:
             write_spooled(args.output, spool, _meta(vae, video, fitted, settings), kept)
             shape = list(spool.shape)
     _say_notes(video.notes + fitted.notes)
-    frames = f"{fitted.source.t} sample frames to latents {shape}"
+    frames = f"{counted(fitted.source.t, 'sample frame')} to latents {shape}"
     say(f"{args.output}: {frames} in {seconds:.1f} s")
 
 
@@ -174,6 +175,7 @@ def decode(args: Namespace) -> None:
     with LatentFile(args.latents, form_of(args, vae)) as latents:
         meta, audio = latents.meta, _audio(args, latents.meta)
         check_distinct(args.latents, args.output)
+        check_distinct(args.audio, args.output)
         if latents.shape[0] != 1:
             raise VideoError(
                 f"a video file holds one clip; {args.latents} holds a batch of {latents.shape[0]}."
@@ -186,5 +188,5 @@ def decode(args: Namespace) -> None:
             (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)
     if writer.silent:
         say(f"note: {args.audio} has no sound.")
-    size = f"{frames} frames of {height}x{width} px"
+    size = f"{counted(frames, 'frame')} of {height}x{width} px"
     say(f"{args.output}: {size} at {float(fps):.4g} a second in {seconds:.1f} s")

@@ -225,8 +225,8 @@ def open_writer(
     """
     path, options = Path(path), options or VideoOptions()
     options.codec_for(path)
-    if fps <= 0:
-        raise VideoError(f"fps must be more than 0; got {fps}.")
+    if not Fraction(1, _RATE_LIMIT) <= fps <= _RATE_LIMIT:
+        raise VideoError(f"fps must be from 1/{_RATE_LIMIT} to {_RATE_LIMIT}; got {fps}.")
     target = _Target(path, Fraction(fps).limit_denominator(_RATE_LIMIT), options, audio)
     with (
         whole_file(path) as part,
