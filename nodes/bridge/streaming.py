@@ -21,7 +21,7 @@ from ...vae_core.errors import counted
 from ...vae_core.jobs.file_streams import decode_video, encode_video
 from ...vae_core.media.framing import Framing
 from ...vae_core.media.video import Resize, Selection, open_video
-from ...vae_core.media.video_writing import VideoOptions, open_writer
+from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from . import host
 from .images import checked_latents, latent_of, own_size
 from .live import Watch
@@ -179,8 +179,11 @@ def decode_file(
     options = VideoOptions(
         codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
     )
+    fps = Fraction(values["fps"]).limit_denominator(1001)
+    full = (8 * samples.shape[3], 8 * samples.shape[4])
+    check_options(target.path, options, full if trim is None else (trim.h, trim.w), fps)
     watch.begin(plan, vae)
-    with open_writer(target.path, Fraction(values["fps"]).limit_denominator(1001), options) as file:
+    with open_writer(target.path, fps, options) as file:
         size = decode_video(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )

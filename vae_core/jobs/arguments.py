@@ -35,7 +35,7 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
 _LARGEST = 2**31 - 1
 """Of a number that is counted with; nothing has more frames or pixels."""
 
-_RATES = (Fraction(1, 65535), Fraction(65535))
+_RATES = (Fraction(1, 65535), Fraction(1_000_000))
 _LONGEST_SECONDS = 1e9
 
 
@@ -130,7 +130,7 @@ def rate(text: str) -> Fraction:
         fps = Fraction(0)
     if not _RATES[0] <= fps <= _RATES[1]:
         raise argparse.ArgumentTypeError(
-            f"{_short(text)} is no frame rate; write 24 or 24000/1001, from 1/65535 to 65535"
+            f"{_short(text)} is no frame rate; write 24 or 24000/1001, from 1/65535 to 1000000"
         )
     return fps
 

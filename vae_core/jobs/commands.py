@@ -27,7 +27,7 @@ from ..media.files import check_distinct, check_input, check_output
 from ..media.latent_file import LATENT_SUFFIXES, LatentMeta
 from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
-from ..media.video_writing import open_writer
+from ..media.video_writing import check_options, open_writer
 from ..settings import Settings
 from ..vae import VideoVAE, from_module
 from .file_streams import decode_video, encode_video
@@ -159,6 +159,13 @@ def _trim(meta: LatentMeta) -> Extent | None:
     return None if meta.source is None else Extent(*meta.source)
 
 
+def _size(shape: Sequence[int], meta: LatentMeta) -> tuple[int, int]:
+    """Height and width of the video that latents of `shape` become."""
+    full, trim = [8 * side for side in shape[3:]], _trim(meta)
+    height, width = full if trim is None else map(min, full, (trim.h, trim.w))
+    return height, width
+
+
 def _audio(args: Namespace, meta: LatentMeta) -> AudioTrack | None:
     """The sound that was asked for, from where the clip begins in it."""
     if args.audio is None:
@@ -183,6 +190,7 @@ def decode(args: Namespace) -> None:
         if args.layout is None and meta.chunk_layout is not None:
             settings = replace(settings, layout=meta.chunk_layout)
         fps = args.fps or meta.fps or PICTURE_FPS
+        check_options(args.output, options, _size(latents.shape, meta), fps)
         with open_writer(args.output, fps, options, audio) as writer:
             work = partial(decode_video, vae, latents, writer, _trim(meta))
             (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)

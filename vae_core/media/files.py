@@ -12,6 +12,7 @@ deletes those.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -71,8 +72,8 @@ def check_name(path: Path, *, windows: bool) -> None:
     windows: whether the rules are those of Windows, which would open a device or a hidden stream
     of another file without a word.
     """
-    with _refusals_named(path):
-        path.exists()  # refused where it is too long
+    with _refusals_named(path), contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # refused where it is too long
     if windows and (found := _WINDOWS_REFUSES.search(path.name)):
         raise VideoError(
             f"cannot write {path}: on Windows no file name may hold {found[0]!r}; choose another."
