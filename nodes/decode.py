@@ -45,6 +45,7 @@ class ExactVAEDecodeFramewise:
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
+        from ..vae_core.errors import counted
         from .bridge.images import checked_latents, own_size
         from .bridge.live import Watch
         from .bridge.running import decode_latents, report, settings_of
@@ -55,5 +56,6 @@ class ExactVAEDecodeFramewise:
         size = own_size(samples, latents)
         run = decode_latents(vae, latents, settings, size, Watch("decode", unique_id))
         if size is not None:
-            notes.append(f"Padding taken off: {size.t} frames of {size.h}x{size.w} are left.")
+            left = counted(size.t, "frame")
+            notes.append(f"Padding taken off: {left} of {size.h}x{size.w} left.")
         return (run.images.flatten(0, 1), report(run.plan, run.seconds, notes))

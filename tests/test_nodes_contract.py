@@ -17,23 +17,20 @@ from pack import ROOT, pack
 
 SNAPSHOT = Path(__file__).with_name("nodes_snapshot.json")
 NODES = pack().NODE_CLASS_MAPPINGS
-MOST_IMPORT_MS = 50
 
-# Loads the pack as the host does, with torch there already; prints milliseconds and new modules.
+# Loads the pack as the host does, with torch there already; prints new and all modules.
 IMPORT_PROBE = """
-import importlib.util, json, sys, time
+import importlib.util, json, sys
 import torch
 root = sys.argv[1]
 before = set(sys.modules)
-started = time.perf_counter()
 spec = importlib.util.spec_from_file_location(
     "a_pack", root + "/__init__.py", submodule_search_locations=[root]
 )
 pack = importlib.util.module_from_spec(spec)
 sys.modules["a_pack"] = pack
 spec.loader.exec_module(pack)
-took = (time.perf_counter() - started) * 1000
-print(json.dumps([took, sorted(set(sys.modules) - before), sorted(sys.modules)]))
+print(json.dumps([sorted(set(sys.modules) - before), sorted(sys.modules)]))
 """
 
 
@@ -102,17 +99,14 @@ def test_defaults_are_legal(name: str):
             assert limits["min"] <= limits["default"] <= limits["max"], key
 
 
-def test_loading_the_pack_costs_nothing(capsys: pytest.CaptureFixture[str]):
+def test_loading_the_pack_costs_nothing():
+    """Counted in modules, which are the same on every machine: time is not."""
     command = [sys.executable, "-I", "-c", IMPORT_PROBE, str(ROOT)]
-    runs = [
-        json.loads(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
-        for _ in range(3)
-    ]
-    took_ms = min(run[0] for run in runs)
-    _, new, loaded = runs[0]
-    with capsys.disabled():
-        print(f"\nthe pack loads in {took_ms:.1f} ms and brings in {new}")  # noqa: T201
-    assert took_ms < MOST_IMPORT_MS
-    heavy = {"av", "comfy", "diffusers", "folder_paths", "safetensors", "transformers"}
-    assert not heavy & {name.partition(".")[0] for name in new}
+    done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    new, loaded = json.loads(done.stdout)
+    ours = {name for name in new if name.partition(".")[0] == "a_pack"}
+    others = {name.partition(".")[0] for name in new} - {"a_pack"}
+    assert others <= sys.stdlib_module_names | {"psutil"}  # which the host itself loads
+    assert not {name for name in ours if name.startswith("a_pack.vae_core.")}
+    assert len(ours) <= 1 + len(list((ROOT / "nodes").rglob("*.py")))
     assert not {"diffusers", "transformers"} & {name.partition(".")[0] for name in loaded}

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ...vae_core import InputError, Posterior, VideoError
+from ...vae_core.errors import counted
 from ...vae_core.jobs.file_streams import decode_video, encode_video
 from ...vae_core.media.framing import Framing
 from ...vae_core.media.video import Resize, Selection, open_video
-from ...vae_core.media.video_writing import VideoOptions, open_writer
+from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from . import host
 from .images import checked_latents, latent_of, own_size
 from .live import Watch
@@ -178,13 +179,16 @@ def decode_file(
     options = VideoOptions(
         codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
     )
+    fps = Fraction(values["fps"]).limit_denominator(1001)
+    full = (8 * samples.shape[3], 8 * samples.shape[4])
+    check_options(target.path, options, full if trim is None else (trim.h, trim.w), fps)
     watch.begin(plan, vae)
-    with open_writer(target.path, Fraction(values["fps"]).limit_denominator(1001), options) as file:
+    with open_writer(target.path, fps, options) as file:
         size = decode_video(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )
     watch.end()
-    notes.append(f"{size[0]} frames of {size[1]}x{size[2]} written to {target.shown}.")
+    notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")
     result = (host.video_of(target.path), report(plan, watch.seconds, notes))
     return {"ui": {"images": [target.preview], "animated": (True,)}, "result": result}
 

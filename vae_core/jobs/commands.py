@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import BudgetError, VideoError
+from ..errors import BudgetError, VideoError, counted
 from ..families.conventions import UNSCALED
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
@@ -28,7 +28,7 @@ from ..media.files import check_distinct, check_input, check_output
 from ..media.latent_file import LATENT_SUFFIXES, LatentMeta
 from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
-from ..media.video_writing import open_writer
+from ..media.video_writing import check_options, open_writer
 from ..planning.plan import Plan, size_text
 from ..settings import Settings
 from ..vae import VideoVAE, from_module
@@ -173,6 +173,7 @@ def encode(args: Namespace) -> None:
     settings = settings_of(args)
     with open_video(args.clip, selection_of(args), resize_of(args)) as video:
         check_distinct(args.clip, args.output)
+        check_distinct(args.vae, args.output)
         vae = load_for(args)
         seed = (args.seed or 0) if args.sample else None
         kept = Kept(args.moments, seed, form_of(args, vae) or UNSCALED)
@@ -182,13 +183,20 @@ def encode(args: Namespace) -> None:
             write_spooled(args.output, spool, _meta(vae, video, fitted, settings), kept)
             shape = list(spool.shape)
     _say_notes(video.notes + fitted.notes)
-    frames = f"{fitted.source.t} sample frames to latents {shape}"
+    frames = f"{counted(fitted.source.t, 'sample frame')} to latents {shape}"
     say(f"{args.output}: {frames} in {seconds:.1f} s")
 
 
 def _trim(meta: LatentMeta) -> Extent | None:
     """The size that decoded frames are cut back to: the source's, where something was padded."""
     return None if meta.source is None else Extent(*meta.source)
+
+
+def _size(shape: Sequence[int], meta: LatentMeta) -> tuple[int, int]:
+    """Height and width of the video that latents of `shape` become."""
+    full, trim = [8 * side for side in shape[3:]], _trim(meta)
+    height, width = full if trim is None else map(min, full, (trim.h, trim.w))
+    return height, width
 
 
 def _audio(args: Namespace, meta: LatentMeta) -> AudioTrack | None:
@@ -207,6 +215,7 @@ def decode(args: Namespace) -> None:
     with LatentFile(args.latents, form_of(args, vae)) as latents:
         meta, audio = latents.meta, _audio(args, latents.meta)
         check_distinct(args.latents, args.output)
+        check_distinct(args.audio, args.output)
         if latents.shape[0] != 1:
             raise VideoError(
                 f"a video file holds one clip; {args.latents} holds a batch of {latents.shape[0]}."
@@ -214,10 +223,11 @@ def decode(args: Namespace) -> None:
         if args.layout is None and meta.chunk_layout is not None:
             settings = replace(settings, layout=meta.chunk_layout)
         fps = args.fps or meta.fps or PICTURE_FPS
+        check_options(args.output, options, _size(latents.shape, meta), fps)
         with open_writer(args.output, fps, options, audio) as writer:
             work = partial(decode_video, vae, latents, writer, _trim(meta))
             (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)
     if writer.silent:
         say(f"note: {args.audio} has no sound.")
-    size = f"{frames} frames of {height}x{width} px"
+    size = f"{counted(frames, 'frame')} of {height}x{width} px"
     say(f"{args.output}: {size} at {float(fps):.4g} a second in {seconds:.1f} s")

@@ -28,7 +28,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 
 from ..errors import InputError, VideoError
 from ..families.conventions import UNSCALED, Convention, Form
-from .files import check_input, whole_file
+from .files import check_input, plainly_named, whole_file
 
 LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})
 LATENT_KEY = "latent_tensor"
@@ -86,9 +86,12 @@ def strings_of(meta: LatentMeta, form: Form) -> dict[str, str]:
     """What a file's metadata say of its latents: layout, scale, and each field that is known."""
     said = {one.name: getattr(meta, one.name) for one in fields(meta)}
     scale = SCALE if form.factor == 1.0 else repr(form.factor)
-    return {"layout": form.layout, "scale": scale} | {
-        name: str(value) for name, value in said.items() if value is not None
+    known = {name: str(value) for name, value in said.items() if value is not None}
+    # A file's name may hold bytes that are no UTF-8; the header of safetensors may not.
+    plain = {
+        name: text.encode("utf-8", "backslashreplace").decode() for name, text in known.items()
     }
+    return {"layout": form.layout, "scale": scale} | plain
 
 
 def meta_of(path: Path, said: Mapping[str, str]) -> LatentMeta:
@@ -196,7 +199,8 @@ def save_latents(
 
 def _read(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
     """The latents and the string metadata as they lie in the file."""
-    with cast("Any", safe_open)(path, framework="pt") as file:  # safetensors' stubs are untyped
+    opened: Any = safe_open  # its stubs are untyped
+    with plainly_named(path) as name, opened(name, framework="pt") as file:
         keys: list[str] = sorted(file.keys())
         if LATENT_KEY not in keys:
             found = ", ".join(keys[:4]) or "nothing"

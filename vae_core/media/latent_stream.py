@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor
 from ..errors import InputError, VideoError
 from ..families.conventions import UNSCALED, Convention, Form
 from ..geometry.region import Interval
-from .files import check_input, whole_file
+from .files import check_input, plainly_named, whole_file
 from .latent_file import (
     LATENT_KEY,
     VERSION_KEY,
@@ -288,7 +288,8 @@ class LatentFile:
         """What the file says of the latents' tensor and in its metadata, and where data begin."""
         try:
             # Its own reader checks that the file is whole; it touches no data.
-            with cast("Any", safe_open)(self._path, framework="pt") as file:
+            opened: Any = safe_open
+            with plainly_named(self._path) as name, opened(name, framework="pt") as file:
                 keys: list[str] = sorted(file.keys())
             with self._path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")

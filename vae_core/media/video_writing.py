@@ -33,6 +33,7 @@ VIDEO_SUFFIXES = frozenset(_CONTAINERS)
 
 _TAG_709 = 1  # in the enumerations of matrices, primaries and transfer curves alike
 _RATE_LIMIT = 65535
+_HIGHEST_RATE = 1_000_000
 
 
 _ENCODERS = {
@@ -193,12 +194,21 @@ def _errors_named(path: Path, options: VideoOptions) -> Generator[None]:
         raise VideoError(f"FFmpeg cannot write {path} with {codec}: {said}.") from error
 
 
-def check_options(path: Path, options: VideoOptions) -> None:
-    """Raise `VideoError` unless a file of that name can be written so, by trying in memory."""
-    grey = np.full((64, 64, 3), 128, np.uint8)
+def check_options(
+    path: Path,
+    options: VideoOptions,
+    size: tuple[int, int] = (64, 64),
+    fps: Fraction = Fraction(8),
+) -> None:
+    """Raise `VideoError` unless a file of that name can be written so, by trying in memory.
+
+    size: height and width of its frames. fps: sample frames a second.
+    """
+    grey = np.full((*size, 3), 128, np.uint8)
     kind = _CONTAINERS[path.suffix.lower()]
     with _errors_named(path, options), av.open(io.BytesIO(), "w", format=kind) as container:
-        writer = VideoWriter(_Target(path, Fraction(8), options), container)
+        target = _Target(path, Fraction(fps).limit_denominator(_RATE_LIMIT), options)
+        writer = VideoWriter(target, container)
         writer.add(grey)
         writer.finish()
 
@@ -225,13 +235,13 @@ def open_writer(
     """
     path, options = Path(path), options or VideoOptions()
     options.codec_for(path)
-    if fps <= 0:
-        raise VideoError(f"fps must be more than 0; got {fps}.")
+    if not Fraction(1, _RATE_LIMIT) <= fps <= _HIGHEST_RATE:
+        raise VideoError(f"fps must be from 1/{_RATE_LIMIT} to {_HIGHEST_RATE}; got {fps}.")
     target = _Target(path, Fraction(fps).limit_denominator(_RATE_LIMIT), options, audio)
     with (
         whole_file(path) as part,
         _errors_named(path, options),
-        av.open(str(part), "w", options=_flags(path)) as container,
+        av.open(f"file:{part}", "w", options=_flags(path)) as container,
     ):
         container.metadata.update(options.metadata)
         writer = VideoWriter(target, container)

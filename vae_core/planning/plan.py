@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import counted
 from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
@@ -183,11 +184,13 @@ class Plan:
         job, worst = self.job, self.worst
         unit = "sample" if job.program.name == "encoder" else "latent"
         counts = runs([chunk.source.size for chunk in self.chunks])
+        frames = f"{unit} frame" if counts == "1" else f"{unit} frames"
+        steps = counted(len(job.program.steps), "step")
         lines = [
             f"{job.program.name}: {job.source.t}x{job.source.h}x{job.source.w} ({unit} frames x"
             " height"
             f" x width), batch {job.batch}",
-            f"  chunks: {counts} {unit} frames, {len(job.program.steps)} steps each",
+            f"  chunks: {counts} {frames}, {steps} each",
             f"  tiles: {self.tile_count()} in all, none beyond the bound of"
             f" {_bound(self.settings)}",
             f"  work: {self.operations / 1e12:.3g} TFLOP",
@@ -198,7 +201,9 @@ class Plan:
         ]
         if self.blend:
             crop = self.blend.largest
-            lines.append(f"  blended: {self.blend.count} crops of at most {crop.h}x{crop.w}")
+            lines.append(
+                f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
+            )
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")

@@ -31,6 +31,7 @@ from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
 from .autocast import no_autocast
+from .finite import check_result
 from .graphs import outside_graphs
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
@@ -79,8 +80,8 @@ class Execution:
         t', h', w']. Where the source is smaller than the plan has it, its last frame, row and
         column stand for those that are missing.
 
-        last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves
-        nothing allocated.
+        last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
+        out is not finite. Whatever is raised in between leaves nothing allocated.
         """
         extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
         at = Pass(chunk, self._chunk_index, extents)
@@ -89,6 +90,7 @@ class Execution:
             with no_autocast(self._weights.device):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
+            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
             self.tile_runner.settle()
             self.close()

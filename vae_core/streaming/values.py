@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..running.finite import first_not_finite
 from ..settings import as_integer
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -47,12 +48,9 @@ def check_values(x: Tensor, what: str, remedy: str, first_frame: int = 0) -> Non
             f"{what} must be float32, float64, bfloat16 or float16; got {x.dtype}. Convert it"
             f" first: {remedy}."
         )
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
-        return
-    for frame in range(x.shape[2]):
-        low, high = torch.aminmax(x[:, :, frame])
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise InputError(
-                f"{what} holds NaN or infinite values, first in frame {first_frame + frame}; the"
-                " network would spread them."
-            )
+    frame = first_not_finite(x)
+    if frame is not None:
+        raise InputError(
+            f"{what} holds NaN or infinite values, first in frame {first_frame + frame}; the"
+            " network would spread them."
+        )
