@@ -108,8 +108,6 @@ def plan(args: Namespace) -> None:
 
 
 def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings) -> LatentMeta:
-    fps = video.info.fps
-    start, _ = video.selection.sound_seconds(video.info.source_fps, fitted.source.t)
     return LatentMeta(
         scaling_factor=vae.scaling_factor,
         sample_frames=fitted.source.t,
@@ -118,8 +116,8 @@ def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings)
         network_frames=fitted.network.t,
         network_height_px=fitted.network.h,
         network_width_px=fitted.network.w,
-        fps=fps,
-        start_seconds=start or None,
+        fps=video.info.fps,
+        start_seconds=video.info.start_seconds or None,
         vae=vae_name(vae),
         version=version(),
         chunk_frames=settings.chunk_frames,

@@ -1,0 +1,93 @@
+"""How do the time stamps of a file that jumps become one clock, the same for pictures and sound?
+
+Recordings that were joined, and captures that broke off, jump: a part begins again at its own zero,
+or far ahead. Packets pass through a `Clock` in the order of the file:
+1. Where a stream's stamps go back, or in formats that are known to jump leap ahead, a new part has
+   begun: it is moved so that it follows what came before.
+2. The move is found by the stream that jumps first. The others take over the same one when they
+   jump too, so that sound stays with its pictures.
+
+It knows nothing of what packets hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+_BACK_SECONDS = Fraction(1, 10)
+"""A stream that goes back by more has begun again."""
+
+_AHEAD_SECONDS = 10
+"""A stream that leaps further has broken off, where its format allows that; as FFmpeg's own tools
+have it. A picture or a pause may last so long."""
+
+_PARTS_LOOKED_AT = 8
+"""Streams are not further apart than that; damaged files may jump at every packet."""
+
+
+@dataclass(slots=True)
+class _Track:
+    """Where a stream has come to, on the clock: its newest stamp, the next expected, its part."""
+
+    last: Fraction
+    expected: Fraction
+    part: int = 0
+
+
+class Clock:
+    """Moves the packets of one file, in place, onto one clock.
+
+    Invariant: on the clock no stream goes back by more than 0.1 s, but for sound that outlasted
+    its pictures before a jump. jumps: how often time has jumped so far.
+    """
+
+    def __init__(self, leaps: bool, usual_seconds: Fraction) -> None:
+        """leaps: whether the format is one whose time may leap ahead. usual_seconds: the length of
+        a packet that does not say."""
+        self._leaps = leaps
+        self._usual = usual_seconds
+        self._tracks: dict[int, _Track] = {}
+        self._moves = [Fraction(0)]
+
+    @property
+    def jumps(self) -> int:
+        return len(self._moves) - 1
+
+    def settle(self, packet: Any) -> None:
+        """Move a packet's stamps; one without any stays as it is."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None or not packet.time_base:
+            return
+        raw = stamp * packet.time_base
+        track = self._tracks.get(packet.stream_index)
+        if track is None:
+            track = self._tracks[packet.stream_index] = _Track(raw, raw)
+        elif self._jumped(track, raw + self._moves[track.part]):
+            track.part = self._next_part(track, raw)
+        move = self._moves[track.part]
+        track.last = raw + move
+        track.expected = track.last + ((packet.duration or 0) * packet.time_base or self._usual)
+        if move:
+            _move(packet, round(move / packet.time_base))
+
+    def _jumped(self, track: _Track, seconds: Fraction) -> bool:
+        leap = self._leaps and seconds - track.expected > _AHEAD_SECONDS
+        return leap or seconds < track.last - _BACK_SECONDS
+
+    def _next_part(self, track: _Track, raw: Fraction) -> int:
+        """The part that begins here: one that another stream is in already, or a new one."""
+        known = len(self._moves)
+        for part in range(max(track.part + 1, known - _PARTS_LOOKED_AT), known):
+            if abs(raw + self._moves[part] - track.expected) <= _AHEAD_SECONDS:
+                return part
+        self._moves.append(track.expected - raw)
+        return known
+
+
+def _move(packet: Any, ticks: int) -> None:
+    if packet.pts is not None:
+        packet.pts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks
