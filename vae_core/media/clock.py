@@ -2,8 +2,8 @@
 
 Recordings that were joined, and captures that broke off, jump: a part begins again at its own zero,
 or far ahead. Packets pass through a `Clock` in the order of the file:
-1. Where a stream's stamps go back, or in formats that are known to jump leap ahead, a new part has
-   begun: it is moved so that it follows what came before.
+1. Where a stream's stamps go back, or leap further ahead than its format makes likely, a new part
+   has begun: it is moved so that it follows what came before.
 2. The move is found by the stream that jumps first. The others take over the same one when they
    jump too, so that sound stays with its pictures.
 
@@ -19,9 +19,8 @@ from typing import Any
 _BACK_SECONDS = Fraction(1, 10)
 """A stream that goes back by more has begun again."""
 
-_AHEAD_SECONDS = 10
-"""A stream that leaps further has broken off, where its format allows that; as FFmpeg's own tools
-have it. A picture or a pause may last so long."""
+_TOGETHER_SECONDS = 10
+"""Streams of one file are not further apart than that where a part begins."""
 
 _PARTS_LOOKED_AT = 8
 """Streams are not further apart than that; damaged files may jump at every packet."""
@@ -43,10 +42,10 @@ class Clock:
     its pictures before a jump. jumps: how often time has jumped so far.
     """
 
-    def __init__(self, leaps: bool, usual_seconds: Fraction) -> None:
-        """leaps: whether the format is one whose time may leap ahead. usual_seconds: the length of
-        a packet that does not say."""
-        self._leaps = leaps
+    def __init__(self, ahead_seconds: int, usual_seconds: Fraction) -> None:
+        """ahead_seconds: who leaps further has broken off; a picture or a pause may last so long.
+        usual_seconds: the length of a packet that does not say."""
+        self._ahead = ahead_seconds
         self._usual = usual_seconds
         self._tracks: dict[int, _Track] = {}
         self._moves = [Fraction(0)]
@@ -73,14 +72,14 @@ class Clock:
             _move(packet, round(move / packet.time_base))
 
     def _jumped(self, track: _Track, seconds: Fraction) -> bool:
-        leap = self._leaps and seconds - track.expected > _AHEAD_SECONDS
-        return leap or seconds < track.last - _BACK_SECONDS
+        leaps = seconds - track.expected > self._ahead
+        return leaps or seconds < track.last - _BACK_SECONDS
 
     def _next_part(self, track: _Track, raw: Fraction) -> int:
         """The part that begins here: one that another stream is in already, or a new one."""
         known = len(self._moves)
         for part in range(max(track.part + 1, known - _PARTS_LOOKED_AT), known):
-            if abs(raw + self._moves[part] - track.expected) <= _AHEAD_SECONDS:
+            if abs(raw + self._moves[part] - track.expected) <= _TOGETHER_SECONDS:
                 return part
         self._moves.append(track.expected - raw)
         return known

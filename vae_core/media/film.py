@@ -15,7 +15,7 @@ H.265 decoder waits for ever for a frame that does not come.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from math import floor
@@ -34,9 +34,7 @@ USUAL_FPS = Fraction(8)
 
 _LEAPING = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 _INDEXED = frozenset({"mov", "matroska"})
-_NO_VIDEO = int(
-    Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
-)
+_NO_VIDEO = int(Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails)
 _FINE_FPS = 1000
 """Edit lists of MP4 usually count milliseconds: off faster clips they would cut frames."""
 _SECOND = 1_000_000  # in the time base of whole containers, FFmpeg's AV_TIME_BASE
@@ -54,7 +52,8 @@ def _moving_pictures(container: Any) -> list[Any]:
     """The video streams that are no covers or stills; first the one that a player shows."""
     found = [one for one in container.streams.video if not int(one.disposition) & _NO_VIDEO]
     best = container.streams.best("video", None)
-    return sorted(found, key=lambda one: best is None or one.index != best.index)
+    # A single picture that nobody has marked as a cover is one all the same.
+    return sorted(found, key=lambda one: (one.frames == 1, best is None or one.index != best.index))
 
 
 class Film:
@@ -72,6 +71,8 @@ class Film:
         self._options: dict[str, str] = {}
         self._container: Any = None
         self._file: BinaryIO | None = None
+        self.picture: Any = None
+        self.sound: Any = None
         self.open()
         if self.fps > _FINE_FPS and self._is("mov"):
             self._options = {"advanced_editlist": "0"}
@@ -88,11 +89,11 @@ class Film:
             said = getattr(error, "strerror", None) or error
             raise VideoError(f"{self.name} is not a video that can be read: {said}.") from error
         self.pictures = _moving_pictures(self._container)
-        self.picture: Any = self.pictures[0] if self.pictures else None
-        self.sound: Any = self._container.streams.best("audio", self.picture)
+        self.picture = self.pictures[0] if self.pictures else None
+        self.sound = self._container.streams.best("audio", self.picture)
         if self.picture is not None:
             self.picture.thread_type = "SLICE"
-        self.clock = Clock(self._leaps, 1 / self.fps)
+        self.clock = Clock(self.ahead_seconds, 1 / self.fps)
 
     def _opened(self) -> Any:
         """What FFmpeg is given: a file's name, never a protocol's such as `12:30.mp4`."""
@@ -106,6 +107,8 @@ class Film:
 
     def close(self) -> None:
         """Release the file; a second call does nothing."""
+        self.pictures: list[Any] = []
+        self.picture = self.sound = None  # streams keep decoders alive, and those a frame
         if self._container is not None:
             self._container.close()
         if self._file is not None:
@@ -117,6 +120,11 @@ class Film:
     @property
     def _leaps(self) -> bool:
         return bool(int(self._container.format.flags) & _LEAPING)
+
+    @property
+    def ahead_seconds(self) -> int:
+        """Time that leaps by more has jumped; up to there it stood still. As players have it."""
+        return 10 if self._leaps else 3600
 
     @property
     def fps(self) -> Fraction:
@@ -198,6 +206,7 @@ class Film:
         try:
             target = floor(seconds / self.picture.time_base)
             self._container.seek(target, stream=self.picture)
+            self.clock = Clock(self.ahead_seconds, 1 / self.fps)
             frames = self.frames()
             first = next(frames, None)
         except av.error.FFmpegError:

@@ -41,9 +41,9 @@ _LOOSE_WHITE = 1.001  # rounding on the way to floating point
 
 def _levels(image: Any) -> tuple[int, int]:
     """Black and white of 16-bit grey; TIFF may use fewer of the bits, or count from white down."""
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_TAG, 16)
-    most = 2 ** int(bits[0] if isinstance(bits, tuple) else bits) - 1
+    tags: dict[int, Any] = getattr(image, "tag_v2", {})
+    bits: Any = tags.get(_BITS_TAG, (16,))
+    most = 2 ** int(np.max(bits)) - 1
     return (most, 0) if tags.get(_ZERO_TAG) == _ZERO_IS_WHITE else (0, most)
 
 
@@ -69,8 +69,9 @@ def _of_lab(image: Any) -> Any:
     """RGB of CIE L*a*b*."""
     from PIL import ImageCms  # only these pictures need it
 
-    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, "LAB", "RGB"))
+    cms: Any = ImageCms  # its stubs are partly untyped
+    lab, rgb = cms.createProfile("LAB"), cms.createProfile("sRGB")
+    return cms.applyTransform(image, cms.buildTransform(lab, rgb, "LAB", "RGB"))
 
 
 def pixels_of(opened: Any) -> Frame:

@@ -59,7 +59,11 @@ class Reel:
         self.steps[:] = [min(seen), max(seen)]
 
 
-def _counted(film: Film, start_seconds: float) -> tuple[Fraction, Iterator[av.VideoFrame]]:
+Timed = tuple[Fraction, av.VideoFrame]
+"""A decoded frame and when it is shown, in seconds since the first frame of its file."""
+
+
+def _from(film: Film, start_seconds: float) -> tuple[Fraction, Iterator[av.VideoFrame]]:
     """The time of the file's first frame, and its frames from `start_seconds` or earlier."""
     frames = film.frames()
     if start_seconds >= _SEEK_SECONDS:
@@ -71,20 +75,20 @@ def _counted(film: Film, start_seconds: float) -> tuple[Fraction, Iterator[av.Vi
     return film.seconds(first) or Fraction(0), chain([first], frames)
 
 
-def _timed(film: Film, reel: Reel, start_seconds: float) -> Iterator[tuple[Fraction, av.VideoFrame]]:
-    """Frames with the seconds since the first of the file."""
-    zero, frames = _counted(film, start_seconds)
+def _timed(film: Film, reel: Reel, start_seconds: float) -> Iterator[Timed]:
+    """The frames from `start_seconds` or earlier; time never goes back."""
+    zero, frames = _from(film, start_seconds)
     before: Fraction | None = None
     for frame in frames:
         stamp = film.seconds(frame)
-        if stamp is not None:
-            stamp -= zero
-        if stamp is None or (before is not None and stamp < before):
-            stamp = Fraction(0) if before is None else before + 1 / reel.fps
+        seconds = None if stamp is None else stamp - zero
         if before is not None:
-            reel.watch(float(stamp - before))
-        before = stamp
-        yield stamp, frame
+            # Beside a jump demuxers give some frames the time of the other part.
+            if seconds is None or not before <= seconds <= before + film.ahead_seconds:
+                seconds = before + 1 / reel.fps
+            reel.watch(float(seconds - before))
+        before = seconds or Fraction(0)
+        yield before, frame
 
 
 def _shots(film: Film, reel: Reel, start_seconds: float) -> Iterator[Shot]:
@@ -125,8 +129,9 @@ def open_container(source: Path | BinaryIO, name: str, start_seconds: float) -> 
     """
     film = Film(source, name)
     if film.picture is None:
+        holds = film.holds
         film.close()
-        raise VideoError(f"{name} is not a video: it has no video stream; it holds {film.holds}.")
+        raise VideoError(f"{name} is not a video: it has no video stream; it holds {holds}.")
     reel = Reel(name, film.fps, film.counted, True, iter(()), film.close, film.promised)
     reel.notes.extend(_choice(film))
     reel.shots = _shots(film, reel, start_seconds)

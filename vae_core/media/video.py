@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 _RATE_TOLERANCE = 0.25  # of a frame; what time stamps in whole milliseconds need
+_STILL_SECONDS = 10
+"""A picture that lasts longer is probably a jump of time."""
+
 _EVERYTHING = Selection()
 
 
@@ -168,14 +171,24 @@ class VideoSource:
 
     def _rate_note(self) -> str | None:
         steps = self._reel.steps
-        varies = steps and steps[1] - steps[0] >= _RATE_TOLERANCE / self._reel.fps
-        if not varies or self.selection.fps is not None:
+        if self.selection.fps is not None:
+            return self._still_note()
+        if not steps or steps[1] - steps[0] < _RATE_TOLERANCE / self._reel.fps:
             return None
         shortest, longest = (round(1000 * step) for step in steps)
         return (
             f"the frame rate varies ({shortest} to {longest} ms a frame): frames are taken one by"
             f" one and keep the average rate of {float(self.info.fps):.4g} a second. Ask for a rate"
             " to have them resampled."
+        )
+
+    def _still_note(self) -> str | None:
+        steps = self._reel.steps
+        if not steps or steps[1] < _STILL_SECONDS:
+            return None
+        return (
+            f"a picture stands still for {steps[1]:.0f} seconds, as the file says; it is repeated"
+            " all that time."
         )
 
 
