@@ -55,21 +55,24 @@ class Clock:
         return len(self._moves) - 1
 
     def settle(self, packet: Any) -> None:
-        """Move a packet's stamps; one without any stays as it is."""
-        stamp = packet.pts if packet.dts is None else packet.dts
-        if stamp is None or not packet.time_base:
+        """Move a packet's stamps. Jumps are told by when it is decoded, which is in order."""
+        if not packet.time_base:
             return
-        raw = stamp * packet.time_base
-        track = self._tracks.get(packet.stream_index)
-        if track is None:
-            track = self._tracks[packet.stream_index] = _Track(raw, raw)
-        elif self._jumped(track, raw + self._moves[track.part]):
+        index = packet.stream.index
+        track = self._tracks.get(index)
+        if packet.dts is not None:
+            raw = packet.dts * packet.time_base
+            if track is None:
+                track = self._tracks[index] = _Track(raw, raw)
+            self._advance(track, raw, (packet.duration or 0) * packet.time_base or self._usual)
+        if track is not None and self._moves[track.part]:
+            _move(packet, round(self._moves[track.part] / packet.time_base))
+
+    def _advance(self, track: _Track, raw: Fraction, length: Fraction) -> None:
+        if self._jumped(track, raw + self._moves[track.part]):
             track.part = self._next_part(track, raw)
-        move = self._moves[track.part]
-        track.last = raw + move
-        track.expected = track.last + ((packet.duration or 0) * packet.time_base or self._usual)
-        if move:
-            _move(packet, round(move / packet.time_base))
+        track.last = raw + self._moves[track.part]
+        track.expected = track.last + length
 
     def _jumped(self, track: _Track, seconds: Fraction) -> bool:
         leaps = seconds - track.expected > self._ahead

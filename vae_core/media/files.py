@@ -22,10 +22,15 @@ from ..errors import VideoError
 
 
 def check_input(path: Path) -> None:
-    """Raise `VideoError` unless `path` is a file with something in it, or a folder."""
-    if not path.exists():
-        raise VideoError(f"{path} does not exist.")
-    if path.is_file() and path.stat().st_size == 0:
+    """Raise `VideoError` unless `path` is a file with something in it, a pipe or a folder."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise VideoError(f"{path} does not exist.") from error
+    except (OSError, ValueError) as error:  # no right to look, or no name that a file can have
+        said = getattr(error, "strerror", None) or error
+        raise VideoError(f"{path} cannot be read: {said}.") from error
+    if size == 0 and path.is_file():
         raise VideoError(f"{path} is empty (0 bytes); the copy or download has probably failed.")
 
 

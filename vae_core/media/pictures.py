@@ -152,7 +152,7 @@ def _unreadable(path: Path, error: Exception) -> VideoError:
     if isinstance(error, VideoError):
         return VideoError(f"{path} cannot be used: {error}")
     if type(error).__name__.startswith("DecompressionBomb"):
-        return VideoError(f"{path} is too large a picture: {error}; make it smaller.")
+        return VideoError(f"{path} has more pixels than Pillow reads; make it smaller. ({error})")
     return VideoError(f"{path} is not a picture that can be read: {error}.")
 
 
