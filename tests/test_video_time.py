@@ -87,7 +87,7 @@ def test_joined_recordings_are_one_clip_at_every_rate(
     clip = read_video(path)
     assert len(clip.frames) == 128
     assert len(clip.notes) == 1
-    assert "time jumps in 1 places" in clip.notes[0]
+    assert "time jumps in one place" in clip.notes[0]
     assert np.array_equal(read_video(path, Selection(fps=25)).frames, clip.frames)
     assert len(read_video(path, Selection(fps=5)).frames) == 26
     late = read_video(path, Selection(start_seconds=3.0, max_frames=4))

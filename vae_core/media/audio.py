@@ -219,7 +219,7 @@ class Sound:
         if self._encodes:
             held = [] if self._next is None else [self._next[1]]
             for packet in held + self._out.encode(None):
-                self._container.mux(packet)
+                self._put(packet)
 
     def carry_to(self, seconds: Fraction) -> None:
         """Pass on what is heard before `seconds` of the new clip."""
@@ -228,14 +228,24 @@ class Sound:
                 self._next = self._pulled()
             if self._next is None or self._next[0] >= seconds:
                 return
-            self._container.mux(self._next[1])
+            self._put(self._next[1])
             self._next = None
 
     def _pulled(self) -> tuple[Fraction, Any] | None:
         try:
             return next(self._coming, None)
-        except av.error.InvalidDataError as error:
-            raise VideoError(f"the sound of {self._name} is damaged: {error.strerror}.") from error
+        except av.error.FFmpegError as error:
+            raise VideoError(
+                f"the sound of {self._name} cannot be carried over: {error.strerror}."
+            ) from error
+
+    def _put(self, packet: Any) -> None:
+        try:
+            self._container.mux(packet)
+        except av.error.ArgumentError as error:  # not a full disk, which is the file's matter
+            raise VideoError(
+                f"the file cannot take the sound of {self._name}: {error.strerror}."
+            ) from error
 
     def close(self) -> None:
         """Release the file that is read."""

@@ -49,8 +49,13 @@ def _nameable(path: Path) -> bool:
 
 
 def _moving_pictures(container: Any) -> list[Any]:
-    """The video streams that are no covers or stills; first the one that a player shows."""
-    found = [one for one in container.streams.video if not int(one.disposition) & _NO_VIDEO]
+    """The video streams that can be decoded and are no covers or stills; first the one that a
+    player shows."""
+    found = [
+        one
+        for one in container.streams.video
+        if one.codec_context is not None and not int(one.disposition) & _NO_VIDEO
+    ]
     best = container.streams.best("video", None)
     # A single picture that nobody has marked as a cover is one all the same.
     return sorted(found, key=lambda one: (one.frames == 1, best is None or one.index != best.index))
@@ -90,7 +95,8 @@ class Film:
             raise VideoError(f"{self.name} is not a video that can be read: {said}.") from error
         self.pictures = _moving_pictures(self._container)
         self.picture = self.pictures[0] if self.pictures else None
-        self.sound = self._container.streams.best("audio", self.picture)
+        sound = self._container.streams.best("audio", self.picture)
+        self.sound = None if sound is None or sound.codec_context is None else sound
         if self.picture is not None:
             self.picture.thread_type = "SLICE"
         self.clock = Clock(self.ahead_seconds, 1 / self.fps)
@@ -154,10 +160,11 @@ class Film:
     @property
     def holds(self) -> str:
         """The kinds of streams, in words."""
-        found = {one.type for one in self._container.streams}
-        covers = len(self._container.streams.video) > len(self.pictures)
-        kinds = sorted(found - {"video"}) + ["a cover picture"] * covers
-        return ", ".join(kinds) or "nothing"
+        kinds = {one.type for one in self._container.streams if one.type != "video"}
+        for one in self._container.streams.video:
+            known = one.codec_context is not None
+            kinds.add("a cover picture" if known else "video of a codec that nobody knows here")
+        return ", ".join(sorted(kinds, key=lambda kind: (" " in kind, kind))) or "nothing"
 
     def _packets(self, wanted: Any) -> Iterator[Any]:
         """The packets of one stream, on the clock."""

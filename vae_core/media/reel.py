@@ -41,6 +41,7 @@ class Reel:
     promised: how many it says it has; a hint.
     steps: shortest and longest step from frame to frame so far, in seconds; empty before the
         second frame. notes: what is not shown as a player would.
+    late_notes: the same, of what has been read so far.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Reel:
     promised: int | None = None
     steps: list[float] = field(default_factory=list[float])
     notes: list[str] = field(default_factory=list[str])
+    late_notes: Callable[[], tuple[str, ...]] = tuple
 
     def watch(self, step_seconds: float) -> None:
         """Keep the shortest and the longest of the steps seen so far."""
@@ -104,11 +106,17 @@ def _shots(film: Film, reel: Reel, start_seconds: float) -> Iterator[Shot]:
         raise VideoError(
             f"{reel.name} cannot be decoded after {count} frames: {error.strerror}."
         ) from error
-    if film.clock.jumps:
-        reel.notes.append(
-            f"time jumps in {film.clock.jumps} places; the parts are taken as one clip, each right"
-            " after the one before."
-        )
+
+
+def _jumps(film: Film) -> tuple[str, ...]:
+    """What to say of time that jumped so far."""
+    count = film.clock.jumps
+    if not count:
+        return ()
+    places = "in one place" if count == 1 else f"in {count} places"
+    return (
+        f"time jumps {places}; the parts are taken as one clip, each right after the one before.",
+    )
 
 
 def _choice(film: Film) -> list[str]:
@@ -134,5 +142,6 @@ def open_container(source: Path | BinaryIO, name: str, start_seconds: float) -> 
         raise VideoError(f"{name} is not a video: it has no video stream; it holds {holds}.")
     reel = Reel(name, film.fps, film.counted, True, iter(()), film.close, film.promised)
     reel.notes.extend(_choice(film))
+    reel.late_notes = partial(_jumps, film)
     reel.shots = _shots(film, reel, start_seconds)
     return reel

@@ -160,7 +160,8 @@ class VideoSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a caller should be told, of the frames read so far."""
-        found = (self._count_note(), self._rate_note(), *self._reel.notes)
+        reel = self._reel
+        found = (self._count_note(), self._rate_note(), *reel.notes, *reel.late_notes())
         return tuple(note for note in found if note)
 
     def _count_note(self) -> str | None:
