@@ -122,7 +122,7 @@ def test_a_picture_that_really_stands_still_is_repeated_and_said(tmp_path: Path)
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-@pytest.mark.parametrize("fps", [2000, 5000, 30000, 65535])
+@pytest.mark.parametrize("fps", [5000, 65535])
 def test_fast_clips_keep_every_frame(tmp_path: Path, suffix: str, codec: str, fps: int) -> None:
     path = tmp_path / f"clip{suffix}"
     write_video(path, [grey(n) for n in range(13)], Fraction(fps), VideoOptions(codec=codec))
@@ -184,8 +184,7 @@ def carried(source: Path, start: float, result: Path) -> Path:
     return result
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
-@pytest.mark.parametrize("start", [0.0, 1.01])
+@pytest.mark.parametrize(("start", "suffix"), [(0.0, ".mp4"), (0.0, ".webm"), (1.01, ".mkv")])
 @pytest.mark.parametrize(("name", "what"), SOURCES.items(), ids=SOURCES)
 def test_sound_is_heard_with_the_picture_that_it_belongs_to(
     tmp_path: Path, name: str, what: Recording, start: float, suffix: str
