@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import VideoError
-from ..media.reel import PICTURE_SUFFIXES
+from ..media.pictures import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
     {

@@ -141,8 +141,6 @@ def _refused(refusals: dict[str, BudgetError]) -> BudgetError:
 
 
 def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings) -> LatentMeta:
-    fps = video.info.fps
-    start, _ = video.selection.sound_seconds(video.info.source_fps, fitted.source.t)
     return LatentMeta(
         scaling_factor=vae.scaling_factor,
         sample_frames=fitted.source.t,
@@ -151,8 +149,8 @@ def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings)
         network_frames=fitted.network.t,
         network_height_px=fitted.network.h,
         network_width_px=fitted.network.w,
-        fps=fps,
-        start_seconds=start or None,
+        fps=video.info.fps,
+        start_seconds=video.info.start_seconds or None,
         vae=vae_name(vae),
         version=version(),
         chunk_frames=settings.chunk_frames,
