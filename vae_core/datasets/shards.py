@@ -244,7 +244,8 @@ class Shards:
 
     def names(self) -> list[str]:
         """The clips that have a file."""
-        return sorted(path.stem for path in (self.folder / LATENTS).glob(f"*{self.files.suffix}"))
+        found = (self.folder / LATENTS).glob(f"*{self.files.suffix}")
+        return sorted(path.stem for path in found if path.name[0] != ".")
 
     def write_lists(self, entries: Iterable[Entry], skipped: Iterable[Skipped]) -> None:
         """Write index, lists and what was skipped, each whole or not at all."""
