@@ -79,7 +79,9 @@ def good_clips(folder: Path) -> dict[str, bytes]:
     found["mpeg2.mpg"] = _coded("mpeg", "mpeg2video", "yuv420p")
     found["flv.flv"] = _coded("flv", "flv1", "yuv420p")
     found["prores.mov"] = _coded("mov", "prores_ks", "yuv422p10le")
-    found["yuv.y4m"] = _coded("yuv4mpegpipe", "wrapped_avframe", "yuv420p")
+    found["yuv.y4m"] = b"YUV4MPEG2 W48 H32 F24:1 Ip A1:1 C444\n" + b"".join(
+        b"FRAME\n" + picture.transpose(2, 0, 1).tobytes() for picture in clip()
+    )
     found["moving.gif"] = _pictures("GIF", duration=40)
     found["moving.webp"] = _pictures("WEBP", duration=40, lossless=True)
     found["moving.png"] = _pictures("PNG", duration=40)

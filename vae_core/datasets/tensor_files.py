@@ -25,7 +25,7 @@ from ..errors import VideoError
 from ..media.files import whole_file
 from ..media.latent_stream import safetensors_header
 
-_MEMBER = "exact_video_vae.json"
+_MEMBER = "archive/exact_video_vae.json"  # beside what torch.save has put there
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The date of a member: the earliest that zip archives know, so that bytes do not depend on it."""
 

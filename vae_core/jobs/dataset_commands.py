@@ -29,6 +29,15 @@ from ..datasets.encoding import FIRST, SPREAD, Encoding, Prepared, Recipe, prepa
 from ..datasets.ray_workers import Cluster, Work, ray_workers
 from ..datasets.running import Outcome, Summary, locked, one_process, run
 from ..datasets.shards import INDEX, RECIPE, SKIPPED, Entry, Shards
+from ..datasets.trainers import (
+    FACTORY,
+    TextModel,
+    format_of,
+    options_for,
+    shards_for,
+    with_captions,
+    write_embeds,
+)
 from ..errors import SettingsError, VaeCoreError, VideoError
 from ..media.video import tensor_to_frames
 from ..settings import Settings
@@ -45,7 +54,24 @@ def _recipe(args: Namespace) -> Recipe:
     asked: Sequence[tuple[int, int, int]] = args.bucket or []
     buckets = tuple(sorted({Bucket(*one) for one in asked}, key=str)) or BUCKETS
     settings = settings_of(args)
-    return Recipe(buckets, settings, args.frames == "spread", args.resample, not args.latents)
+    moments, spread = not args.latents, args.frames == "spread"
+    return Recipe(buckets, settings, spread, args.resample, moments, format_of(args.format))
+
+
+def _text_model(args: Namespace) -> TextModel | None:
+    """The model that encodes captions, where the format holds them. Raises `SettingsError`."""
+    if args.format != FACTORY:
+        if args.text_encoder is not None:
+            raise SettingsError(f"--text-encoder is for --format {FACTORY}.")
+        return None
+    if args.latents:
+        raise SettingsError(f"{FACTORY} draws samples itself; leave out --latents.")
+    if args.text_encoder is None:
+        raise SettingsError(
+            f"{FACTORY} loads encoded captions beside latents; name a CogVideoX model's folder by"
+            " --text-encoder."
+        )
+    return TextModel(args.text_encoder)
 
 
 @contextmanager
@@ -77,7 +103,7 @@ def _workers(
 ) -> Callable[[Sequence[SourceClip]], Iterator[Outcome]]:
     """One process, or Ray's."""
     if args.ray is None:
-        return partial(one_process, Encoding(vae, recipe, Shards(args.output)))
+        return partial(one_process, Encoding(vae, recipe, shards_for(args.output, recipe.format)))
     path = (args.vae or vae_core.tiny_vae_path()).resolve()
     device, threads = device_name(args.device), torch.get_num_threads()
     work = Work(path, DTYPES[args.dtype], device, threads, recipe, args.output.resolve())
@@ -89,18 +115,27 @@ def encode_dataset(args: Namespace) -> None:
     recipe = _recipe(args)
     if args.workers is not None and (args.ray is None or args.workers < 1):
         raise SettingsError("--workers is for --ray, and at least 1.")
+    text = _text_model(args)
     found = find_clips(args.folder, args.output)
+    clips, problems = (found.clips, []) if text is None else with_captions(found.clips)
     vae = load_for(args)
     for bucket in recipe.buckets:  # a budget that is too small is told at once
         vae.plan_encode((1, 3, bucket.frames, *bucket.size), recipe.settings)
-    shards, words = Shards(args.output), recipe.as_dict(vae)
+    shards, words = shards_for(args.output, recipe.format), recipe.as_dict(vae)
+    words |= {} if text is None else {"text_encoder": text.digest()}
     shards.check(words)
     shards.create()
-    with locked(args.output), _display(len(found.clips), args.quiet) as show:
+    problems += found.problems
+    with locked(args.output), _display(len(clips), args.quiet) as show:
         shards.prepare(words)
-        summary = run(shards, found.clips, _workers(args, vae, recipe), show, found.problems)
+        summary = run(shards, clips, _workers(args, vae, recipe), show, problems)
+        if text is not None:
+            load_text = partial(text.load, DTYPES[args.dtype], device_name(args.device))
+            write_embeds(args.output, summary.entries.values(), text.digest(), load_text)
     _say_summary(args.output, summary)
     _say_notes(summary, found.remarks)
+    if text is not None:
+        say(f"for {FACTORY}: --data_root {args.output} {options_for(recipe.buckets)}")
 
 
 def _say_summary(output: Path, summary: Summary) -> None:
@@ -187,8 +222,8 @@ def _has_changed(ready: Prepared, entry: Entry) -> bool:
 
 def verify(args: Namespace) -> None:
     """A folder of latents against its index, and on request against its clips."""
-    shards = Shards(args.folder)
-    said = shards.recipe()
+    said = Shards(args.folder).recipe()
+    shards = shards_for(args.folder, said.get("format"))
     if args.decode is not None and not args.decode.is_dir():
         raise VideoError(f"{args.decode} is no folder; --decode needs that of the clips.")
     vae = _decoder(args, said) if args.decode is not None else None
