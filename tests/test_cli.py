@@ -165,6 +165,26 @@ def test_samples_follow_the_seed_and_moments_are_stored(
     assert torch.equal(a["mean"], c["mean"])
 
 
+def test_latents_of_sixteen_frames_are_decoded_once_their_convention_is_said(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square = torch.randn(1, 16, 16, 2, 2, generator=torch.Generator().manual_seed(0))
+    save_file({LATENT_KEY: square}, here / "core.latent")
+    theirs = (square.transpose(1, 2) * 0.7).contiguous()
+    save_file({LATENT_KEY: theirs}, here / "kijai.latent")
+    shown = {}
+    for name in ("core", "kijai"):
+        argv = ("decode", f"{name}.latent", "-o", f"{name}.mkv", "--vae", files / "vae")
+        for unsure in ((), ("--scale", "0.7")):
+            outcome = run(capsys, *argv, *unsure)
+            assert outcome.code == 2
+            assert "add --convention core or --convention kijai" in outcome.err
+        assert not Path(f"{name}.mkv").exists()
+        assert run(capsys, *argv, "--convention", name, "--codec", "ffv1").code == 0
+        shown[name] = read_video(f"{name}.mkv").frames
+    assert np.abs(shown["core"].astype(int) - shown["kijai"]).max() <= 1
+
+
 FORMS = {"kijai": ["--convention", "kijai"], "2b": ["--scale", "2b"], "file": ["--scale", "config"]}
 
 

@@ -105,6 +105,7 @@ def _add_encode_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--latents", action="store_true", help="keep modes in place of moments")
     arguments.add_buckets(parser)
+    arguments.add_trainer(parser)
     group = parser.add_argument_group("several processes or machines")
     group.add_argument(
         "--ray", metavar="ADDRESS", help="of a Ray cluster; local starts one (default: one process)"

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from ...vae_core import Extent, InputError, from_kijai, to_kijai
-from ...vae_core.families.conventions import KIJAI_FACTOR
+from ...vae_core.families.conventions import (
+    KIJAI_FACTOR,
+    LAYOUT_KEY,
+    Convention,
+    convention_of,
+    either,
+    fits_both,
+    marked,
+)
 from ...vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
 from ...vae_core.geometry.fitting import Fitted
 
@@ -74,11 +82,13 @@ def write_frames(image: Tensor, frames: Tensor) -> None:
     image.copy_(((pixels + 1.0) / 2.0).clamp_(0.0, 1.0))
 
 
-def checked_latents(latent: Any, channels: int) -> tuple[Tensor, list[str]]:
+def checked_latents(
+    latent: Any, channels: int, told: Convention | None = None
+) -> tuple[Tensor, list[str]]:
     """Unscaled latents [b, c, n, h, w] of a LATENT, core's or kijai's, and what was done to them.
 
-    Raises `InputError` for latents of another model, nested ones, and NaN, before anything is
-    computed.
+    told: whose they are, where somebody said so. Raises `InputError` for latents of another model,
+    nested ones, NaN, and those that may be either's, before anything is computed.
     """
     samples = latent.get("samples") if isinstance(latent, Mapping) else None
     if getattr(samples, "is_nested", False):
@@ -93,14 +103,33 @@ def checked_latents(latent: Any, channels: int) -> tuple[Tensor, list[str]]:
             f"latents of video have five dimensions [batch, {channels}, frames, height / 8, width /"
             f" 8]; got {list(samples.shape)}. They belong to an image model."
         )
-    samples, notes = _turned(latent, samples, channels)
+    if told is None and fits_both(samples.shape, channels):
+        told = _told(latent, channels)
+    samples, notes = _turned(latent, samples, channels, told)
     _check_finite(samples.movedim(2, 0), "samples")
     return samples, notes
 
 
-def _turned(latent: Mapping[str, Any], samples: Tensor, channels: int) -> tuple[Tensor, list[str]]:
+def _told(latent: Mapping[str, Any], channels: int) -> Convention:
+    """Whose latents of a shape that fits both are, by the LATENT's keys.
+
+    `InputError` where they do not say, with the node that does.
+    """
+    try:
+        return convention_of(latent, channels)
+    except InputError as error:
+        raise InputError(
+            f"{either(list(latent['samples'].shape))} Nothing says which: put Exact VAE Latent"
+            " Convert before this node, and choose there whose they are."
+        ) from error
+
+
+def _turned(
+    latent: Mapping[str, Any], samples: Tensor, channels: int, told: Convention | None
+) -> tuple[Tensor, list[str]]:
     """`samples` in core's convention; a key that only kijai's nodes write says whose they are."""
-    if "additional_frames" in latent and samples.shape[2] == channels:
+    theirs = "additional_frames" in latent if told is None else told is Convention.KIJAI
+    if theirs and samples.shape[2] == channels:
         note = "Latents of CogVideoXWrapper: axes exchanged, divided by 0.7."
         return from_kijai(latent, channels), [note]
     if samples.shape[1] != channels:
@@ -123,14 +152,22 @@ def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """
     told = dict(latent) if filler < 0 else {**latent, "additional_frames": filler}
     samples = from_kijai(told, CHANNELS) * (KIJAI_FACTOR / scale)
-    return _others(latent) | {"samples": samples}
+    return marked(_others(latent) | {"samples": samples})
+
+
+def as_core(latent: Any) -> dict[str, Any]:
+    """The same LATENT, known to be core's from then on."""
+    checked_latents(latent, CHANNELS, Convention.CORE)
+    return marked({key: value for key, value in latent.items() if key != "additional_frames"})
 
 
 def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """A LATENT of core [b, c, t, h, w] as CogVideoXWrapper's; filler: how many of its first latent
     frames are.
     """
-    samples, _ = checked_latents(latent, CHANNELS)
+    carried = isinstance(latent, Mapping) and "additional_frames" in latent
+    told = None if carried else Convention.CORE  # the direction says it
+    samples, _ = checked_latents(latent, CHANNELS, told)
     turned = to_kijai(samples, CHANNELS)
     turned["samples"] = turned["samples"] * (scale / KIJAI_FACTOR)
     return _others(latent) | turned | {"additional_frames": filler}
@@ -138,7 +175,7 @@ def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
 
 def _others(latent: Mapping[str, Any]) -> dict[str, Any]:
     """What else a LATENT holds; a clip's own size would be wrong after filler went."""
-    own = ("samples", "additional_frames", ORIGIN)
+    own = ("samples", "additional_frames", ORIGIN, LAYOUT_KEY)
     return {key: value for key, value in latent.items() if key not in own}
 
 
@@ -147,7 +184,7 @@ def latent_of(samples: Tensor, fitted: Fitted) -> dict[str, Any]:
     source = fitted.source
     origin = {"source": [source.t, source.h, source.w], "latent": list(samples.shape[2:])}
     padded = source != fitted.network
-    return {"samples": samples, ORIGIN: origin} if padded else {"samples": samples}
+    return marked({"samples": samples, ORIGIN: origin} if padded else {"samples": samples})
 
 
 def own_size(latent: Mapping[str, Any], samples: Tensor) -> Extent | None:

@@ -13,6 +13,7 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
+from ..datasets.trainers import FORMATS
 from ..families.conventions import Convention
 from ..media.framing import Framing
 from ..media.video_writing import QUALITIES
@@ -225,6 +226,23 @@ def add_buckets(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--resample", type=rate, metavar="FPS", help="clips to so many frames a second"
+    )
+
+
+def add_trainer(parser: argparse.ArgumentParser) -> None:
+    """For whom a folder of latents is written."""
+    group = parser.add_argument_group("who will read it")
+    group.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="our own, in safetensors, or files that a trainer loads (default: %(default)s)",
+    )
+    group.add_argument(
+        "--text-encoder",
+        type=Path,
+        metavar="FOLDER",
+        help="of a CogVideoX model, for cogvideox-factory: encodes captions",
     )
 
 

@@ -188,7 +188,8 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
     if convention is Convention.KIJAI:
         raise SettingsError(f"kijai's latents are always times {KIJAI_FACTOR}; leave out --scale.")
     asked = None if args.scale == "config" else args.scale
-    return Form(convention, scaling_factor(asked, vae.scaling_factor))
+    factor = scaling_factor(asked, vae.scaling_factor)
+    return Form(convention, factor, told=args.convention is not None)
 
 
 def latents_of(args: Namespace, posterior: Posterior) -> torch.Tensor:

@@ -38,6 +38,7 @@ from .latent_file import (
     LatentMeta,
     check_kind,
     check_latents,
+    check_told,
     form_of,
     meta_of,
     strings_of,
@@ -255,6 +256,7 @@ class LatentFile:
         stored, said, self._offset = self._header()
         self.meta, self._form = meta_of(self._path, said), form_of(self._path, said, form)
         self._stored: tuple[int, ...] = tuple(stored["shape"])
+        check_told(self._path, self._stored, self._form)
         self._dtype = _DTYPES.get(stored["dtype"], torch.int32)
         shape = self.shape if len(self._stored) == 5 else self._stored
         check_kind(str(path), torch.empty(shape, dtype=self._dtype, device="meta"))
