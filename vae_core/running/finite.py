@@ -7,6 +7,8 @@ device once.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def first_not_finite(x: Tensor) -> int | None:
     if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
         return None
     ends = [torch.stack(torch.aminmax(x[:, :, frame])) for frame in range(x.shape[2])]
-    finite: list[bool] = torch.isfinite(torch.stack(ends)).all(dim=1).tolist()
+    finite = cast("list[bool]", torch.isfinite(torch.stack(ends)).all(dim=1).tolist())
     return None if all(finite) else finite.index(False)
 
 
