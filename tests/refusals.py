@@ -1,4 +1,4 @@
-"""Which command lines are refused, and with which words? `{files}` is the folder of `test_cli.py`."""
+"""Which command lines are refused, with which words? `{files}`: the folder of `test_cli.py`."""
 
 from __future__ import annotations
 
