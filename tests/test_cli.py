@@ -314,8 +314,7 @@ def test_what_the_encoder_refuses_is_told_before_anything_is_decoded(
     monkeypatch.setattr(commands, "decode_video", decode_video)
     argv = (*DECODE, "-o", "out.mkv", "--codec", "mpeg4", "--fps", "100000")
     shown = run(capsys, *(part.format(files=files) for part in argv))
-    assert shown.code == 2
-    assert "out.mkv with mpeg4" in shown.err
+    assert (shown.code, "out.mkv with mpeg4" in shown.err) == (2, True)
     assert list(here.iterdir()) == []
 
 
@@ -330,8 +329,7 @@ def test_a_name_that_stdout_cannot_hold_is_told_in_escapes(
     monkeypatch.setattr(sys, "stdout", stdout)
     argv = (*encode("clip.mp4")[:3], f"{name}.latent", *ENCODE[4:])
     assert main([part.format(files=files) for part in argv]) == 0
-    shown = stdout.buffer.getvalue()  # type: ignore[attr-defined]
-    assert name.encode("ascii", "backslashreplace") in shown
+    assert name.encode("ascii", "backslashreplace") in stdout.buffer.getvalue()  # type: ignore
     assert os.listdir(here) == [f"{name}.latent"]
 
 
@@ -346,6 +344,9 @@ def test_what_the_system_refuses_is_a_sentence_wherever_it_comes_up(
     assert (shown.code, shown.err) == (2, "error: vae.safetensors: Permission denied.\n")
 
 
+HANG_UP = getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", signal.SIGTERM))
+
+
 def interrupt(_: VideoWriter) -> None:
     raise KeyboardInterrupt
 
@@ -355,14 +356,11 @@ def terminate(_: VideoWriter) -> None:
 
 
 def hang_up(_: VideoWriter) -> None:
-    signal.raise_signal(getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", signal.SIGTERM)))
+    signal.raise_signal(HANG_UP)
 
 
 def exhaust(_: VideoWriter) -> None:
     raise MemoryError
-
-
-HANG_UP_CODE = 128 + getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", signal.SIGTERM))
 
 
 @pytest.mark.parametrize(
