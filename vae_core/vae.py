@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, LoweringError, SettingsError
-from .families.cogvideox import lower_decoder, lower_encoder
+from .families.family import Family, family_of
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
@@ -68,12 +68,17 @@ class VideoVAE:
     loaded: LoadedModule | None = None
 
     @property
+    def family(self) -> Family:
+        """Whose network the module is."""
+        return family_of(self.module)
+
+    @property
     def encoder(self) -> Program:
         """What the module's encoder stands for as it now is.
 
         Raises `LoweringError` where it has become something that the engine cannot run.
         """
-        return lower_encoder(self.module)
+        return self.family.lower_encoder(self.module)
 
     @property
     def decoder(self) -> Program:
@@ -81,7 +86,7 @@ class VideoVAE:
 
         Raises `LoweringError` where it has become something that the engine cannot run.
         """
-        return lower_decoder(self.module)
+        return self.family.lower_decoder(self.module)
 
     @property
     def architecture(self) -> Architecture:
@@ -372,8 +377,9 @@ def from_module(
     check_dtype(dtype)
     where = None if device is None else checked_device(device)
     check_module(module)
-    lower_encoder(module)
-    lower_decoder(module)
+    family = family_of(module)
+    family.lower_encoder(module)
+    family.lower_decoder(module)
     parameter = next(module.parameters())
     where = where or parameter.device
     return VideoVAE(module, dtype or parameter.dtype, where, loaded)

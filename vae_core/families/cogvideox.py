@@ -242,6 +242,12 @@ class _Builder(Builder):
             self.upsample(module, f"{path}.upsamplers.{i}")
 
 
+def owns(module: nn.Module) -> bool:
+    """Whether a module is this network by its parts, whichever class holds it."""
+    coder = getattr(module, "decoder", None)
+    return hasattr(getattr(coder, "norm_out", None), "conv_y")
+
+
 def _source(owner: nn.Module, name: str) -> int:
     """Channels that the first convolution of an encoder or decoder takes."""
     weight = cast(
