@@ -3,9 +3,6 @@
 IMAGE is [t, h, w, c] in [0, 1], one clip; LATENT is {"samples": [b, c, n, h/8, w/8]}, unscaled. The
 engine has [b, c, t, h, w], pixels in [-1, 1]. Frames are turned as they are needed: no second copy
 of a clip is made.
-
-What encoding padded is written into the LATENT under `ORIGIN`, so that decoding can take it off
-again; a latent whose shape has changed since then is decoded whole.
 """
 
 from __future__ import annotations
@@ -16,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vae_core import Extent, InputError, from_kijai, to_kijai
+from ...vae_core import InputError, VaeCoreError, from_kijai, to_kijai
 from ...vae_core.families.conventions import KIJAI_FACTOR
 from ...vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
-from ...vae_core.geometry.fitting import Fitted
-
-ORIGIN = "exact_video_vae"
-"""Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, h/8, w/8]}."""
+from .origin import LAYOUT, ORIGIN, says_core
+from .widgets import AUTO, CORE, WRAPPER
 
 RUN_FRAMES = 8
 """Frames that are turned at a time."""
@@ -58,6 +53,22 @@ def _check_finite(frames: Tensor, name: str) -> None:
             )
 
 
+def finite(made: Tensor, what: str) -> Tensor:
+    """`made`, which the network gave, as it is; what: "latents" or "pictures".
+
+    Raises `VaeCoreError` where it holds NaN or infinity, which nodes further on would pass over.
+    """
+    low, high = torch.aminmax(made)
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        kind = str(made.dtype).removeprefix("torch.")
+        raise VaeCoreError(
+            f"the network gave {what} with NaN or infinite values, computing in {kind}: they were"
+            " too large for it on the way. Choose bf16 or fp32 as the VAE's dtype, or look at the"
+            " node that made its input."
+        )
+    return made
+
+
 def pixel_runs(image: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """The frames of an IMAGE [t, h, w, 3] as runs [1, 3, k, h, w] in [-1, 1]."""
     for run in image.split(RUN_FRAMES):
@@ -74,11 +85,12 @@ def write_frames(image: Tensor, frames: Tensor) -> None:
     image.copy_(((pixels + 1.0) / 2.0).clamp_(0.0, 1.0))
 
 
-def checked_latents(latent: Any, channels: int) -> tuple[Tensor, list[str]]:
-    """Unscaled latents [b, c, n, h, w] of a LATENT, core's or kijai's, and what was done to them.
+def checked_latents(latent: Any, channels: int, whose: str = AUTO) -> tuple[Tensor, list[str]]:
+    """Unscaled latents [b, c, n, h, w] of a LATENT, core's or kijai's, and what was done to them;
+    whose: one of `LATENTS_OF`.
 
-    Raises `InputError` for latents of another model, nested ones, and NaN, before anything is
-    computed.
+    Raises `InputError` for latents of another model, nested ones, NaN, and where a shape fits both
+    and nothing says whose they are, before anything is computed.
     """
     samples = latent.get("samples") if isinstance(latent, Mapping) else None
     if getattr(samples, "is_nested", False):
@@ -93,28 +105,44 @@ def checked_latents(latent: Any, channels: int) -> tuple[Tensor, list[str]]:
             f"latents of video have five dimensions [batch, {channels}, frames, height / 8, width /"
             f" 8]; got {list(samples.shape)}. They belong to an image model."
         )
-    samples, notes = _turned(latent, samples, channels)
+    if _is_wrappers(latent, samples, channels, whose):
+        notes = ["Latents of CogVideoXWrapper: axes exchanged, divided by 0.7."]
+        samples = from_kijai(latent, channels)
+    else:
+        notes = []
     _check_finite(samples.movedim(2, 0), "samples")
     return samples, notes
 
 
-def _turned(latent: Mapping[str, Any], samples: Tensor, channels: int) -> tuple[Tensor, list[str]]:
-    """`samples` in core's convention; a key that only kijai's nodes write says whose they are."""
-    if "additional_frames" in latent and samples.shape[2] == channels:
-        note = "Latents of CogVideoXWrapper: axes exchanged, divided by 0.7."
-        return from_kijai(latent, channels), [note]
-    if samples.shape[1] != channels:
-        hint = (
-            " They look like CogVideoXWrapper's, [b, t, c, h, w]: Exact VAE Latent Convert turns"
-            " them."
-            if samples.shape[2] == channels
-            else " They belong to another model."
-        )
+def _is_wrappers(latent: Mapping[str, Any], samples: Tensor, channels: int, whose: str) -> bool:
+    """Whether latents are kijai's: what a person says, or a key that only his nodes write."""
+    core, wrappers = (samples.shape[dim] == channels for dim in (1, 2))
+    marked = "additional_frames" in latent
+    if core and wrappers and whose == AUTO and not marked and not says_core(latent):
         raise InputError(
-            f"latents of this VAE have {channels} channels in dimension 1; got"
-            f" {list(samples.shape)}.{hint}"
+            f"latents of {channels} frames and {channels} channels may be core's [b, c, t, h, w] or"
+            f" CogVideoXWrapper's [b, t, c, h, w]; got {list(samples.shape)}, and nothing in them"
+            " tells. Choose whose they are in 'latents_of', or put Exact VAE Latent Convert before."
         )
-    return samples, []
+    if wrappers and (whose == WRAPPER or (whose == AUTO and marked)):
+        return True
+    if not core or whose == WRAPPER:
+        raise InputError(_strange(samples, channels, whose))
+    return False
+
+
+def _strange(samples: Tensor, channels: int, whose: str) -> str:
+    dim, others = (2, "core") if whose == WRAPPER else (1, WRAPPER)
+    hint = " They belong to another model."
+    if samples.shape[3 - dim] == channels:
+        hint = (
+            f" They look like latents of {others}: choose so in 'latents_of', or turn them with"
+            " Exact VAE Latent Convert."
+        )
+    return (
+        f"latents of this VAE have {channels} channels in dimension {dim}; got"
+        f" {list(samples.shape)}.{hint}"
+    )
 
 
 def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
@@ -123,14 +151,15 @@ def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """
     told = dict(latent) if filler < 0 else {**latent, "additional_frames": filler}
     samples = from_kijai(told, CHANNELS) * (KIJAI_FACTOR / scale)
-    return _others(latent) | {"samples": samples}
+    return _others(latent) | {"samples": samples, ORIGIN: {"layout": LAYOUT}}
 
 
 def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """A LATENT of core [b, c, t, h, w] as CogVideoXWrapper's; filler: how many of its first latent
     frames are.
     """
-    samples, _ = checked_latents(latent, CHANNELS)
+    marked = isinstance(latent, Mapping) and "additional_frames" in latent
+    samples, _ = checked_latents(latent, CHANNELS, AUTO if marked else CORE)
     turned = to_kijai(samples, CHANNELS)
     turned["samples"] = turned["samples"] * (scale / KIJAI_FACTOR)
     return _others(latent) | turned | {"additional_frames": filler}
@@ -140,27 +169,6 @@ def _others(latent: Mapping[str, Any]) -> dict[str, Any]:
     """What else a LATENT holds; a clip's own size would be wrong after filler went."""
     own = ("samples", "additional_frames", ORIGIN)
     return {key: value for key, value in latent.items() if key not in own}
-
-
-def latent_of(samples: Tensor, fitted: Fitted) -> dict[str, Any]:
-    """A LATENT of `samples` [1, c, n, h, w] that remembers the clip's own size."""
-    source = fitted.source
-    origin = {"source": [source.t, source.h, source.w], "latent": list(samples.shape[2:])}
-    padded = source != fitted.network
-    return {"samples": samples, ORIGIN: origin} if padded else {"samples": samples}
-
-
-def own_size(latent: Mapping[str, Any], samples: Tensor) -> Extent | None:
-    """(t, h, w) that the clip had before it was padded; None where it was not, or where the latents
-    have been changed in size since.
-    """
-    origin = latent.get(ORIGIN)
-    if not isinstance(origin, Mapping) or origin.get("latent") != list(samples.shape[2:]):
-        return None
-    t, h, w = origin["source"]
-    n, rows, columns = samples.shape[2:]
-    whole = Extent(4 * n - 3, 8 * rows, 8 * columns)
-    return Extent(min(t, whole.t), min(h, whole.h), min(w, whole.w))
 
 
 def _what(value: Any) -> str:

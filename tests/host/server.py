@@ -117,7 +117,7 @@ def running(host: Host, base: Path, web_client: Path | None = None) -> Iterator[
     # Under a name that is no identifier, as the Manager installs it.
     for name, target in (("exact-video-vae", ROOT), ("probe_pack", ROOT / "tests/host/probe_pack")):
         link = base / "custom_nodes" / name
-        if not link.is_symlink():
+        if not link.exists():
             link.symlink_to(target, target_is_directory=True)
     port = _free_port()
     command = [str(host.python), "main.py", "--cpu", "--port", str(port)]
