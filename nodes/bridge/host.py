@@ -8,9 +8,10 @@ that is tested is 0.3.75.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,13 +69,29 @@ def _folders(kind: str) -> list[Path]:
 
 def _cogvideo_entries(root: Path) -> list[Path]:
     """kijai's places: CogVideo/<model>/vae, and files in CogVideo/VAE."""
-    folders = [path for path in root.rglob("vae") if (path / "config.json").is_file()]
+    folders = [place for place, _ in _walked(root) if place.name == "vae"]
+    folders = [place for place in folders if (place / "config.json").is_file()]
     files = [path for path in (root / "VAE").glob("*") if path.suffix in WEIGHT_FILES]
     return sorted({*folders, *files})
 
 
 def _named(kind: str, root: Path, paths: list[Path]) -> dict[str, Path]:
     return {f"{kind}/{path.relative_to(root).as_posix()}": path for path in paths}
+
+
+def _walked(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below `root` once, with the names of its files: links are followed as core does,
+    and what cannot be read is passed over.
+    """
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads round in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(place), files
 
 
 def input_videos() -> list[str]:
@@ -84,18 +101,26 @@ def input_videos() -> list[str]:
     import folder_paths
 
     folder = Path(folder_paths.get_input_directory())
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in names if Path(name).suffix.lower() in VIDEO_FILES)
+    videos = (
+        place / name
+        for place, names in _walked(folder)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_FILES
+    )
+    return sorted(path.relative_to(folder).as_posix() for path in videos if path.is_file())
 
 
 def input_path(name: str) -> Path | None:
-    """The file `name` of the input folder; None where it would lie outside."""
+    """The file `name` of the input folder; None where the name leads outside.
+
+    A link in that folder may lead anywhere: whoever put it there wants that.
+    """
     if not running():
         return None
     import folder_paths
 
-    folder = Path(folder_paths.get_input_directory()).resolve()
-    path = (folder / name).resolve()
+    folder = os.path.abspath(folder_paths.get_input_directory())
+    path = Path(os.path.abspath(os.path.join(folder, name)))
     return path if path.is_relative_to(folder) else None
 
 

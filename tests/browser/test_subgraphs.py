@@ -1,4 +1,4 @@
-"""Do panels follow their nodes into subgraphs, out again and into other tabs, and hear their own runs?"""
+"""Do panels follow their nodes into subgraphs and tabs, and show no run but their own?"""
 
 from __future__ import annotations
 
