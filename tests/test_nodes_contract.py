@@ -17,23 +17,22 @@ from pack import ROOT, pack
 
 SNAPSHOT = Path(__file__).with_name("nodes_snapshot.json")
 NODES = pack().NODE_CLASS_MAPPINGS
-MOST_IMPORT_MS = 50
+SMALL = {"a_pack", "psutil"}
+"""What loading the pack may bring in, beside modules of Python's own."""
 
-# Loads the pack as the host does, with torch there already; prints milliseconds and new modules.
+# Loads the pack as the host does, with torch there already; prints the new modules and all.
 IMPORT_PROBE = """
-import importlib.util, json, sys, time
+import importlib.util, json, sys
 import torch
 root = sys.argv[1]
 before = set(sys.modules)
-started = time.perf_counter()
 spec = importlib.util.spec_from_file_location(
     "a_pack", root + "/__init__.py", submodule_search_locations=[root]
 )
 pack = importlib.util.module_from_spec(spec)
 sys.modules["a_pack"] = pack
 spec.loader.exec_module(pack)
-took = (time.perf_counter() - started) * 1000
-print(json.dumps([took, sorted(set(sys.modules) - before), sorted(sys.modules)]))
+print(json.dumps([sorted(set(sys.modules) - before), sorted(sys.modules)]))
 """
 
 
@@ -102,17 +101,11 @@ def test_defaults_are_legal(name: str):
             assert limits["min"] <= limits["default"] <= limits["max"], key
 
 
-def test_loading_the_pack_costs_nothing(capsys: pytest.CaptureFixture[str]):
+def test_loading_the_pack_costs_nothing():
     command = [sys.executable, "-I", "-c", IMPORT_PROBE, str(ROOT)]
-    runs = [
-        json.loads(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
-        for _ in range(3)
-    ]
-    took_ms = min(run[0] for run in runs)
-    _, new, loaded = runs[0]
-    with capsys.disabled():
-        print(f"\nthe pack loads in {took_ms:.1f} ms and brings in {new}")  # noqa: T201
-    assert took_ms < MOST_IMPORT_MS
-    heavy = {"av", "comfy", "diffusers", "folder_paths", "safetensors", "transformers"}
-    assert not heavy & {name.partition(".")[0] for name in new}
+    done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    new, loaded = json.loads(done.stdout)
+    packages = {name.partition(".")[0] for name in new}
+    assert packages - set(sys.stdlib_module_names) <= SMALL
+    assert not [name for name in new if name.startswith("a_pack.vae_core")]
     assert not {"diffusers", "transformers"} & {name.partition(".")[0] for name in loaded}

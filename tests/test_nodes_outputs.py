@@ -64,20 +64,20 @@ def core_calls(vae: Any) -> dict[str, Any]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_node_hands_on_no_overflow(overflowing, name, linked):
-    with pytest.raises(CORE.VaeCoreError, match="NaN or infinite values, computing in float32"):
+    with pytest.raises(CORE.VaeCoreError, match="NaN or infinit"):
         run(name, vae=overflowing, **linked)
 
 
 def test_the_video_node_hands_on_no_overflow(overflowing):
     change = {"file": "big_buck_bunny.mp4 (ships with this pack, for trying out)", "count": 5}
     change |= {"width": 32, "height": 24}
-    with pytest.raises(CORE.VaeCoreError, match="latents with NaN or infinite values"):
+    with pytest.raises(CORE.VaeCoreError, match="NaN or infinit"):
         run("ExactVAEEncodeVideo", vae=overflowing, change=change)
 
 
 @pytest.mark.parametrize("call", core_calls(run("ExactVAELoader")[0]))
 def test_cores_nodes_are_given_no_overflow(overflowing, call):
-    with pytest.raises(CORE.VaeCoreError, match="NaN or infinite values"):
+    with pytest.raises(CORE.VaeCoreError, match="NaN or infinit"):
         core_calls(overflowing)[call]()
 
 
