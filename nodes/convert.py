@@ -7,6 +7,8 @@ from typing import Any
 from .bridge.widgets import CATEGORY
 
 TO_CORE, TO_WRAPPER = "CogVideoXWrapper to core", "core to CogVideoXWrapper"
+STAYS_CORE = "core, as it is"
+"""For latents of 16 frames, whose shape says nothing: says that they are core's."""
 
 
 class ExactVAELatentConvert:
@@ -15,7 +17,7 @@ class ExactVAELatentConvert:
     DESCRIPTION = (
         "CogVideoXWrapper's latents are [b, t, c, h, w], multiplied by 0.7, and may begin with"
         " filler frames; those of core and of this pack are [b, c, t, h, w] and unscaled. This node"
-        " turns one into the other."
+        " turns one into the other, and says whose they are where 16 latent frames leave that open."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT",)
@@ -30,7 +32,7 @@ class ExactVAELatentConvert:
             "required": {
                 "samples": ("LATENT", {"tooltip": "CogVideoX latents."}),
                 "direction": (
-                    [TO_CORE, TO_WRAPPER],
+                    [TO_CORE, TO_WRAPPER, STAYS_CORE],
                     {"tooltip": "Whose latents come in, and for whom they are."},
                 ),
                 "scale": (
@@ -64,8 +66,10 @@ class ExactVAELatentConvert:
         self, samples: Any, direction: str, scale: float, additional_frames: int
     ) -> tuple[Any]:
         """A LATENT in the other convention."""
-        from .bridge.images import for_wrapper, from_wrapper
+        from .bridge.images import as_core, for_wrapper, from_wrapper
 
         if direction == TO_WRAPPER:
             return (for_wrapper(samples, scale, max(additional_frames, 0)),)
+        if direction == STAYS_CORE:
+            return (as_core(samples),)
         return (from_wrapper(samples, scale, additional_frames),)

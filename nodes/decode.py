@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .bridge.widgets import AUTO, CATEGORY, LATENTS_OF, RUN_WIDGETS
+from .bridge.widgets import CATEGORY, RUN_WIDGETS
 from .encode import ExactVAEEncodeTiled
 
 
@@ -38,7 +38,6 @@ class ExactVAEDecodeFramewise:
                 "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
                 **RUN_WIDGETS,
             },
-            "optional": {"latents_of": LATENTS_OF},
             "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
@@ -53,8 +52,7 @@ class ExactVAEDecodeFramewise:
         from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
-        whose = values.get("latents_of", AUTO)
-        latents, notes = checked_latents(samples, vae.latent_channels, whose)
+        latents, notes = checked_latents(samples, vae.latent_channels)
         size, told = own_size(samples, latents)
         watch = Watch("decode", unique_id, values.get("extra_pnginfo"))
         run = decode_latents(vae, latents, settings, size, watch)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .bridge import host
-from .bridge.widgets import CATEGORY, FIT_WIDGETS, LATENTS_OF, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED
+from .bridge.widgets import CATEGORY, FIT_WIDGETS, POSTERIOR, RUN_WIDGETS, SAMPLE_SEED
 from .encode import ExactVAEEncodeTiled
 
 CONNECTED = "the connected video"
@@ -175,7 +175,6 @@ class ExactVAEDecodeVideo:
                 ),
                 **RUN_WIDGETS,
             },
-            "optional": {"latents_of": LATENTS_OF},
             "hidden": {
                 "unique_id": "UNIQUE_ID",
                 "prompt": "PROMPT",

@@ -65,6 +65,13 @@ def random_video(
     )
 
 
+def replicated(video: torch.Tensor, size) -> torch.Tensor:
+    """`video` [b, c, t, h, w] with its last elements repeated up to the extent `size`."""
+    missing = [n - have for n, have in zip((size.t, size.h, size.w), video.shape[2:], strict=True)]
+    sides = (0, missing[2], 0, missing[1], 0, missing[0])
+    return torch.nn.functional.pad(video, sides, mode="replicate")
+
+
 def random_latents(
     frames: int,
     height: int,

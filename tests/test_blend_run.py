@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from contract import assert_close
-from networks import random_module, random_video
+from networks import random_module, random_video, replicated
 
 from vae_core import Extent, Settings, from_module
 from vae_core.geometry.blend import blend_geometry, blend_tiles
-from vae_core.geometry.region import Interval
-from vae_core.streaming.fitted_frames import fitted_frames
 
 ORDERS = ("normalised", "reference")
 
@@ -39,7 +37,7 @@ def test_each_crop_is_run_as_a_picture_of_its_own(vae, video, order, layout, sco
     whole = replace(settings, tiling="off")
     posterior = vae.encode(video, settings)
     network = posterior.fitted.network
-    padded = fitted_frames(posterior.fitted, video, Interval(0, network.t))
+    padded = replicated(video, network)
     expected = torch.empty_like(posterior.moments)
     blend_tiles(
         blend_geometry(network, settings, 1, 8),

@@ -5,10 +5,13 @@ The device is played by `meta` inside `FakeTensorMode` and counted at the dispat
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 import torch
 from device_bytes import DeviceBytes
-from networks import full_size_module
+from networks import full_size_module, unmade_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vae_core import BudgetError, Settings, from_module
@@ -76,6 +79,36 @@ def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings) ->
     assert plan.peak_bytes <= settings.get("budget_bytes", plan.peak_bytes)
 
 
+def narrow(dtype: torch.dtype = torch.bfloat16):
+    return unmade_module(dtype, (16, 16, 32, 32), groups=8, layers=1)
+
+
+ASKED = [
+    ("encode", (8, 52, 60), 1, {"placement": "host", "tile_px": 40}),
+    ("encode", (6, 45, 61), 2, {"norm_scope": "clip", "placement": "host", "tile_px": (60, 24)}),
+    ("decode", (5, 64, 64), 2, {"tile_px": 60}),
+    ("decode", (9, 40, 48), 3, {"placement": "caches-on-host", "layout": "diffusers"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "batch", "settings"), ASKED)
+def test_projections_hold_for_what_users_ask(kind, shape, batch, settings) -> None:
+    """Odd sizes, several clips, tiles of any size, and a clip that lies on the device; its own
+    bytes and those of the result are the caller's.
+    """
+    frames, h, w = shape
+    chosen, dtype = Settings(**settings), torch.bfloat16
+    with FakeTensorMode():
+        vae = from_module(narrow(), device="meta")
+        sizes = (3, *shape) if kind == "encode" else (16, (frames - 1) // 4 + 1, h // 8, w // 8)
+        x = torch.empty(batch, *sizes, dtype=dtype, device="meta")
+        plan = (vae.plan_encode if kind == "encode" else vae.plan_decode)(x.shape, chosen)
+        with DeviceBytes("meta") as counter:
+            result = vae.encode(x, chosen).moments if kind == "encode" else vae.decode(x, chosen)
+    own = 2 * result.nbytes if kind == "encode" else result.nbytes
+    assert counter.peak_bytes - own <= plan.peak_bytes
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 def test_projections_hold_in_every_dtype(dtype) -> None:
     for kind in ("encode", "decode"):
@@ -119,10 +152,57 @@ def test_a_byte_less_than_the_smallest_budget_is_refused(program) -> None:
         make_plan(clip, Settings(budget_bytes=MIB), CARD)
     error = refusal.value
     assert error.worst_path in str(error)
-    assert f"smallest budget that fits: {error.smallest_bytes / MIB:.1f} MiB" in str(error)
+    shown = math.ceil(error.smallest_bytes / MIB * 10) / 10
+    assert f"smallest budget that fits: {shown:.1f} MiB" in str(error)
     make_plan(clip, Settings(budget_bytes=error.smallest_bytes), CARD)
     with pytest.raises(BudgetError):
         make_plan(clip, Settings(budget_bytes=error.smallest_bytes - 1), CARD)
+
+
+KINDS = {
+    "caches that come and go": (DECODER, (77, 216, 344), {"placement": "caches-on-host"}),
+    "tiles of a size": (ENCODER, (69, 48, 392), {"placement": "caches-on-host", "tile_px": 64}),
+    "whole pictures": (ENCODER, (73, 16, 88), {"tiling": "off", "chunk_frames": 16}),
+    "crops": (ENCODER, (33, 72, 80), {"tiling": "blend", "tile_px": 64, "overlap_px": 16}),
+    "an odd tail": (DECODER, (13, 240, 80), {"chunk_frames": 4}),
+    "diffusers": (DECODER, (77, 400, 176), {"layout": "diffusers", "chunk_frames": 12}),
+    "clip": (ENCODER, (33, 240, 80), {"norm_scope": "clip", "tile_px": (48, 300)}),
+    "a long narrow one": (ENCODER, (77, 440, 24), {"chunk_frames": 16}),
+}
+PROCESSOR = Machine(apart=False, workspace_bytes=48 * MIB)
+
+
+@pytest.mark.parametrize("machine", [CARD, PROCESSOR], ids=["card", "processor"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_smallest_budget_fits_and_so_does_every_larger_one(kind: str, machine) -> None:
+    program, shape, settings = KINDS[kind]
+
+    def fits(budget: int) -> bool:
+        try:
+            plan = make_plan(
+                job(program, *shape), Settings(**settings, budget_bytes=budget), machine
+            )
+        except BudgetError:
+            return False
+        assert plan.peak_bytes <= budget
+        return True
+
+    with pytest.raises(BudgetError) as refusal:
+        make_plan(job(program, *shape), Settings(**settings, budget_bytes=1), machine)
+    smallest = refusal.value.smallest_bytes
+    assert not fits(smallest - 1)
+    assert all(fits(int(smallest * factor)) for factor in (1, 1.0001, 1.03, 1.2, 1.7, 3, 9))
+    printed = re.search(r"smallest budget that fits: ([0-9.]+) (GiB|MiB)", str(refusal.value))
+    assert printed
+    assert fits(int(float(printed[1]) * {"GiB": GIB, "MiB": MIB}[printed[2]]))
+
+
+def test_what_is_far_away_is_that_of_the_chunk_with_the_most_of_it() -> None:
+    """A chunk in the middle has caches from before and for after; the first one has the peak."""
+    long = make_plan(job(DECODER, 49, 240, 368), Settings(placement="host"), CARD)
+    short = make_plan(job(DECODER, 9, 240, 368), Settings(placement="host"), CARD)
+    assert long.peak_bytes == short.peak_bytes
+    assert long.far_bytes > short.far_bytes
 
 
 def test_device_bytes_are_flat_in_clip_length() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vae_core
+from vae_core import cli
 from vae_core.cli import main
+from vae_core.jobs import commands
 from vae_core.media.latent_file import LATENT_KEY, VERSION_KEY, load_latents
 from vae_core.media.video import Frames, read_video
 from vae_core.media.video_writing import VideoOptions, VideoWriter, write_video
@@ -57,6 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, tensor in stored.items():
         tensors = {LATENT_KEY: tensor.contiguous(), VERSION_KEY: torch.zeros(0)}
         save_file(tensors, folder / f"{name}.safetensors")
+    save_file({"x": torch.zeros(1)}, folder / "one.safetensors")
     (folder / "text.txt").write_text("just some text\n" * 20)
     (folder / "text.mp4").write_text("just some text\n" * 20)
     (folder / "text.safetensors").write_text("just some text\n" * 20)
@@ -111,6 +116,18 @@ def test_plan_needs_no_weights_and_plans_both_directions(
     assert "81x768x1360" in run(capsys, "plan", "--shape", "81x768x1360").out
 
 
+def test_the_budget_that_plan_names_fits_both_directions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ("plan", "--shape", "9x96x160", "--budget")
+    refused = run(capsys, *argv, "1MiB", code=2).err
+    assert "To encode: projected" in refused
+    assert "To decode: projected" in refused
+    named = re.search(r"A budget of ([0-9.]+) (GiB|MiB) fits to encode and to decode", refused)
+    assert named
+    assert "decoder" in run(capsys, *argv, named[1] + named[2]).out
+
+
 def test_plan_pads_as_encoding_would(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ("plan", "--shape", "6x30x45", "--vae", files / "vae", "--json")
     plans = json.loads(run(capsys, *argv).out)
@@ -146,6 +163,26 @@ def test_samples_follow_the_seed_and_moments_are_stored(
     assert torch.equal(a[LATENT_KEY], b[LATENT_KEY])
     assert not torch.equal(a[LATENT_KEY], c[LATENT_KEY])
     assert torch.equal(a["mean"], c["mean"])
+
+
+def test_latents_of_sixteen_frames_are_decoded_once_their_convention_is_said(
+    files: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square = torch.randn(1, 16, 16, 2, 2, generator=torch.Generator().manual_seed(0))
+    save_file({LATENT_KEY: square}, here / "core.latent")
+    theirs = (square.transpose(1, 2) * 0.7).contiguous()
+    save_file({LATENT_KEY: theirs}, here / "kijai.latent")
+    shown = {}
+    for name in ("core", "kijai"):
+        argv = ("decode", f"{name}.latent", "-o", f"{name}.mkv", "--vae", files / "vae")
+        for unsure in ((), ("--scale", "0.7")):
+            outcome = run(capsys, *argv, *unsure)
+            assert outcome.code == 2
+            assert "add --convention core or --convention kijai" in outcome.err
+        assert not Path(f"{name}.mkv").exists()
+        assert run(capsys, *argv, "--convention", name, "--codec", "ffv1").code == 0
+        shown[name] = read_video(f"{name}.mkv").frames
+    assert np.abs(shown["core"].astype(int) - shown["kijai"]).max() <= 1
 
 
 FORMS = {"kijai": ["--convention", "kijai"], "2b": ["--scale", "2b"], "file": ["--scale", "config"]}
@@ -304,6 +341,36 @@ BAD = {
         ("roundtrip", "{files}/clip.mp4", "-o", "{files}/clip.mp4"),
         "the input itself",
     ),
+    "output is the VAE": (
+        (*ENCODE, "--vae", "{files}/one.safetensors", "-o", "{files}/one.safetensors"),
+        "the input itself",
+    ),
+    "output is the sound": (
+        (*DECODE, "--audio", "{files}/clip.mp4", "-o", "{files}/clip.mp4"),
+        "the input itself",
+    ),
+    "a name that is too long": ((*ENCODE, "-o", f"{'n' * 300}.latent"), "too long"),
+    "an input's name that is too long": (encode(f"{'n' * 300}.mp4"), "n.mp4"),
+    "a name with a zero": ((*ENCODE, "-o", "a\0b.latent"), "cannot write"),
+    "a seed of 2^64": ((*ENCODE, "--sample", "--seed", str(2**64)), "no seed"),
+    "a seed below -2^63": ((*ENCODE, "--sample", f"--seed={-(2**63) - 1}"), "no seed"),
+    "start at infinity": ((*ENCODE, "--start", "inf"), "no time"),
+    "start at no number": ((*ENCODE, "--start", "nan"), "no time"),
+    "stop after all time": ((*ENCODE, "--stop", "9" * 400 + ":1"), "no time"),
+    "a rate of next to nothing": ((*ENCODE, "--resample", "1e-9"), "no frame rate"),
+    "a rate that takes for ever to read": (
+        (*ENCODE, "--resample", "1e99999999999"),
+        "no frame rate",
+    ),
+    "a rate beyond every clock": ((*DECODE, "--fps", "1e30"), "no frame rate"),
+    "more frames than there are numbers": ((*ENCODE, "--max-frames", str(2**64)), "whole number"),
+    "a stride beyond counting": ((*ENCODE, "--stride", str(2**31)), "the most there can be"),
+    "a quality beyond counting": ((*DECODE, "--crf", "9" * 5000), "not a whole number"),
+    "a picture beyond counting": ((*ENCODE, "--size", f"{2**64}x8"), "whole number"),
+    "a tile beyond counting": ((*ENCODE, "--tile", f"{2**40}"), "whole number"),
+    "a shape beyond counting": (("plan", "--shape", f"5x{2**40}x8"), "whole number"),
+    "a budget beyond counting": ((*ENCODE, "--budget", "9" * 400 + "GiB"), "no size"),
+    "digits of another script": ((*ENCODE, "--size", "²x²"), "no size"),
     "json over the clip": (("roundtrip", "--json", "{files}/clip.mp4"), "must end in .json"),
 }
 
@@ -328,19 +395,72 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(
     assert (files / "clip.mp4").read_bytes() == before
 
 
+def test_what_the_encoder_refuses_is_told_before_anything_is_decoded(
+    files: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def decode_video(*_: object) -> None:
+        raise AssertionError("decoding has begun")
+
+    monkeypatch.setattr(commands, "decode_video", decode_video)
+    argv = (*DECODE, "-o", "out.mkv", "--codec", "mpeg4", "--fps", "100000")
+    shown = run(capsys, *(part.format(files=files) for part in argv))
+    assert shown.code == 2
+    assert "out.mkv with mpeg4" in shown.err
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a name that Windows has not")
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("ascii", "é"), ("utf-8", "no\udcff"), ("cp1252", "名")]
+)
+def test_a_name_that_stdout_cannot_hold_is_told_in_escapes(
+    files: Path, here: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, name: str
+) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    argv = (*encode("clip.mp4")[:3], f"{name}.latent", *ENCODE[4:])
+    assert main([part.format(files=files) for part in argv]) == 0
+    shown = stdout.buffer.getvalue()  # type: ignore[attr-defined]
+    assert name.encode("ascii", "backslashreplace") in shown
+    assert os.listdir(here) == [f"{name}.latent"]
+
+
+def test_what_the_system_refuses_is_a_sentence_wherever_it_comes_up(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def info(_: object) -> None:
+        raise PermissionError(13, "Permission denied", "vae.safetensors")
+
+    monkeypatch.setitem(cli._COMMANDS, "info", (*cli._COMMANDS["info"][:2], info))
+    shown = run(capsys, "info")
+    assert (shown.code, shown.err) == (2, "error: vae.safetensors: Permission denied.\n")
+
+
 def interrupt(_: VideoWriter) -> None:
     raise KeyboardInterrupt
 
 
 def terminate(_: VideoWriter) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def hang_up(_: VideoWriter) -> None:
+    signal.raise_signal(getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", signal.SIGTERM)))
 
 
 def exhaust(_: VideoWriter) -> None:
     raise MemoryError
 
 
-@pytest.mark.parametrize(("event", "code"), [(interrupt, 130), (terminate, 143), (exhaust, 1)])
+HANG_UP_CODE = 128 + getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", signal.SIGTERM))
+
+
+@pytest.mark.parametrize(
+    ("event", "code"), [(interrupt, 130), (terminate, 143), (hang_up, HANG_UP_CODE), (exhaust, 1)]
+)
 def test_what_breaks_in_leaves_nothing_half_written(
     files: Path,
     here: Path,

@@ -17,6 +17,7 @@ from vae_core.families.conventions import (
     from_kijai,
     known_factor,
     latents_of,
+    marked,
     scaled,
     scaling_factor,
     to_kijai,
@@ -176,6 +177,16 @@ def test_sixteen_latent_frames_are_ambiguous_without_kijais_key() -> None:
         convention_of(square)
     assert convention_of(square | {"additional_frames": 0}) is Convention.KIJAI
     assert latents_of(square, Convention.KIJAI).shape == (1, 16, 16, 2, 2)
+
+
+def test_sixteen_latent_frames_that_are_marked_as_cores_are_cores() -> None:
+    square = {"samples": latents(1, 16, 2, 2)}
+    known = marked(square)
+    assert convention_of(known) is Convention.CORE
+    assert torch.equal(latents_of(known), square["samples"])
+    assert marked({"samples": latents(1, 3, 2, 2)}).keys() == {"samples"}  # needs no mark
+    with pytest.raises(InputError, match="Say which they are"):  # keys that contradict each other
+        convention_of(known | {"additional_frames": 0})
 
 
 def test_another_count_of_channels_can_be_expected() -> None:

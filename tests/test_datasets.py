@@ -88,17 +88,14 @@ def test_every_clip_is_encoded_as_the_engine_encodes_it(vae: Path, tmp_path: Pat
         assert line["shape"] == list(expected.shape)
 
 
-def test_the_lists_are_those_that_trainers_read(vae: Path, tmp_path: Path) -> None:
+def test_the_lists_name_every_clip_and_its_caption_line_by_line(vae: Path, tmp_path: Path) -> None:
     clips = make_clips(tmp_path / "clips", 4)
     run("encode-dataset", clips, "-o", tmp_path / "out", "--vae", vae, *SIZES, "--latents")
     videos = (tmp_path / "out" / "videos.txt").read_text().splitlines()
     prompts = (tmp_path / "out" / "prompts.txt").read_text().splitlines()
     assert prompts == [f"a clip of number {number}" for number in (1, 2, 0, 3)]
-    for line in videos:  # cogvideox-factory finds a clip's latents so, but for the suffix
-        path = tmp_path / "out" / line
-        name = path.name.split(".")[0]
-        found = load_file(path.parent.parent / "video_latents" / f"{name}.safetensors")
-        assert found["latents"].shape[0] == 16
+    for line in videos:
+        assert load_file(tmp_path / "out" / line)["latents"].shape[0] == 16
 
 
 def test_a_second_run_does_nothing_and_a_new_clip_is_added(
@@ -251,7 +248,8 @@ def start():
     return child
 
 def files():
-    return list(results.glob("*.safetensors"))
+    # Hidden ones are what a kill left half-written; the next run clears them.
+    return [path for path in results.glob("*.safetensors") if path.name[0] != "."]
 
 killed = 0
 for turn in range(int(kills)):

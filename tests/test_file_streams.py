@@ -191,8 +191,8 @@ def heard(path: Path) -> np.ndarray:
 def test_sound_is_carried_over_in_step(tmp_path: Path, name: str) -> None:
     source = with_sound(tmp_path / "in.mp4")
     with open_video(source, Selection(start_seconds=1.0, stop_seconds=3.0)) as video:
-        start, _ = video.selection.sound_seconds(video.info.source_fps, 50)
-        with open_writer(tmp_path / name, Fraction(25), audio=AudioTrack(source, start)) as writer:
+        track = AudioTrack(source, video.info.start_seconds)
+        with open_writer(tmp_path / name, Fraction(25), audio=track) as writer:
             for frame in video:
                 writer.add(frame)
     tone = heard(tmp_path / name)

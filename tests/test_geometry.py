@@ -20,7 +20,7 @@ from vae_core.geometry.grid import (
     tiles,
 )
 from vae_core.geometry.region import Extent, Halo, Interval
-from vae_core.program.steps import Conv, TimeMap
+from vae_core.program.parts import Conv, TimeMap
 from vae_core.settings import Layout
 
 sizes = st.integers(1, 300)

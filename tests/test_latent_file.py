@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from vae_core.errors import InputError, VideoError
 from vae_core.families.conventions import Convention, Form
+from vae_core.geometry.region import Interval
 from vae_core.media.latent_file import (
     LATENT_KEY,
     VERSION_KEY,
@@ -19,6 +20,7 @@ from vae_core.media.latent_file import (
     load_latents,
     save_latents,
 )
+from vae_core.media.latent_stream import LatentFile
 
 META = LatentMeta(
     scaling_factor=1.15258426,
@@ -107,6 +109,45 @@ def test_a_file_that_does_not_say_is_read_in_the_form_it_is_said_to_have(
 ) -> None:
     save_file({LATENT_KEY: form.of(some_latents()).contiguous()}, tmp_path / "a.latent")
     torch.testing.assert_close(load_latents(tmp_path / "a.latent", form)[0], some_latents())
+
+
+def read_both_ways(path: Path, form: Form | None) -> torch.Tensor:
+    """The latents, having seen that reading them whole gives what reading run by run does."""
+    with LatentFile(path, form) as file:
+        latents = file.take(Interval(0, file.shape[2]))
+    assert torch.equal(load_latents(path, form)[0], latents)
+    return latents
+
+
+def refused_both_ways(path: Path, form: Form | None) -> None:
+    for read in (load_latents, LatentFile):
+        with pytest.raises(InputError, match="add --convention core or --convention kijai"):
+            read(path, form)
+
+
+SQUARE = torch.randn((1, 16, 16, 4, 6), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sixteen_latent_frames_are_read_only_where_somebody_says_whose_they_are(
+    tmp_path: Path, form: Form
+) -> None:
+    path = tmp_path / "a.latent"
+    save_file({LATENT_KEY: form.of(SQUARE).contiguous()}, path)
+    torch.testing.assert_close(read_both_ways(path, form), SQUARE)
+    for unsure in (None, Form(factor=0.7, told=False)):
+        refused_both_ways(path, unsure)
+    save_latents(path, SQUARE, META, form=form)  # which says it in the file
+    torch.testing.assert_close(read_both_ways(path, None), SQUARE)
+    said = {"scale": "0.7"}  # a scale alone is nobody's
+    save_file({LATENT_KEY: SQUARE}, path, metadata=said)
+    refused_both_ways(path, None)
+
+
+def test_a_shape_that_fits_one_convention_needs_no_word(tmp_path: Path) -> None:
+    for frames in (15, 17):
+        save_file({LATENT_KEY: torch.ones(1, 16, frames, 2, 2)}, tmp_path / "a.latent")
+        assert read_both_ways(tmp_path / "a.latent", None).shape[2] == frames
 
 
 def test_a_form_that_the_file_contradicts_is_refused(tmp_path: Path) -> None:

@@ -140,6 +140,36 @@ def test_latents_of_the_wrapper_decode_like_core_latents(vae):
     assert "CogVideoXWrapper" in told
 
 
+@pytest.mark.parametrize("name", ["ExactVAEDecodeFramewise", "ExactVAEDecodeVideo"])
+def test_sixteen_latent_frames_are_decoded_only_where_somebody_says_whose_they_are(vae, name):
+    square = torch.randn(1, 16, 16, 2, 2, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(part("vae_core").InputError, match="put Exact VAE Latent Convert before"):
+        run(name, samples={"samples": square}, vae=vae)
+
+    def converted(latent, direction):
+        (found,) = run("ExactVAELatentConvert", samples=latent, change={"direction": direction})
+        return found
+
+    core = converted({"samples": square}, "core, as it is")
+    theirs = converted({"samples": square}, "core to CogVideoXWrapper")
+    without_key = {"samples": theirs["samples"]}  # as their nodes' latents come out of a file
+    again = converted(without_key, "CogVideoXWrapper to core")
+    assert torch.equal(core["samples"], square)
+    torch.testing.assert_close(again["samples"], square)
+    torch.testing.assert_close(converted(core, "core to CogVideoXWrapper"), theirs)
+    for latent in (core, theirs, again):
+        run(name, samples=latent, vae=vae)
+    with pytest.raises(part("vae_core").InputError, match="may be"):
+        run(name, samples=without_key, vae=vae)
+
+
+def test_sixteen_latent_frames_of_our_own_encoding_need_no_word(vae):
+    latent, _ = run("ExactVAEEncodeTiled", images=an_image(61, 16, 16), vae=vae)
+    assert latent["samples"].shape[1:3] == (16, 16)
+    pictures, _ = run("ExactVAEDecodeFramewise", samples=latent, vae=vae)
+    assert pictures.shape == (61, 16, 16, 3)
+
+
 def test_the_bare_network_of_the_wrapper_is_a_vae(engine, vae):
     image = an_image(5, 24, 32)
     ours, _ = run("ExactVAEEncodeTiled", images=image, vae=vae)

@@ -201,3 +201,11 @@ def test_a_video_that_is_none_is_refused(vae):
         run("ExactVAEEncodeVideo", vae=vae)
     with pytest.raises(part("vae_core").VideoError, match="must be a VIDEO"):
         run("ExactVAEEncodeVideo", vae=vae, video="clip.mp4")
+
+
+@pytest.mark.parametrize("by", ["ExactVAEDecodeFramewise", "ExactVAEDecodeVideo", "core"])
+def test_an_overflow_never_becomes_a_picture(vae, by):
+    samples = torch.randn(1, 16, 2, 3, 4)
+    samples[:, :, 1] = 1e38
+    with pytest.raises(part("vae_core").ResultError, match="gave NaN or infinity, first in frame"):
+        vae.decode(samples) if by == "core" else run(by, samples={"samples": samples}, vae=vae)

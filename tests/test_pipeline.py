@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from itertools import count, islice
 
 import pytest
 
+from vae_core.media import pipeline
 from vae_core.media.pipeline import read_ahead, write_behind
 
 
@@ -82,18 +85,115 @@ def test_everything_is_written_before_the_block_ends() -> None:
     assert written == list(range(30))
 
 
-@pytest.mark.parametrize("items", [1, 100])
-def test_an_error_of_the_writer_comes_out(items: int) -> None:
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("vae_core ")}
+
+
+def wait_until_none_is_left() -> None:
+    while threads():
+        threading.Event().wait(0.001)
+
+
+@pytest.mark.parametrize("when", ["before the block ends", "after the block has ended"])
+@pytest.mark.parametrize(("items", "bad"), [(1, 0), (4, 3), (100, 0), (100, 99)])
+def test_an_error_of_the_writer_comes_out_whichever_item_it_was(
+    items: int, bad: int, when: str
+) -> None:
+    gate = threading.Event()
+
+    def full(item: int) -> None:
+        if item == bad:
+            gate.wait()
+            raise OSError("no space left")
+
+    def write() -> None:
+        with write_behind(full, depth=items) as put:
+            for number in range(items):
+                put(number)
+            if when == "before the block ends":
+                gate.set()
+                wait_until_none_is_left()
+            else:
+                threading.Timer(0.01, gate.set).start()
+
+    with pytest.raises(OSError, match="no space left"):
+        write()
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_writer_that_failed_never_ends_well(caught: bool) -> None:
     def full(item: int) -> None:
         raise OSError("no space left")
 
     def write() -> None:
         with write_behind(full, depth=1) as put:
-            for number in range(items):
-                put(number)
+            wait = range(100) if caught else ()
+            for number in (0, *wait):
+                with contextlib.suppress(OSError):
+                    put(number)
 
     with pytest.raises(OSError, match="no space left"):
         write()
+
+
+def test_of_two_errors_the_block_s_is_raised_and_tells_the_writer_s() -> None:
+    def full(item: int) -> None:
+        raise OSError("no space left")
+
+    def write() -> None:
+        with write_behind(full) as put:
+            put(1)
+            wait_until_none_is_left()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        write()
+    assert str(raised.value.__context__) == "no space left"
+
+
+def test_nothing_is_taken_once_the_block_has_ended() -> None:
+    with write_behind(print) as put:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        put(1)
+
+
+def test_a_producer_s_error_is_told_to_a_reader_that_leaves_early() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("the file ends here")
+
+    def read() -> None:
+        with read_ahead(broken()) as items:
+            next(items)
+            wait_until_none_is_left()
+
+    with pytest.raises(OSError, match="the file ends here"):
+        read()
+
+
+def test_an_error_while_the_producer_is_closed_is_told() -> None:
+    def endless() -> Iterator[int]:
+        try:
+            yield from count()
+        finally:
+            raise OSError("cannot be closed")
+
+    def read() -> None:
+        with read_ahead(endless(), depth=1) as items:
+            next(items)
+
+    with pytest.raises(OSError, match="cannot be closed"):
+        read()
+
+
+def test_an_error_that_a_reader_dealt_with_is_not_raised_again() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("the file ends here")
+
+    with read_ahead(broken()) as items, contextlib.suppress(OSError):
+        list(items)
 
 
 def test_an_error_of_the_caller_drops_what_waits() -> None:
@@ -116,3 +216,37 @@ def test_an_error_of_the_caller_drops_what_waits() -> None:
         interrupted()
     opener.join()
     assert len(written) <= 1
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="only the main thread is"
+)
+def test_a_second_interrupt_leaves_a_reader_that_stands_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def stuck() -> Iterator[int]:
+        entered.set()
+        gate.wait()
+        yield 1
+
+    def interrupt_twice() -> None:
+        entered.wait()  # the block may not even have been entered
+        _thread.interrupt_main()
+        joining.wait()
+        _thread.interrupt_main()
+
+    def wait_for_end(thread: threading.Thread) -> None:
+        joining.set()
+        look(thread)
+
+    look = pipeline._wait_for_end
+    joining, interrupter = threading.Event(), threading.Thread(target=interrupt_twice)
+    monkeypatch.setattr(pipeline, "_wait_for_end", wait_for_end)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt), read_ahead(stuck()) as items:
+        next(items)
+    interrupter.join()
+    gate.set()
+    wait_until_none_is_left()

@@ -104,11 +104,36 @@ def test_a_rate_asked_of_pictures_is_theirs(tmp_path: Path) -> None:
         ({"start_seconds": -1}, "start_seconds must be at least 0"),
         ({"start_seconds": 2, "stop_seconds": 2}, "after start_seconds"),
         ({"start_seconds": float("nan")}, "start_seconds must be at least 0"),
+        ({"start_seconds": float("inf")}, "start_seconds must be at most 1000000000"),
+        ({"fps": 1e-9}, "fps must be from 0.001 to 1000000; got 1e-09"),
+        ({"fps": Fraction(1, 10**9)}, "fps must be from 0.001 to 1000000; got 1e-09"),
+        ({"fps": float("inf")}, "fps must be from 0.001 to 1000000; got inf"),
+        ({"fps": float("nan")}, "fps must be more than 0"),
     ],
 )
 def test_selections_that_leave_nothing_are_refused(values: dict, sentence: str) -> None:
     with pytest.raises(VideoError, match=sentence):
         Selection(**values)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (Selection(stop_seconds=float("inf"), max_frames=10**30), list(range(100))),
+        (Selection(stride=10**30), [0]),
+        (Selection(fps=1000, max_frames=81, stride=40), list(range(81))),
+        (Selection(fps=Fraction(1, 3)), [0, 75]),
+    ],
+)
+def test_numbers_of_every_size_mean_what_they_say(
+    even: Path, chosen: Selection, expected: list[int]
+) -> None:
+    assert numbers(read_video(even, chosen).frames) == expected
+
+
+def test_leaving_out_more_than_there_is_is_refused(even: Path) -> None:
+    with pytest.raises(VideoError, match="no frame to give after the first 10000000000"):
+        read_video(even, Selection(skip_frames=10**30))
 
 
 def test_a_window_beyond_the_end_is_refused(even: Path) -> None:
@@ -214,6 +239,16 @@ def test_better_quality_is_larger_and_nearer(tmp_path: Path, codec: str) -> None
     if codec != "prores":  # it knows profiles, not constant quality
         assert found[0] < found[1]
         assert found[0][1] < found[1][1]
+
+
+@pytest.mark.parametrize("width", [15, 16, 17, 18, 33, 49, 65])
+def test_prores_has_its_colours_at_every_width(tmp_path: Path, width: int) -> None:
+    """Its encoder leaves colours out of a last block that is one pixel wide."""
+    red = np.full((2, 32, width, 3), (200, 60, 90), np.uint8)
+    write_video(tmp_path / "clip.mov", red, Fraction(8), VideoOptions(codec="prores"))
+    found = read_video(tmp_path / "clip.mov").frames
+    assert found.shape == red.shape
+    assert np.abs(found.astype(int) - red).max() < 8
 
 
 def test_an_unknown_quality_is_refused() -> None:

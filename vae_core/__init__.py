@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from .accelerate import accelerate, restore
 from .errors import (
     BudgetError,
+    DiskError,
     InputError,
     LoadError,
     LoweringError,
+    ResultError,
     SettingsError,
     VaeCoreError,
     VideoError,
@@ -34,7 +36,7 @@ from .families.conventions import (
 from .geometry.region import Extent
 from .posterior import Posterior
 from .settings import BlendOrder, Fit, Layout, NormScope, Placement, Progress, Settings, Tiling
-from .vae import VideoVAE, from_module
+from .vae import VideoVAE, check_dtype, checked_device, from_module
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +51,13 @@ def load(
     a SAT .pt.
 
     dtype: to compute in, by default the file's own. device: where the weights go and the work is
-    done. Raises `LoadError` with what the file looks like, where it is something else.
+    done. Raises `LoadError` with what the file looks like, where it is something else, and
+    `SettingsError` for a dtype or a device that there is not.
     """
     from .families.loading import load_module  # diffusers is imported only where a VAE is built
 
-    loaded = load_module(path, dtype=dtype, device=device)
+    check_dtype(dtype)
+    loaded = load_module(path, dtype=dtype, device=checked_device(device))
     return from_module(loaded.module, loaded=loaded)
 
 
@@ -73,6 +77,7 @@ __all__ = [
     "BlendOrder",
     "BudgetError",
     "Convention",
+    "DiskError",
     "Extent",
     "Fit",
     "InputError",
@@ -83,6 +88,7 @@ __all__ = [
     "Placement",
     "Posterior",
     "Progress",
+    "ResultError",
     "Settings",
     "SettingsError",
     "Tiling",

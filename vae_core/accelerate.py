@@ -1,40 +1,49 @@
 """How does a live diffusers VAE run through the engine, so that its pipelines need no change?
 
-1. `accelerate` lowers the module once and lays an `encode` and a `decode` over the class's, as
-   attributes of that one instance. `forward` and every pipeline that holds it call these.
-2. Each call looks at the module as it then is: dtype, device, `use_slicing`, `use_tiling`. Hooks
+1. `accelerate` lowers the module, to see whether it can be run, and lays methods over all of the
+   class's that run its parts (`_NAMES`), as attributes of that one instance. `forward`, every
+   pipeline that holds it, and scripts that call `_encode` for moments go through these.
+2. Each call looks at the module as it then is: its parts, dtype, device, `use_slicing`,
+   `use_tiling`. What was changed is followed, and what cannot be run any more is refused. Hooks
    that offload weights bring them first, as they do for the class.
-3. Results come back in the class's own types, and `restore` takes the two attributes away again.
+3. Results come back in the class's own types, and `restore` takes the attributes away again.
 
 What decides, where the class and the settings both have a say:
 - Frames and chunks: `settings.layout` and `settings.chunk_frames`. Without settings the diffusers
   layout is taken, which gives the counts that pipelines reckon with. The aligned layout decodes n
   latent frames to 4(n-1)+1 also where n is even, and encodes what is not 4k+1 frames to one latent
   frame more than the class, at which a video-to-video pipeline fails. The class's
-  `num_sample_frames_batch_size` and `num_latent_frames_batch_size` are not read.
+  `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings are
+  given, and are not read otherwise.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
   logged once. Blended tiles are had by settings with `tiling="blend"`, which are left as they are.
+  `tiled_encode` and `tiled_decode` do the same whether or not it was called.
 - `enable_slicing`: clips of a batch one by one, as in the class.
+- `torch.compile`: a graph that calls a method breaks there. `torch.export`, which cannot hold the
+  engine, gets the class's own network, where the settings ask for the class's own result.
 
-What it does not do: no class is patched, no weight, config or hook written to, and `_encode`,
-`tiled_decode` and the like stay the class's. No gradients come back: an input that asks for one is
-refused, parameters that ask are used as they are. Group offloading to a disk is refused.
+What it does not do: no class is patched, no weight, config or hook written to. No gradients come
+back: an input that asks for one is refused, parameters that ask are used as they are. Group
+offloading to a disk is refused.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .settings import SMALLEST_TILE_PX, Fit, Layout, Settings, Tiling
+from .families.attributes import plain
+from .running.graphs import is_exporting, outside_graphs
+from .settings import SMALLEST_TILE_PX, TEMPORAL_RATIO, Fit, Layout, NormScope, Settings, Tiling
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -48,16 +57,36 @@ DROP_IN = Settings(layout=Layout.DIFFUSERS, size_fit=Fit.ERROR)
 since the class's return types could not tell of it.
 """
 
-_NAMES = ("encode", "decode")
+_NAMES = ("encode", "decode", "_encode", "_decode", "tiled_encode", "tiled_decode")
+"""The class's methods that run its parts."""
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 TargetType = TypeVar("TargetType")
+
+
+def _door(
+    method: Callable[Concatenate[_Engine, Arguments], Result],
+) -> Callable[Concatenate[_Engine, Arguments], Result]:
+    """`method` outside of graphs; where `torch.export` calls, the class's own of that name."""
+    apart = outside_graphs(method)
+
+    @functools.wraps(method)
+    def call(self: _Engine, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if not is_exporting():
+            return apart(self, *args, **kwargs)
+        _refuse_export(self.settings)
+        module = self.vae.module
+        return getattr(type(module), method.__name__)(module, *args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)
 class _Engine:
     """What stands in for the methods of one module.
 
-    vae: the module with its programs; dtype and device are looked up anew for each call.
+    vae: the module; dtype, device and programs are looked up anew for each call.
     settings: as they were given.
     covered: instance attributes of the same names that were there before, for `restore`.
     told: sentences that have been logged.
@@ -68,6 +97,7 @@ class _Engine:
     covered: dict[str, Any]
     told: set[str] = field(default_factory=set[str])
 
+    @_door
     def encode(
         self, x: Tensor, return_dict: bool = True
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
@@ -78,18 +108,39 @@ class _Engine:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
         from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
-        posterior = DiagonalGaussianDistribution(self._run(self._moments, x))
+        moments = self._run(self._moments, self._clips(x), self._encoding())
+        posterior = DiagonalGaussianDistribution(moments)
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
+    @_door
+    def _encode(self, x: Tensor) -> Tensor:
+        """`AutoencoderKLCogVideoX._encode`: the moments of `x` in one batch, by the engine."""
+        return self._run(self._moments, (x,), self._encoding())
+
+    @_door
+    def tiled_encode(self, x: Tensor) -> Tensor:
+        """`AutoencoderKLCogVideoX.tiled_encode`: the moments of `x`, by exact tiles."""
+        return self._run(self._moments, (x,), self._bounded(self._encoding()))
+
+    @_door
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """`AutoencoderKLCogVideoX.decode`: the video of `z` [b, c, n, h/8, w/8], by the engine.
 
         Raises `InputError` for an input that the engine does not take.
         """
-        from diffusers.models.autoencoders.vae import DecoderOutput
+        video = self._run(VideoVAE.decode, self._clips(z), self._decoding())
+        return _decoded(video, return_dict)
 
-        video = self._run(VideoVAE.decode, z)
-        return DecoderOutput(sample=video) if return_dict else (video,)
+    @_door
+    def _decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        """`AutoencoderKLCogVideoX._decode`: the video of `z` in one batch, by the engine."""
+        return _decoded(self._run(VideoVAE.decode, (z,), self._decoding()), return_dict)
+
+    @_door
+    def tiled_decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        """`AutoencoderKLCogVideoX.tiled_decode`: the video of `z`, by exact tiles."""
+        settings = self._bounded(self._decoding())
+        return _decoded(self._run(VideoVAE.decode, (z,), settings), return_dict)
 
     def _moments(self, vae: VideoVAE, video: Tensor, settings: Settings) -> Tensor:
         posterior = vae.encode(video, settings)
@@ -97,21 +148,45 @@ class _Engine:
             self._tell(note)
         return posterior.moments
 
-    def _run(self, work: Callable[[VideoVAE, Tensor, Settings], Tensor], x: Tensor) -> Tensor:
-        """The result of `work` for the whole batch, or clip by clip where the module slices."""
-        _refuse_gradients(x)
+    def _clips(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The whole batch, or clip by clip where the module slices."""
+        slices = cast("Any", self.vae.module).use_slicing
+        return cast("tuple[Tensor, ...]", x.split(1)) if slices else (x,)
+
+    def _run(
+        self,
+        work: Callable[[VideoVAE, Tensor, Settings], Tensor],
+        clips: tuple[Tensor, ...],
+        settings: Settings,
+    ) -> Tensor:
+        """The results of `work` for `clips`, joined, over the module as it now is."""
         module = cast("Any", self.vae.module)
-        settings = self._settings_now()
+        _refuse_gradients(clips[0])
         with _weights_at_hand(module):
-            vae = replace(self.vae, dtype=module.dtype, device=_device(module, x))
-            clips = cast("tuple[Tensor, ...]", x.split(1)) if module.use_slicing else (x,)
+            vae = replace(self.vae, dtype=module.dtype, device=_device(module, clips[0]))
             results = [work(vae, clip, settings) for clip in clips]
         return results[0] if len(results) == 1 else torch.cat(results)
 
-    def _settings_now(self) -> Settings:
-        """The settings, with the class's tile as a bound where its tiling is on."""
-        module, settings = cast("Any", self.vae.module), self.settings
-        if not module.use_tiling or settings.tiling is Tiling.BLEND:
+    def _encoding(self) -> Settings:
+        return self._settings_now(cast("Any", self.vae.module).num_sample_frames_batch_size)
+
+    def _decoding(self) -> Settings:
+        latent_frames = cast("Any", self.vae.module).num_latent_frames_batch_size
+        return self._settings_now(TEMPORAL_RATIO * latent_frames)
+
+    def _settings_now(self, chunk_frames: int) -> Settings:
+        """The settings, with the class's chunks where none were given, and with its tile as a bound
+        where its tiling is on.
+        """
+        settings = self.settings
+        if settings == DROP_IN:
+            settings = replace(settings, chunk_frames=chunk_frames)
+        return self._bounded(settings) if cast("Any", self.vae.module).use_tiling else settings
+
+    def _bounded(self, settings: Settings) -> Settings:
+        """`settings` with the class's tile as a bound."""
+        module = cast("Any", self.vae.module)
+        if settings.tiling is Tiling.BLEND:
             return settings
         sides = (module.tile_sample_min_height, module.tile_sample_min_width)
         height, width = (max(int(side), SMALLEST_TILE_PX) for side in sides)
@@ -128,6 +203,22 @@ class _Engine:
         if sentence not in self.told:
             self.told.add(sentence)
             _log.warning("%s", sentence)
+
+
+def _decoded(video: Tensor, return_dict: bool) -> DecoderOutput | tuple[Tensor]:
+    from diffusers.models.autoencoders.vae import DecoderOutput
+
+    return DecoderOutput(sample=video) if return_dict else (video,)
+
+
+def _refuse_export(settings: Settings) -> None:
+    """An exported program holds the class's network, so that it has to be what was asked for."""
+    own = settings.layout is Layout.DIFFUSERS and settings.norm_scope is NormScope.CHUNK
+    if not own or settings.tiling is Tiling.BLEND:
+        raise InputError(
+            "torch.export takes the class's own network, and these settings ask for another result"
+            " (layout, norm_scope or blended tiles). Call vae_core.restore(vae) first."
+        )
 
 
 def _refuse_gradients(x: Tensor) -> None:
@@ -185,10 +276,11 @@ def _module_of(target: object) -> nn.Module:
     """The VAE that `target` is or holds; `InputError` unless it is diffusers'."""
     from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 
-    found = target if isinstance(target, nn.Module) else getattr(target, "vae", None)
+    held_by = target if isinstance(target, nn.Module) else getattr(target, "vae", None)
+    found = plain(held_by) if isinstance(held_by, nn.Module) else held_by
     if not isinstance(found, AutoencoderKLCogVideoX):
         what = type(target).__name__
-        held = "" if found is target else f", whose vae is {type(found).__name__}"
+        held = "" if held_by is target else f", whose vae is {type(found).__name__}"
         raise InputError(
             "accelerate and restore take diffusers' AutoencoderKLCogVideoX, or a pipeline with one"
             f" as its vae; got {what}{held}. For other modules there is vae_core.from_module."
@@ -203,7 +295,7 @@ def _engine_of(module: nn.Module) -> _Engine | None:
 
 
 def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
-    """`target` itself, whose encode and decode now run through the engine.
+    """`target` itself, whose methods that encode and decode now run through the engine.
 
     target: a live diffusers `AutoencoderKLCogVideoX`, or a pipeline with one as its `vae`;
         everything else that holds the same VAE object is accelerated with it.
@@ -222,12 +314,13 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     own = {name: vars(module)[name] for name in _NAMES if name in vars(module)}
     engine = _Engine(vae, settings, own if before is None else before.covered)
     for name in _NAMES:
-        setattr(module, name, getattr(engine, name))
+        if hasattr(type(module), name):  # tiled_encode is younger than the class
+            setattr(module, name, getattr(engine, name))
     return target
 
 
 def restore(target: TargetType) -> TargetType:
-    """`target` itself, with encode and decode as they were before `accelerate`; nothing happens
+    """`target` itself, with its methods as they were before `accelerate`; nothing happens
     where that was not called.
 
     Raises `InputError` for an object that `accelerate` does not take.

@@ -3,7 +3,8 @@
 1. `build_parser` reads the command line; what each command does is in `commands.py`, `roundtrip.py`
    and `dataset_commands.py`.
 2. `main` runs it. Exit codes: 0 done; 1 out of memory; 2 bad input, told in one line on stderr;
-   130 after Ctrl-C, 143 after a termination signal. Either signal leaves no half-written file.
+   130 after Ctrl-C, 128 and its number after another signal that ends programs. None leaves a
+   half-written file.
 
 Results go to stdout, progress and complaints to stderr.
 """
@@ -104,6 +105,7 @@ def _add_encode_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--latents", action="store_true", help="keep modes in place of moments")
     arguments.add_buckets(parser)
+    arguments.add_trainer(parser)
     group = parser.add_argument_group("several processes or machines")
     group.add_argument(
         "--ray", metavar="ADDRESS", help="of a Ray cluster; local starts one (default: one process)"
@@ -155,21 +157,34 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
+# What ends a program from outside: a system that shuts down, a terminal that is closed (SIGHUP on
+# POSIX, SIGBREAK on Windows). Each system knows some of them.
+_ENDINGS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]
+
+
 @contextmanager
 def _termination_as_exception() -> Generator[None]:
-    """Let SIGTERM unwind the stack, so that temporary files go; main thread only."""
+    """Let signals that end the program unwind the stack, so that temporary files go; main thread
+    only. One that is ignored, as under nohup, stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {one: signal.getsignal(one) for one in _ENDINGS}
+    taken = {one: how for one, how in before.items() if how not in (signal.SIG_IGN, None)}
+    for one in taken:
+        signal.signal(one, _terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, how in taken.items():
+            signal.signal(one, how)
 
 
 def _complain(sentence: str, code: int) -> int:
-    sys.stderr.write(f"error: {' '.join(sentence.split())}\n")
+    options.tell(sys.stderr, f"error: {' '.join(sentence.split())}")
     return code
 
 
@@ -184,10 +199,15 @@ def _run(argv: Sequence[str] | None) -> int:
         args = build_parser().parse_args(argv)
         args.run(args)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except SystemExit as end:  # --help, --version, a termination signal
         return int(end.code or 0)
     except VaeCoreError as error:
         return _complain(str(error), 2)
+    except OSError as error:  # a file or folder that the system refuses
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _complain(f"{where}{error.strerror or error}.", 2)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

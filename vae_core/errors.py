@@ -1,11 +1,16 @@
 """Which errors does `vae_core` raise, and what does each one promise?
 
-Every error but `DeviceMemoryError` is raised before the first kernel runs, and its sentence holds
-the rule, what came, where (a module path or a file), and the remedy. Nothing has been written, and
-nothing stays allocated, when one of them reaches the caller.
+Every error but `DeviceMemoryError`, `DiskError` and `ResultError` is raised before the first kernel
+runs, and its sentence holds the rule, what came, where (a module path or a file), and the remedy.
+Nothing has been written, and nothing stays allocated, when one of them reaches the caller.
 """
 
 from __future__ import annotations
+
+
+def counted(count: int, thing: str) -> str:
+    """How many there are of a thing, for a sentence: `1 frame`, `2 frames`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 class VaeCoreError(Exception):
@@ -18,6 +23,13 @@ class SettingsError(VaeCoreError):
 
 class InputError(VaeCoreError):
     """A tensor does not fit the network: rank, channels, extent, dtype or values."""
+
+
+class ResultError(InputError):
+    """What a network gave is not finite: values went beyond what its dtype holds.
+
+    Comes after the first kernel, with the chunk that holds them; nothing stays allocated.
+    """
 
 
 class LoadError(VaeCoreError):
@@ -35,7 +47,14 @@ class VideoError(VaeCoreError):
 class DeviceMemoryError(VaeCoreError):
     """The device ran out of memory in the middle of a run, and nothing that was tried helped.
 
-    The one error that comes after the first kernel; nothing stays allocated, and nothing was lost.
+    It comes after the first kernel; nothing stays allocated, and nothing was lost.
+    """
+
+
+class DiskError(VaeCoreError):
+    """The disk of a temporary file became full in the middle of a run, though it had room before.
+
+    It may come after the first kernel; nothing stays allocated, and nothing was lost.
     """
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .geometry.fitting import Fitted
+from .running.autocast import no_autocast
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 """Beyond these the exponential is of no use in any dtype; the reference clamps alike."""
@@ -52,7 +53,8 @@ class Posterior:
     @property
     def std(self) -> Tensor:
         """Standard deviation."""
-        return torch.exp(0.5 * self.logvar)
+        with no_autocast(self.logvar.device):
+            return torch.exp(0.5 * self.logvar)
 
     def mode(self) -> Tensor:
         """The likeliest latents: the mean."""
@@ -62,15 +64,16 @@ class Posterior:
         """Latents drawn with noise from `generator` (on the CPU), or from torch's own CPU
         generator.
         """
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32)
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32, device="cpu")
         return self.mean + self.std * noise.to(self.mean)
 
     def kl(self) -> Tensor:
         """Kullback-Leibler divergence from the unit Gaussian, [b], in nats summed over each
         clip.
         """
-        terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
-        return 0.5 * terms.sum(dim=(1, 2, 3, 4))
+        with no_autocast(self.mean.device):
+            terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
+            return 0.5 * terms.sum(dim=(1, 2, 3, 4))
 
 
 class MomentStream(Iterator[Tensor]):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar, cast
+from operator import index
+from typing import Any, SupportsIndex, TypeVar, cast
 
 from .errors import SettingsError
 
@@ -126,12 +127,34 @@ def _choice(kind: type[EnumType], name: str, value: object) -> EnumType:
 
 
 def _integer(name: str, value: object, at_least: int) -> int:
-    """`value` as an int of at least `at_least`; `SettingsError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """`value`, of whatever kind of integer, as an int of at least `at_least`; `SettingsError`
+    otherwise.
+    """
+    number = as_integer(value)
+    if number is None:
         raise SettingsError(f"{name} must be a whole number; got {value!r}.")
-    if value < at_least:
-        raise SettingsError(f"{name} must be at least {at_least}; got {value}.")
-    return value
+    if number < at_least:
+        raise SettingsError(f"{name} must be at least {at_least}; got {number}.")
+    return number
+
+
+def as_integer(value: object) -> int | None:
+    """`value` as an int if it is an integer, Python's or numpy's; None for truth values too."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(cast("SupportsIndex", value))
+    except TypeError:
+        return None
+
+
+def check_settings(settings: object) -> None:
+    """`SettingsError` for what is no `Settings`."""
+    if not isinstance(settings, Settings):
+        raise SettingsError(
+            f"settings must be a vae_core.Settings; got {type(settings).__name__}. Write"
+            " Settings(chunk_frames=8), Settings(**values), or leave it out."
+        )
 
 
 def _chunk(value: object) -> int:

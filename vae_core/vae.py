@@ -1,8 +1,10 @@
 """What does a user hold: a video VAE that encodes and decodes within bounds.
 
-1. A module is lowered once to an encoder and a decoder program.
+1. A module is lowered to an encoder or a decoder program whenever one is asked for, since a live
+   module may have changed.
 2. Each call checks its input, makes a plan, and hands chunk after chunk to the executor.
-3. Results land where the input lives, in the VAE's dtype.
+3. Results land where the input lives, in the VAE's dtype, whatever `torch.autocast` and
+   `torch.set_default_device` say around the call.
 
 Files, command lines and hosts are not known here.
 """
@@ -13,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, LoweringError, SettingsError
 from .families.cogvideox import lower_decoder, lower_encoder
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
@@ -25,18 +28,27 @@ from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
 from .planning.machine import machine_for
 from .planning.plan import Job, Plan
-from .planning.planner import make_plan
+from .planning.planner import chunks_of, make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
+from .running.graphs import outside_graphs
 from .running.stores import new_result, reserve
 from .running.weights import Weights
-from .settings import Layout, NormScope, Place, Placement, Progress, Settings
-from .streaming.encode_stream import encode_chunks_of, needs_whole_clip
+from .settings import (
+    Layout,
+    NormScope,
+    Place,
+    Placement,
+    Progress,
+    Settings,
+    check_settings,
+)
+from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
-from .streaming.frame_feed import FrameFeed, FrameRuns
-from .streaming.values import check_values
+from .streaming.frame_feed import FrameFeed, FrameRuns, is_frame_runs
+from .streaming.values import DTYPES, check_tensor, check_values, sizes_of
 
 _DEFAULT = Settings()
 
@@ -47,16 +59,29 @@ class VideoVAE:
 
     module: a live `AutoencoderKLCogVideoX`; its parameters are used where they are.
     dtype, device: what is computed in, and on.
-    encoder, decoder: what the module was lowered to.
     loaded: the file that it came from; None for a live module.
     """
 
     module: nn.Module
     dtype: torch.dtype
     device: torch.device
-    encoder: Program
-    decoder: Program
     loaded: LoadedModule | None = None
+
+    @property
+    def encoder(self) -> Program:
+        """What the module's encoder stands for as it now is.
+
+        Raises `LoweringError` where it has become something that the engine cannot run.
+        """
+        return lower_encoder(self.module)
+
+    @property
+    def decoder(self) -> Program:
+        """What the module's decoder stands for as it now is.
+
+        Raises `LoweringError` where it has become something that the engine cannot run.
+        """
+        return lower_decoder(self.module)
 
     @property
     def architecture(self) -> Architecture:
@@ -79,15 +104,33 @@ class VideoVAE:
         """Channels of the latents."""
         return self.decoder.stores[SOURCE].channels
 
+    @outside_graphs
     def plan_encode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
-        extent = _checked_shape(shape, self.encoder, "a video [b, c, t, h, w]")
-        return self._plan(self.encoder, shape[0], fit(extent, settings).network, settings)
+        check_settings(settings)
+        program = self.encoder
+        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        return self._plan(program, shape[0], fit(extent, settings).network, settings)
 
+    @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
-        extent = _checked_shape(shape, self.decoder, "latents [b, c, n, h/8, w/8]")
-        return self._plan(self.decoder, shape[0], extent, settings)
+        check_settings(settings)
+        program = self.decoder
+        extent = _checked_shape(shape, program, "latents [b, c, n, h/8, w/8]")
+        return self._plan(program, shape[0], extent, settings)
+
+    def latent_shape(
+        self, shape: Sequence[int], settings: Settings = _DEFAULT
+    ) -> tuple[int, int, int, int, int]:
+        """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/8, w/8]."""
+        check_settings(settings)
+        program = self.encoder
+        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        network, px = fit(extent, settings).network, program.stores[program.sink].px
+        job = Job(program, shape[0], network, self.dtype.itemsize)
+        frames = chunks_of(job, settings)[-1].target.stop
+        return shape[0], self.latent_channels, frames, network.h // px, network.w // px
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
         job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)
@@ -106,6 +149,7 @@ class VideoVAE:
         whole = settings.norm_scope is NormScope.CLIP
         return narrow_in_place(program if odd_chunks and not whole else unique_frames(program))
 
+    @outside_graphs
     def encode(self, video: Tensor, settings: Settings = _DEFAULT) -> Posterior:
         """The posterior of `video` [b, 3, t, h, w], floating point pixels in [-1, 1].
 
@@ -113,6 +157,7 @@ class VideoVAE:
         Raises `InputError` for a wrong shape, dtype or values that are not finite, before anything
         is computed.
         """
+        check_tensor(video, "a video")
         plan = self.plan_encode(video.shape, settings)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), settings)
@@ -120,6 +165,7 @@ class VideoVAE:
         self._fill(plan, video, fitted, moments)
         return Posterior.from_moments(moments, fitted)
 
+    @outside_graphs
     def decode(
         self, latents: Tensor, settings: Settings = _DEFAULT, trim: Extent | None = None
     ) -> Tensor:
@@ -129,12 +175,15 @@ class VideoVAE:
         than the result. The result is on the latents' device, in the VAE's dtype. Raises
         `InputError` as `encode` does.
         """
+        check_tensor(latents, "latents")
+        check_trim(trim)
         plan = self.plan_decode(latents.shape, settings)
         check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
         self._fill(plan, latents, None, video)
         return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
 
+    @outside_graphs
     def encode_stream(
         self,
         frames: Tensor | Iterable[Tensor],
@@ -155,6 +204,8 @@ class VideoVAE:
         `fitted` of the result says what was done to the size, once it has ended. Raises
         `InputError` as `encode` does; what is wrong with a later frame, when it comes.
         """
+        check_settings(settings)
+        frame_count = check_count(frame_count)
         if isinstance(frames, Tensor):
             return MomentStream(self._encode_known(frames, settings))
         feed = FrameFeed(frames, self.encoder.stores[SOURCE].channels)
@@ -166,6 +217,7 @@ class VideoVAE:
         """The encoder's result for every chunk of `video`, and how it was fitted; checked at
         once.
         """
+        check_tensor(video, "a video")
         plan = self.plan_encode(video.shape, settings)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), settings)
@@ -177,6 +229,7 @@ class VideoVAE:
         place = Place.DISK if settings.placement is Placement.MMAP else Place.HOST
         yield from self._encode_known(feed.collect(place), settings)
 
+    @outside_graphs
     def decode_stream(
         self, latents: Tensor | FrameRuns, settings: Settings = _DEFAULT
     ) -> Iterator[Tensor]:
@@ -185,6 +238,8 @@ class VideoVAE:
 
         latents: a tensor, or a source that is read chunk by chunk (see `frame_feed.FrameRuns`).
         """
+        if isinstance(latents, Tensor) or not is_frame_runs(latents):
+            check_tensor(latents, "latents")
         plan = self.plan_decode(latents.shape, settings)
         if isinstance(latents, Tensor):
             check_values(latents, "latents", "unscaled floating point latents")
@@ -281,6 +336,7 @@ def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:
 def _checked_shape(shape: Sequence[int], program: Program, what: str) -> Extent:
     """(t, h, w) of a shape that the program takes."""
     channels = program.stores[SOURCE].channels
+    shape = sizes_of(shape, what)
     if len(shape) != 5:
         raise InputError(
             f"{what} needs five dimensions; got {len(shape)}: {tuple(shape)}. Add the missing"
@@ -310,9 +366,49 @@ def from_module(
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.
-    Raises `LoweringError` with a module path where the module is something else.
+    Raises `LoweringError` with a module path where the module is something else, and
+    `SettingsError` for a dtype or a device that there is not.
     """
-    encoder, decoder = lower_encoder(module), lower_decoder(module)
+    check_dtype(dtype)
+    where = None if device is None else checked_device(device)
+    check_module(module)
+    lower_encoder(module)
+    lower_decoder(module)
     parameter = next(module.parameters())
-    where = torch.device(device) if device is not None else parameter.device
-    return VideoVAE(module, dtype or parameter.dtype, where, encoder, decoder, loaded)
+    where = where or parameter.device
+    return VideoVAE(module, dtype or parameter.dtype, where, loaded)
+
+
+def check_module(module: object) -> None:
+    """`LoweringError` for what is no module at all."""
+    if not isinstance(module, nn.Module):
+        raise LoweringError(
+            f"a VAE must be a torch.nn.Module; got {type(module).__name__}. Files are loaded by"
+            " vae_core.load."
+        )
+
+
+def check_trim(trim: object) -> None:
+    """`InputError` for what is neither None nor the size of a clip."""
+    if trim is not None and not isinstance(trim, Extent):
+        raise InputError(
+            f"trim must be a vae_core.Extent(t, h, w) or None; got {trim!r}. Encoding gives one as"
+            " posterior.fitted.source."
+        )
+
+
+def check_dtype(dtype: object) -> None:
+    """`SettingsError` for what no VAE computes in; None stands for the VAE's own."""
+    if dtype is not None and dtype not in DTYPES:
+        names = ", ".join(str(one) for one in DTYPES)
+        raise SettingsError(f"dtype must be one of {names}; got {dtype!r}.")
+
+
+def checked_device(device: object) -> torch.device:
+    """The device of that name; `SettingsError` for what names none."""
+    try:
+        return torch.device(cast("Any", device))
+    except (RuntimeError, TypeError, ValueError):
+        raise SettingsError(
+            f"device must be a torch.device or a name such as 'cuda:0' or 'cpu'; got {device!r}."
+        ) from None

@@ -198,7 +198,7 @@ class _BareVAE:
 def new_vae(mixin: type, dtype: torch.dtype | None) -> Any:
     """A VAE object of the host, with its choice of devices, that still lacks a network."""
     # The host sets up a VAE from weights; these are the smallest that it takes.
-    weights = {"pixel_space_vae": torch.tensor(1.0)}
+    weights = {"pixel_space_vae": torch.tensor(1.0, device="cpu")}
     return vae_class(mixin)(sd=weights, dtype=dtype or vae_dtype())
 
 

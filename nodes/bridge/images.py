@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vae_core import InputError, VaeCoreError, from_kijai, to_kijai
-from ...vae_core.families.conventions import KIJAI_FACTOR
+from ...vae_core import InputError, from_kijai, to_kijai
+from ...vae_core.families.conventions import (
+    KIJAI_FACTOR,
+    LAYOUT_KEY,
+    Convention,
+    convention_of,
+    either,
+    fits_both,
+    marked,
+)
 from ...vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
-from .origin import LAYOUT, ORIGIN, says_core
-from .widgets import AUTO, CORE, WRAPPER
+from .origin import ORIGIN
 
 RUN_FRAMES = 8
 """Frames that are turned at a time."""
@@ -53,22 +60,6 @@ def _check_finite(frames: Tensor, name: str) -> None:
             )
 
 
-def finite(made: Tensor, what: str) -> Tensor:
-    """`made`, which the network gave, as it is; what: "latents" or "pictures".
-
-    Raises `VaeCoreError` where it holds NaN or infinity, which nodes further on would pass over.
-    """
-    low, high = torch.aminmax(made)
-    if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        kind = str(made.dtype).removeprefix("torch.")
-        raise VaeCoreError(
-            f"the network gave {what} with NaN or infinite values, computing in {kind}: they were"
-            " too large for it on the way. Choose bf16 or fp32 as the VAE's dtype, or look at the"
-            " node that made its input."
-        )
-    return made
-
-
 def pixel_runs(image: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """The frames of an IMAGE [t, h, w, 3] as runs [1, 3, k, h, w] in [-1, 1]."""
     for run in image.split(RUN_FRAMES):
@@ -85,12 +76,13 @@ def write_frames(image: Tensor, frames: Tensor) -> None:
     image.copy_(((pixels + 1.0) / 2.0).clamp_(0.0, 1.0))
 
 
-def checked_latents(latent: Any, channels: int, whose: str = AUTO) -> tuple[Tensor, list[str]]:
-    """Unscaled latents [b, c, n, h, w] of a LATENT, core's or kijai's, and what was done to them;
-    whose: one of `LATENTS_OF`.
+def checked_latents(
+    latent: Any, channels: int, told: Convention | None = None
+) -> tuple[Tensor, list[str]]:
+    """Unscaled latents [b, c, n, h, w] of a LATENT, core's or kijai's, and what was done to them.
 
-    Raises `InputError` for latents of another model, nested ones, NaN, and where a shape fits both
-    and nothing says whose they are, before anything is computed.
+    told: whose they are, where somebody said so. Raises `InputError` for latents of another model,
+    nested ones, NaN, and those that may be either's, before anything is computed.
     """
     samples = latent.get("samples") if isinstance(latent, Mapping) else None
     if getattr(samples, "is_nested", False):
@@ -105,44 +97,47 @@ def checked_latents(latent: Any, channels: int, whose: str = AUTO) -> tuple[Tens
             f"latents of video have five dimensions [batch, {channels}, frames, height / 8, width /"
             f" 8]; got {list(samples.shape)}. They belong to an image model."
         )
-    if _is_wrappers(latent, samples, channels, whose):
-        notes = ["Latents of CogVideoXWrapper: axes exchanged, divided by 0.7."]
-        samples = from_kijai(latent, channels)
-    else:
-        notes = []
+    if told is None and fits_both(samples.shape, channels):
+        told = _told(latent, channels)
+    samples, notes = _turned(latent, samples, channels, told)
     _check_finite(samples.movedim(2, 0), "samples")
     return samples, notes
 
 
-def _is_wrappers(latent: Mapping[str, Any], samples: Tensor, channels: int, whose: str) -> bool:
-    """Whether latents are kijai's: what a person says, or a key that only his nodes write."""
-    core, wrappers = (samples.shape[dim] == channels for dim in (1, 2))
-    marked = "additional_frames" in latent
-    if core and wrappers and whose == AUTO and not marked and not says_core(latent):
+def _told(latent: Mapping[str, Any], channels: int) -> Convention:
+    """Whose latents of a shape that fits both are, by the LATENT's keys.
+
+    `InputError` where they do not say, with the node that does.
+    """
+    try:
+        return convention_of(latent, channels)
+    except InputError as error:
         raise InputError(
-            f"latents of {channels} frames and {channels} channels may be core's [b, c, t, h, w] or"
-            f" CogVideoXWrapper's [b, t, c, h, w]; got {list(samples.shape)}, and nothing in them"
-            " tells. Choose whose they are in 'latents_of', or put Exact VAE Latent Convert before."
-        )
-    if wrappers and (whose == WRAPPER or (whose == AUTO and marked)):
-        return True
-    if not core or whose == WRAPPER:
-        raise InputError(_strange(samples, channels, whose))
-    return False
+            f"{either(list(latent['samples'].shape))} Nothing says which: put Exact VAE Latent"
+            " Convert before this node, and choose there whose they are."
+        ) from error
 
 
-def _strange(samples: Tensor, channels: int, whose: str) -> str:
-    dim, others = (2, "core") if whose == WRAPPER else (1, WRAPPER)
-    hint = " They belong to another model."
-    if samples.shape[3 - dim] == channels:
+def _turned(
+    latent: Mapping[str, Any], samples: Tensor, channels: int, told: Convention | None
+) -> tuple[Tensor, list[str]]:
+    """`samples` in core's convention; a key that only kijai's nodes write says whose they are."""
+    theirs = "additional_frames" in latent if told is None else told is Convention.KIJAI
+    if theirs and samples.shape[2] == channels:
+        note = "Latents of CogVideoXWrapper: axes exchanged, divided by 0.7."
+        return from_kijai(latent, channels), [note]
+    if samples.shape[1] != channels:
         hint = (
-            f" They look like latents of {others}: choose so in 'latents_of', or turn them with"
-            " Exact VAE Latent Convert."
+            " They look like CogVideoXWrapper's, [b, t, c, h, w]: Exact VAE Latent Convert turns"
+            " them."
+            if samples.shape[2] == channels
+            else " They belong to another model."
         )
-    return (
-        f"latents of this VAE have {channels} channels in dimension {dim}; got"
-        f" {list(samples.shape)}.{hint}"
-    )
+        raise InputError(
+            f"latents of this VAE have {channels} channels in dimension 1; got"
+            f" {list(samples.shape)}.{hint}"
+        )
+    return samples, []
 
 
 def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
@@ -151,15 +146,22 @@ def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """
     told = dict(latent) if filler < 0 else {**latent, "additional_frames": filler}
     samples = from_kijai(told, CHANNELS) * (KIJAI_FACTOR / scale)
-    return _others(latent) | {"samples": samples, ORIGIN: {"layout": LAYOUT}}
+    return marked(_others(latent) | {"samples": samples})
+
+
+def as_core(latent: Any) -> dict[str, Any]:
+    """The same LATENT, known to be core's from then on."""
+    checked_latents(latent, CHANNELS, Convention.CORE)
+    return marked({key: value for key, value in latent.items() if key != "additional_frames"})
 
 
 def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """A LATENT of core [b, c, t, h, w] as CogVideoXWrapper's; filler: how many of its first latent
     frames are.
     """
-    marked = isinstance(latent, Mapping) and "additional_frames" in latent
-    samples, _ = checked_latents(latent, CHANNELS, AUTO if marked else CORE)
+    carried = isinstance(latent, Mapping) and "additional_frames" in latent
+    told = None if carried else Convention.CORE  # the direction says it
+    samples, _ = checked_latents(latent, CHANNELS, told)
     turned = to_kijai(samples, CHANNELS)
     turned["samples"] = turned["samples"] * (scale / KIJAI_FACTOR)
     return _others(latent) | turned | {"additional_frames": filler}
@@ -167,7 +169,7 @@ def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
 
 def _others(latent: Mapping[str, Any]) -> dict[str, Any]:
     """What else a LATENT holds; a clip's own size would be wrong after filler went."""
-    own = ("samples", "additional_frames", ORIGIN)
+    own = ("samples", "additional_frames", ORIGIN, LAYOUT_KEY)
     return {key: value for key, value in latent.items() if key not in own}
 
 

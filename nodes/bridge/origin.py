@@ -1,7 +1,7 @@
 """What does a LATENT remember of the clip that it was made of, and does that still hold?
 
-1. Encoding writes under `ORIGIN` the clip's own size, how the latents lie, and a look of them:
-   their means over a coarse grid.
+1. Encoding that padded writes under `ORIGIN` the clip's own size and a look of the latents: their
+   means over a coarse grid.
 2. Decoding takes padding off again where the latents have their size still and lie as they did.
 3. Nodes in between copy that note to whatever they make. Latents that were flipped, turned or
    reversed are closer to their look turned likewise than to the look itself: their padding lies
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from ...vae_core import Extent
+from ...vae_core.errors import counted
+from ...vae_core.families.conventions import marked
 from ...vae_core.geometry.fitting import Fitted
 
 ORIGIN = "exact_video_vae"
-"""Key in a LATENT: {"layout": `LAYOUT`, "source": [t, h, w] of the clip, "latent": [n, h/8, w/8],
-"look": [c, <= 4, <= 8, <= 8]}; what was only converted has the layout alone.
+"""Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, h/8, w/8], "look": [c, <= 4, <=
+8, <= 8]}.
 """
-
-LAYOUT = "b c t h w"
 
 _GRID = (4, 8, 8)
 _CLOSER = 0.8  # of the distance to the look as it was; what is as far from both was not turned
@@ -45,19 +45,14 @@ _BATCHED = (
 def latent_of(samples: Tensor, fitted: Fitted) -> dict[str, Any]:
     """A LATENT of `samples` [1, c, n, h, w] that remembers the clip's own size."""
     source = fitted.source
+    if source == fitted.network:
+        return marked({"samples": samples})
     origin = {
-        "layout": LAYOUT,
         "source": [source.t, source.h, source.w],
         "latent": list(samples.shape[2:]),
         "look": _looks(samples)[0],
     }
-    return {"samples": samples, ORIGIN: origin}
-
-
-def says_core(latent: Mapping[str, Any]) -> bool:
-    """Whether this pack wrote into a LATENT that it is [b, c, t, h, w], unscaled."""
-    origin = latent.get(ORIGIN)
-    return isinstance(origin, Mapping) and origin.get("layout") == LAYOUT
+    return marked({"samples": samples, ORIGIN: origin})
 
 
 def own_size(latent: Mapping[str, Any], samples: Tensor) -> tuple[Extent | None, list[str]]:
@@ -75,8 +70,8 @@ def own_size(latent: Mapping[str, Any], samples: Tensor) -> tuple[Extent | None,
     look = origin.get("look")
     if isinstance(look, Tensor) and (note := _moved(latent, _looks(samples), look)):
         return None, [note]
-    told = f"Padding taken off: {size.t} frames of {size.h}x{size.w} are left."
-    return size, [told]
+    left = counted(size.t, "frame")
+    return size, [f"Padding taken off: {left} of {size.h}x{size.w} left."]
 
 
 def _moved(latent: Mapping[str, Any], looks: Tensor, look: Tensor) -> str | None:

@@ -19,7 +19,7 @@ from ...vae_core import Extent, Posterior, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan
 from . import host
-from .images import finite, pixel_runs, write_frames
+from .images import pixel_runs, write_frames
 from .live import Watch
 from .widgets import refusal
 
@@ -87,7 +87,7 @@ def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> E
     parts: list[Tensor] = []
     encoded = 0  # latent frames
     for part in stream:
-        parts.append(finite(part, "latents").to(vae.output_device))
+        parts.append(part.to(vae.output_device))
         encoded += part.shape[2]
         watch.glimpse(image[min(4 * encoded - 4, frames - 1)])
     watch.end()
@@ -111,7 +111,7 @@ def decode_latents(
     for frames in engine.decode_stream(samples, replace(settings, on_progress=watch)):
         stop = min(at + frames.shape[2], size.t)
         if stop > at:
-            write_frames(images[:, at:stop], finite(frames, "pictures")[:, :, : stop - at])
+            write_frames(images[:, at:stop], frames[:, :, : stop - at])
             watch.show(images[0, stop - 1])
         at = stop
     watch.end()

@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 from ...vae_core import InputError, Posterior, Settings, VaeCoreError, VideoError
+from ...vae_core.errors import counted
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.jobs.file_streams import decode_video, encode_video
 from ...vae_core.media.framing import Framing
 from ...vae_core.media.video import Resize, Selection, open_video
-from ...vae_core.media.video_writing import VideoOptions, open_writer
+from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from ...vae_core.planning.plan import Plan
 from . import host
 from .components import stream_of
-from .images import checked_latents, finite
+from .images import checked_latents
 from .live import Watch
 from .origin import latent_of, own_size
 from .running import chosen_samples, report, settings_of, settled
 from .vae import exact_vae
-from .widgets import AUTO
 
 _SUFFIXES = {"vp9": ".webm", "prores": ".mov"}
 
@@ -107,7 +107,7 @@ def encode_file(
         fed = _Fed(engine)
 
         def take(moments: Tensor) -> None:
-            parts.append(finite(moments, "latents").to(vae.output_device))
+            parts.append(moments.to(vae.output_device))
             watch.glimpse(fed.newest)
 
         fitted = encode_video(fed, video, take, replace(settings, on_progress=watch))
@@ -137,7 +137,7 @@ class _Fed:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._frame = torch.empty(1, 3, 0, 0)
+        self._frame = torch.empty(1, 3, 0, 0, device="cpu")
 
     @property
     def newest(self) -> Tensor:
@@ -162,7 +162,7 @@ class _Shown:
     def decode_stream(self, latents: Any, settings: Any) -> Iterator[Tensor]:
         """See `VideoVAE.decode_stream`."""
         for frames in self._engine.decode_stream(latents, settings):
-            self._watch.show(_picture_of(finite(frames, "pictures")[0, :, -1]))
+            self._watch.show(_picture_of(frames[0, :, -1]))
             yield frames
 
 
@@ -176,8 +176,7 @@ def decode_file(
 ) -> dict[str, Any]:
     """What the node gives back: VIDEO, report, and the file for the client to show."""
     settings, vae = settings_of(values), exact_vae(vae)
-    whose = values.get("latents_of", AUTO)
-    samples, notes = checked_latents(latent, vae.latent_channels, whose)
+    samples, notes = checked_latents(latent, vae.latent_channels)
     if samples.shape[0] != 1:
         raise InputError(
             f"a video file holds one clip; got a batch of {samples.shape[0]} latents. Decode them"
@@ -192,14 +191,17 @@ def decode_file(
     options = VideoOptions(
         codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
     )
+    fps = Fraction(values["fps"]).limit_denominator(1001)
+    full = (8 * samples.shape[3], 8 * samples.shape[4])
+    check_options(target.path, options, full if trim is None else (trim.h, trim.w), fps)
     watch.begin(plan, vae)
-    with open_writer(target.path, Fraction(values["fps"]).limit_denominator(1001), options) as file:
+    with open_writer(target.path, fps, options) as file:
         size = decode_video(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )
     watch.end()
     notes += told
-    notes.append(f"{size[0]} frames of {size[1]}x{size[2]} written to {target.shown}.")
+    notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")
     result = (host.video_of(target.path), report(plan, watch.seconds, notes))
     return {"ui": {"images": [target.preview], "animated": (True,)}, "result": result}
 

@@ -22,7 +22,6 @@ from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
 from ...vae_core.settings import SMALLEST_TILE_PX
 from . import host
-from .images import finite
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
 _DTYPES = {
@@ -50,15 +49,14 @@ class EngineModule(nn.Module):
     def encode(self, x: Tensor, device: torch.device | None = None, tile_px: Any = None) -> Tensor:
         """Latents [b, c, n, h/8, w/8] of `x` [b, 3, t, h, w] in [-1, 1]."""
         settings = replace(self.settings, tile_px=tile_px)
-        latents = self.video_vae(x.dtype, device or x.device).encode(x, settings).mode()
-        return finite(latents, "latents")
+        return self.video_vae(x.dtype, device or x.device).encode(x, settings).mode()
 
     def decode(self, z: Tensor, output_buffer: Tensor | None = None, tile_px: Any = None) -> Tensor:
         """Video [b, 3, t, h, w] in about [-1, 1], written into `output_buffer` where there is
         one.
         """
         settings = replace(self.settings, tile_px=tile_px)
-        video = finite(self.video_vae(z.dtype, z.device).decode(z, settings), "pictures")
+        video = self.video_vae(z.dtype, z.device).decode(z, settings)
         return video if output_buffer is None else output_buffer.copy_(video)
 
     def decode_output_shape(self, shape: Any) -> tuple[int, ...]:

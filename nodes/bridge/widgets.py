@@ -128,18 +128,6 @@ SAMPLE_SEED: Widget = (
     },
 )
 
-AUTO, CORE, WRAPPER = "auto", "core", "CogVideoXWrapper"
-LATENTS_OF: Widget = (
-    [AUTO, CORE, WRAPPER],
-    {
-        "default": AUTO,
-        "advanced": True,
-        "tooltip": "Whose latents come in. auto: what their shape and the notes in them say; where"
-        " 16 latent frames fit both and nothing tells, it stops and asks. core: [b, c, t, h, w],"
-        " unscaled. CogVideoXWrapper: [b, t, c, h, w], times 0.7.",
-    },
-)
-
 RUN_WIDGETS: dict[str, Widget] = {
     "chunk_size": CHUNK_SIZE,
     "tile_size": TILE_SIZE,

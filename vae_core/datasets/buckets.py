@@ -4,7 +4,7 @@
    clip's; among those the largest that does not enlarge it, else the smallest.
 2. Frames: the largest count, of the buckets of that size, that the clip can fill.
 3. The clip is scaled to cover its bucket and the centre is cropped; its first frames are taken, or
-   frames spread evenly over it.
+   frames spread evenly over it, from its first to its last.
 
 A clip that is too short for every bucket of its size has none.
 """
@@ -79,3 +79,14 @@ def shortest(buckets: Sequence[Bucket], size: tuple[int, int]) -> int:
 def longest(buckets: Sequence[Bucket], size: tuple[int, int]) -> int:
     """The most frames that a bucket of that size takes."""
     return max(bucket.frames for bucket in buckets if bucket.size == size)
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Which of `count` frames are taken where `wanted` of them are spread over all.
+
+    The first and the last are among them, and steps differ by one at most; a single frame is the
+    middle one. 1 <= wanted <= count.
+    """
+    if wanted == 1:
+        return [(count - 1) // 2]
+    return [(2 * i * (count - 1) + wanted - 1) // (2 * (wanted - 1)) for i in range(wanted)]

@@ -1,6 +1,7 @@
 """Is a folder of encoded clips what its index says?
 
-1. Every line of the index has a file, every file a line, and no clip comes twice.
+1. Every line of the index is one of ours and has a file, every file a line, and no clip comes
+   twice.
 2. A file's metadata agree with the line; its tensor has the shape that the bucket gives, and is
    finite.
 3. On request the latents are decoded and compared with the clip that they were made from.
@@ -10,9 +11,10 @@ It changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,8 +41,10 @@ def _expected(entry: Entry, channels: int) -> tuple[int, ...]:
 
 
 def _complaints(shards: Shards, entry: Entry, line: dict[str, Any], channels: int) -> Iterator[str]:
-    said = {"file": entry.file} | asdict(entry) | {"shape": list(entry.shape)}
+    said = shards.line_of(entry)
     said["caption"] = line.get("caption")  # the lists alone have it
+    unsaid: dict[str, Any] = {"content": "", "notes": []}  # in lines of old
+    line = unsaid | line
     other = sorted(key for key in said | line if said.get(key) != line.get(key))
     if other:
         yield f"index and file disagree in {', '.join(other)}"
@@ -52,8 +56,14 @@ def _complaints(shards: Shards, entry: Entry, line: dict[str, Any], channels: in
     expected = _expected(entry, channels)
     if tuple(tensor.shape) != entry.shape or entry.shape != expected:
         yield f"its tensor is {list(tensor.shape)}, its bucket makes {list(expected)}"
-    if not bool(torch.isfinite(tensor).all()):
+    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
         yield "its tensor holds NaN or infinity"
+
+
+def _named(line: dict[str, Any] | None, number: int) -> str:
+    """What a line calls its clip, printable; else which line it is."""
+    name = None if line is None else line.get("name")
+    return name if isinstance(name, str) and name.isprintable() else f"line {number}"
 
 
 def check(shards: Shards, channels: int) -> Iterator[Finding]:
@@ -62,16 +72,19 @@ def check(shards: Shards, channels: int) -> Iterator[Finding]:
     channels: of the latents. Raises `VideoError` where there is no index.
     """
     lines = shards.index()
-    names = Counter(str(line.get("name")) for line in lines)
-    sources = Counter(line.get("source") for line in lines)
-    for line in lines:
-        name = str(line.get("name"))
+    names = Counter(_named(line, number) for number, line in enumerate(lines, 1))
+    sources = Counter(json.dumps(line.get("source")) for line in lines if line is not None)
+    for number, line in enumerate(lines, 1):
+        name = _named(line, number)
+        if line is None:
+            yield Finding(name, None, ("it is no JSON object, so it is nothing of ours",))
+            continue
         entry = shards.entry(name)
         if entry is None:
             yield Finding(name, None, ("its file is missing or not whole",))
             continue
         complaints = list(_complaints(shards, entry, line, channels))
-        if names[name] > 1 or sources[line.get("source")] > 1:
+        if names[name] > 1 or sources[json.dumps(line.get("source"))] > 1:
             complaints.append("it is in the index more than once")
         yield Finding(name, entry, tuple(complaints))
     for name in shards.names():

@@ -20,15 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, VaeCoreError
-from ..media.video import Frame, Resize, Selection, VideoSource, frames_to_tensor, open_video
+from ..errors import InputError, VaeCoreError, VideoError
+from ..media.video import Frame, Resize, Selection, frames_to_tensor, open_video
 from ..settings import Settings
 from ..vae import VideoVAE
-from .buckets import Bucket, frames_for, longest, shortest, size_for
+from .buckets import Bucket, frames_for, longest, shortest, size_for, spread
 from .clips import SourceClip
-from .shards import Entry, Shards, Skipped
+from .content import digest_of
+from .shards import FORMAT, Entry, Shards, Skipped
 
-FORMAT = "exact-video-vae dataset 1, laid out as cogvideox-factory's"
+FIRST = "first"
+SPREAD = "spread from first to last"
+"""What a recipe calls the first frames, and those that are spread; folders that say only "spread"
+have other ones.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Recipe:
 
     buckets: see `buckets.py`. spread: whether frames are spread over the clip, in place of its
     first ones. fps: to which clips are resampled; None for their own rate. moments: whether means
-    and variances are kept, in place of the likeliest latents.
+    and variances are kept, in place of the likeliest latents. format: for whom files are written.
     """
 
     buckets: tuple[Bucket, ...]
@@ -45,6 +50,7 @@ class Recipe:
     spread: bool = False
     fps: Fraction | None = None
     moments: bool = True
+    format: str = FORMAT
 
     @property
     def kind(self) -> str:
@@ -56,10 +62,10 @@ class Recipe:
         settings = asdict(self.settings)
         names = ("chunk_frames", "tiling", "norm_scope", "layout", "tile_px", "overlap_px")
         return {
-            "format": FORMAT,
+            "format": self.format,
             "kind": self.kind,
             "buckets": [str(bucket) for bucket in self.buckets],
-            "frames": "spread" if self.spread else "first",
+            "frames": SPREAD if self.spread else FIRST,
             "fps": None if self.fps is None else str(self.fps),
             "vae": vae.loaded.source.name if vae.loaded else "a live module",
             "weights_sha256": weights_digest(vae),
@@ -83,49 +89,81 @@ class Prepared:
     """A clip that is ready for the network.
 
     frames: its bucket's number of them, uint8 [height_px, width_px, 3]. fps: of these frames.
+    content: a digest of its file. notes: what is not in the frames as a player would show it.
     """
 
     clip: SourceClip
     bucket: Bucket
     frames: tuple[Frame, ...]
     fps: Fraction
+    content: str
+    notes: tuple[str, ...] = ()
 
 
-def _counted(clip: SourceClip, selection: Selection) -> int:
-    """How many frames a clip has; by reading it where its file does not say."""
-    with open_video(clip.path, selection) as video:
-        return video.info.frames or sum(1 for _ in video.shots())
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Frames of a clip, their rate, and what was found on the way.
+
+    total: frames that the clip has, as far as it was read.
+    """
+
+    frames: tuple[Frame, ...]
+    fps: Fraction
+    notes: tuple[str, ...]
+    total: int
 
 
-def _selection(clip: SourceClip, recipe: Recipe, size: tuple[int, int]) -> Selection:
-    most = longest(recipe.buckets, size)
-    plain = Selection(fps=recipe.fps)
-    if not recipe.spread:
-        return Selection(fps=recipe.fps, max_frames=most)
-    count = _counted(clip, plain)
+def _first(clip: SourceClip, recipe: Recipe, size: tuple[int, int]) -> _Taken:
+    """The first frames of a clip, as many as any bucket wants."""
+    selection = Selection(fps=recipe.fps, max_frames=longest(recipe.buckets, size))
+    with open_video(clip.path, selection, Resize(*size)) as video:
+        frames = tuple(video)
+        return _Taken(frames, video.info.fps, video.notes, len(frames))
+
+
+def _spread(clip: SourceClip, recipe: Recipe, size: tuple[int, int]) -> _Taken:
+    """Frames spread over all of a clip.
+
+    What a file says of its length is a hint (edit lists cut it, fragments do not know it): where
+    reading to the end finds another number, frames are chosen anew.
+    """
+    with open_video(clip.path, Selection(fps=recipe.fps)) as video:
+        count = video.info.frames or sum(1 for _ in video.shots())
+    taken = _spread_over(count, clip, recipe, size)
+    return taken if taken.total == count else _spread_over(taken.total, clip, recipe, size)
+
+
+def _spread_over(count: int, clip: SourceClip, recipe: Recipe, size: tuple[int, int]) -> _Taken:
+    """The same for a clip that is said to have `count` frames."""
     bucket = frames_for(recipe.buckets, size, count)
-    wanted = bucket.frames if bucket else most
-    return Selection(fps=recipe.fps, stride=max(count // wanted, 1), max_frames=wanted)
+    wanted = set(spread(count, bucket.frames)) if bucket else set[int]()
+    frames: list[Frame] = []
+    total = 0
+    with open_video(clip.path, Selection(fps=recipe.fps), Resize(*size)) as video:
+        for shot in video.shots():
+            if total in wanted:
+                frames.append(video.picture(shot))
+            total += 1
+        steps = Fraction(len(wanted) - 1, count - 1) if len(wanted) > 1 else Fraction(1)
+        return _Taken(tuple(frames), video.info.fps * steps, video.notes, total)
 
 
 def _read(clip: SourceClip, recipe: Recipe) -> Prepared:
     """The frames of a clip's bucket. Raises `VideoError` and `InputError`."""
+    content = digest_of(clip.path)  # before it is read: what is written to it later is a change
     with open_video(clip.path, Selection(max_frames=1)) as video:
         size = size_for(recipe.buckets, video.info.height_px, video.info.width_px)
-    selection = _selection(clip, recipe, size)
-    with open_video(clip.path, selection, Resize(*size)) as video:
-        frames, fps = tuple(video), _rate(video)
-    bucket = frames_for(recipe.buckets, size, len(frames))
+    taken = (_spread if recipe.spread else _first)(clip, recipe, size)
+    bucket = frames_for(recipe.buckets, size, taken.total)
     if bucket is None:
         raise InputError(
-            f"it has {len(frames)} frames; the smallest bucket of {size[0]}x{size[1]} px needs"
+            f"it has {taken.total} frames; the smallest bucket of {size[0]}x{size[1]} px needs"
             f" {shortest(recipe.buckets, size)}."
         )
-    return Prepared(clip, bucket, frames[: bucket.frames], fps)
-
-
-def _rate(video: VideoSource) -> Fraction:
-    return video.info.fps
+    if len(taken.frames) < bucket.frames:
+        raise VideoError(f"{clip.path} gives another number of frames each time it is read.")
+    frames = taken.frames[: bucket.frames]
+    return Prepared(clip, bucket, frames, taken.fps, content, taken.notes)
 
 
 def prepare(clip: SourceClip, recipe: Recipe) -> Prepared | Skipped:
@@ -179,6 +217,8 @@ class Encoding:
             kind=self.recipe.kind,
             shape=tuple(tensor.shape),
             caption=clip.caption,
+            content=prepared.content,
+            notes=prepared.notes,
         )
         self.shards.save(entry, tensor)
         return entry

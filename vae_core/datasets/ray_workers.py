@@ -22,7 +22,8 @@ from ..errors import SettingsError, VideoError
 from .clips import SourceClip
 from .encoding import Encoding, Recipe
 from .running import Outcome
-from .shards import Shards, Skipped
+from .shards import Skipped
+from .trainers import shards_for
 
 _RETRIES = 3
 
@@ -62,7 +63,8 @@ class Worker:
 
         torch.set_num_threads(work.threads)
         vae = load(work.vae, dtype=work.dtype, device=work.device)
-        self._encoding = Encoding(vae, work.recipe, Shards(work.results))
+        shards = shards_for(work.results, work.recipe.format)
+        self._encoding = Encoding(vae, work.recipe, shards)
 
     def encode(self, clip: SourceClip) -> Outcome | VideoError:
         """One clip; what forbids writing comes back as a value, which Ray does not wrap."""

@@ -1,7 +1,7 @@
 """How is a whole folder encoded, so that it can be killed at any moment and goes on where it was?
 
 1. Clips that have a file are done, if that file says that it was made from a clip of that path and
-   size; the others are to do.
+   content (see `content.py`); the others are to do.
 2. Workers turn clips into files: one process that reads the next clip while this one is computed,
    or Ray's (`ray_workers.py`). Which worker does what, and in which order, changes nothing.
 3. Now and then, and in the end, the lists are made anew from the files that are there.
@@ -22,6 +22,7 @@ from typing import IO, Any
 from ..errors import VideoError
 from ..media.pipeline import read_ahead
 from .clips import SourceClip
+from .content import is_same, load_stamps, save_stamps
 from .encoding import Encoding, prepare
 from .shards import Entry, Shards, Skipped
 
@@ -59,10 +60,14 @@ class Summary:
 def locked(folder: Path) -> Generator[None]:
     """Keep other runs out of `folder`; the system lets go when the process ends, however it ends.
 
-    Raises `VideoError` where another run is at work. Where the system has no such locks, nothing is
-    kept out.
+    Raises `VideoError` where another run is at work, or nothing can be written. Where the system
+    has no such locks, nothing is kept out.
     """
-    with (folder / _LOCK).open("w") as file:
+    try:
+        lock = (folder / _LOCK).open("w")
+    except OSError as error:
+        raise VideoError(f"cannot write to {folder}: {error.strerror}.") from error
+    with lock as file:
         if not _take(file):
             raise VideoError(f"another run is at work in {folder}; wait for it, or end it first.")
         yield
@@ -83,12 +88,27 @@ def _take(file: IO[Any]) -> bool:
 def finished(shards: Shards, clips: Sequence[SourceClip]) -> dict[str, Entry]:
     """The clips that need not be encoded again, with today's captions."""
     found: dict[str, Entry] = {}
-    there = set(shards.names())
+    there, stamps = set(shards.names()), load_stamps(shards.folder)
     for clip in clips:
         entry = shards.entry(clip.name) if clip.name in there else None
-        if entry and (entry.source, entry.size_bytes) == (clip.source, clip.size_bytes):
+        if entry and _is_of(entry, clip, shards, stamps.get(clip.source)):
             found[clip.name] = replace(entry, caption=clip.caption)
     return found
+
+
+def _is_of(entry: Entry, clip: SourceClip, shards: Shards, known: tuple[str, str] | None) -> bool:
+    """Whether an entry was made from the clip as it is now."""
+    if (entry.name, entry.source, entry.size_bytes) != (clip.name, clip.source, clip.size_bytes):
+        return False
+    if not entry.content:  # a file of old, which does not say: then the newer one is right
+        return clip.stamp.changed_ns <= shards.written_ns(entry.name)
+    return is_same(clip.path, clip.stamp, known, entry.content)
+
+
+def _note_stamps(shards: Shards, clips: Sequence[SourceClip], entries: dict[str, Entry]) -> None:
+    """Leave a hint for the next run, see `content.py`."""
+    done = ((clip, entries[clip.name]) for clip in clips if clip.name in entries)
+    save_stamps(shards.folder, {clip.source: (clip.stamp.text, one.content) for clip, one in done})
 
 
 def one_process(encoding: Encoding, clips: Sequence[SourceClip]) -> Iterator[Outcome]:
@@ -104,13 +124,16 @@ def run(
     clips: Sequence[SourceClip],
     workers: Workers,
     tell: Callable[[Summary], object],
+    problems: Sequence[Skipped] = (),
 ) -> Summary:
     """Encode what is not there yet; `tell` hears of the state after every clip, and at first.
+
+    problems: what was skipped before.
 
     Raises `VideoError` where nothing can be written. Files of clips that are gone stay, but are in
     no list.
     """
-    summary = Summary(finished(shards, clips))
+    summary = Summary(finished(shards, clips), list(problems))
     to_do = [clip for clip in clips if clip.name not in summary.entries]
     start = listed = time.monotonic()
     tell(summary)
@@ -125,4 +148,5 @@ def run(
     finally:
         shards.clear()
         shards.write_lists(summary.entries.values(), summary.skipped)
+        _note_stamps(shards, clips, summary.entries)
     return summary

@@ -4,8 +4,12 @@
    (the module names are the same), by attribute; neither class is imported.
 2. Each convolution becomes one `Step`; norms, modulations, pooling, upsampling and residuals are
    fused into it.
-3. Every submodule has to be one that is known: an unknown one raises `LoweringError` with its path,
-   since leaving it out would give wrong pixels.
+3. Every submodule has to be one that is known, and to be what its class is known for (`KNOWN`, by
+   `attributes`): another one raises `LoweringError` with its path, since it would give wrong
+   pixels.
+
+A live module may be changed at any time, so that callers lower it anew for each run: this takes
+some milliseconds.
 
 No tensor is read here but for its shape; weights stay where they are and are named by path.
 """
@@ -21,12 +25,84 @@ from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.steps import SOURCE, Conv, Norm, Program, Residual, Step, StoreSpec, TimeMap
+from ..program.parts import Conv, Norm, TimeMap
+from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
 from ..program.verify import verify
 from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
+from .attributes import HOST_OPERATIONS, TORCH, Known, check, check_doors, plain
 
 # Modules that hold no weights and whose work the steps already contain.
 _WEIGHTLESS = frozenset({"nonlinearity", "dropout", "conv_act"})
+
+
+_DIFFUSERS = "diffusers.models.autoencoders.autoencoder_kl_cogvideox"
+_HOST = "comfy.ldm.cogvideo.vae"
+
+
+def _counts_its_taps(module: nn.Module) -> str | None:
+    """The class takes the frames before a chunk by a number of its own."""
+    taps, weight = cast("Any", module).time_kernel_size, cast("Any", module).conv.weight
+    if taps == weight.shape[2]:
+        return None
+    return f"has time_kernel_size = {taps}; its convolution has {weight.shape[2]} taps in time."
+
+
+def _uses_its_shortcut(module: nn.Module) -> str | None:
+    """The class goes by channels, not by what it holds."""
+    block = cast("Any", module)
+    widens, held = block.in_channels != block.out_channels, hasattr(block, "conv_shortcut")
+    if widens is held:
+        return None
+    return (
+        f"has {'a' if held else 'no'} conv_shortcut, and goes from {block.in_channels} to"
+        f" {block.out_channels} channels."
+    )
+
+
+KNOWN = {
+    **TORCH,
+    **HOST_OPERATIONS,
+    f"{_DIFFUSERS}.CogVideoXSafeConv3d": TORCH["torch.nn.modules.conv.Conv3d"],
+    f"{_DIFFUSERS}.CogVideoXCausalConv3d": Known(rule=_counts_its_taps),
+    f"{_DIFFUSERS}.CogVideoXResnetBlock3D": Known(rule=_uses_its_shortcut),
+    f"{_HOST}.CausalConv3d": Known(rule=_counts_its_taps),
+    **{
+        name: Known()
+        for name in (
+            f"{_DIFFUSERS}.CogVideoXSpatialNorm3D",
+            f"{_DIFFUSERS}.CogVideoXDownBlock3D",
+            f"{_DIFFUSERS}.CogVideoXMidBlock3D",
+            f"{_DIFFUSERS}.CogVideoXUpBlock3D",
+            f"{_DIFFUSERS}.CogVideoXEncoder3D",
+            f"{_DIFFUSERS}.CogVideoXDecoder3D",
+            "diffusers.models.downsampling.CogVideoXDownsample3D",
+            "diffusers.models.upsampling.CogVideoXUpsample3D",
+            f"{_HOST}.SpatialNorm3D",
+            f"{_HOST}.ResnetBlock3D",
+            f"{_HOST}.DownBlock3D",
+            f"{_HOST}.MidBlock3D",
+            f"{_HOST}.UpBlock3D",
+            f"{_HOST}.Encoder3D",
+            f"{_HOST}.Decoder3D",
+            f"{_HOST}.Downsample3D",
+            f"{_HOST}.Upsample3D",
+        )
+    },
+}
+"""The classes of parts that the engine runs, and what it relies on in them."""
+
+DOORS = {
+    f"{_DIFFUSERS}.AutoencoderKLCogVideoX": (
+        "encode",
+        "decode",
+        "_encode",
+        "_decode",
+        "tiled_encode",
+        "tiled_decode",
+    ),
+    f"{_HOST}.AutoencoderKLCogVideoX": ("encode", "decode", "_decode_batched", "_decode_rolling"),
+}
+"""The methods of a whole VAE by which its parts are run, for each class."""
 
 
 def child(module: nn.Module, path: str, name: str) -> nn.Module:
@@ -38,7 +114,7 @@ def child(module: nn.Module, path: str, name: str) -> nn.Module:
             " AutoencoderKLCogVideoX. Pass a"
             " diffusers or ComfyUI module of that name."
         )
-    return found
+    return plain(found)
 
 
 def _only(module: nn.Module, path: str, known: Iterable[str]) -> None:
@@ -58,11 +134,13 @@ def _only(module: nn.Module, path: str, known: Iterable[str]) -> None:
 def _list(module: nn.Module, name: str) -> list[nn.Module]:
     """The children of a `ModuleList`, none where the attribute is None."""
     found = getattr(module, name, None)
-    return list(cast("nn.ModuleList", found)) if found is not None else []
+    return [plain(part) for part in cast("nn.ModuleList", found)] if found is not None else []
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(value: Any, path: str) -> tuple[int, int]:
     """Height and width of a value given for two or three dimensions."""
+    if isinstance(value, str):
+        raise LoweringError(f"{path} pads {value!r}; the engine wants a padding in numbers.")
     *_, height, width = value
     return int(height), int(width)
 
@@ -71,7 +149,7 @@ def _geometry(conv: nn.Conv2d | nn.Conv3d, path: str, pad: Halo) -> Conv:
     """`Conv` for a module whose picture edges are padded by `pad`."""
     out_channels, in_channels, *kernel = conv.weight.shape
     taps = (1, *kernel)[-3:]
-    (stride, stride_w), (height, width) = _pair(conv.stride), _pair(kernel)
+    (stride, stride_w), (height, width) = _pair(conv.stride, path), _pair(kernel, path)
     plain = conv.groups == 1 and set(conv.dilation) == {1} and conv.padding_mode == "zeros"
     first_stride = conv.stride[0] if len(kernel) == 3 else 1
     if not plain or stride != stride_w or height != width or first_stride != 1:
@@ -80,15 +158,29 @@ def _geometry(conv: nn.Conv2d | nn.Conv3d, path: str, pad: Halo) -> Conv:
 
 
 def _plain_conv(module: nn.Module, path: str) -> Conv:
-    """A convolution with zeros on every side, as its own `padding` says."""
+    """A convolution with zeros on every side, as its own `padding` says, that keeps the size."""
     if not isinstance(module, nn.Conv2d | nn.Conv3d):
         raise LoweringError(f"{path} must be a convolution; it is {type(module).__name__}.")
-    height, width = _pair(module.padding)
+    height, width = _pair(module.padding, path)
     if height != width:
         raise LoweringError(
             f"{path} pads height by {height} and width by {width}; the engine pads both alike."
         )
-    return _geometry(module, path, Halo(height, height))
+    conv = _geometry(module, path, Halo(height, height))
+    ahead = module.padding[0] if len(module.padding) == 3 else 0
+    if ahead or conv.stride != 1 or 2 * height != conv.kernel - 1:
+        raise LoweringError(f"{path} must keep the size of what it reads; it is {module}.")
+    return conv
+
+
+def _halving_conv(module: nn.Module, path: str) -> Conv:
+    """A convolution to half the size, whose owner pads right and bottom by one."""
+    if not isinstance(module, nn.Conv2d):
+        raise LoweringError(f"{path} must be a convolution; it is {type(module).__name__}.")
+    conv = _geometry(module, path, Halo(0, 1))
+    if (conv.kernel, conv.stride, _pair(module.padding, path)) != (3, 2, (0, 0)):
+        raise LoweringError(f"{path} must have 3x3 taps, stride 2 and no padding; it is {module}.")
+    return conv
 
 
 def _causal_conv(module: nn.Module, path: str) -> Conv:
@@ -183,8 +275,7 @@ class _Builder:
         """Pairs of frames averaged, then a strided convolution padded right and bottom only."""
         _only(module, path, {"conv"})
         pooled = bool(getattr(module, "compress_time", False))
-        inner = cast("nn.Conv2d", child(module, path, "conv"))
-        conv = _geometry(inner, f"{path}.conv", Halo(0, 1))
+        conv = _halving_conv(child(module, path, "conv"), f"{path}.conv")
         dst = self.store(
             conv.out_channels, self.spec.px * conv.stride, self.spec.frames * (2 if pooled else 1)
         )
@@ -208,10 +299,11 @@ class _Builder:
 
     def blocks(self, owner: nn.Module, path: str, name: str) -> None:
         for i, block in enumerate(_list(owner, name)):
-            _only(block, f"{path}.{name}.{i}", {"resnets", "downsamplers", "upsamplers"})
-            self.block(block, f"{path}.{name}.{i}")
+            sampler = "downsamplers" if name == "down_blocks" else "upsamplers"
+            self.block(block, f"{path}.{name}.{i}", {"resnets", sampler})
 
-    def block(self, block: nn.Module, path: str) -> None:
+    def block(self, block: nn.Module, path: str, known: Iterable[str]) -> None:
+        _only(block, path, known)
         for i, resnet in enumerate(_list(block, "resnets")):
             self.resnet(resnet, f"{path}.resnets.{i}")
         for i, module in enumerate(_list(block, "downsamplers")):
@@ -231,7 +323,9 @@ def _source(owner: nn.Module, name: str) -> int:
     return int(weight.shape[1])
 
 
-def _refuse_quant_convs(module: nn.Module) -> None:
+def _check_whole(module: nn.Module) -> None:
+    """What concerns the VAE rather than its encoder or decoder."""
+    check_doors(module, DOORS)
     for name in ("quant_conv", "post_quant_conv"):
         if getattr(module, name, None) is not None:
             raise LoweringError(
@@ -246,7 +340,7 @@ def lower_encoder(module: nn.Module) -> Program:
 
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
-    _refuse_quant_convs(module)
+    _check_whole(module)
     encoder = child(module, "vae", "encoder")
     _only(encoder, "encoder", {"conv_in", "down_blocks", "mid_block", "norm_out", "conv_out"})
     build = _Builder([StoreSpec(_source(encoder, "encoder"), 1, 1)])
@@ -261,7 +355,7 @@ def lower_decoder(module: nn.Module) -> Program:
 
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
-    _refuse_quant_convs(module)
+    _check_whole(module)
     decoder = child(module, "vae", "decoder")
     _only(decoder, "decoder", {"conv_in", "mid_block", "up_blocks", "norm_out", "conv_out"})
     build = _Builder([StoreSpec(_source(decoder, "decoder"), SPATIAL_RATIO, TEMPORAL_RATIO)])
@@ -273,7 +367,7 @@ def _finish(build: _Builder, owner: nn.Module, name: str) -> Program:
     """What both have: the middle block, a decoder's levels after it, the last norm and
     convolution.
     """
-    build.block(child(owner, name, "mid_block"), f"{name}.mid_block")
+    build.block(child(owner, name, "mid_block"), f"{name}.mid_block", {"resnets"})
     build.blocks(owner, name, "up_blocks")
     norm = _norm(child(owner, name, "norm_out"), f"{name}.norm_out")
     build.conv(child(owner, name, "conv_out"), f"{name}.conv_out", norm)
@@ -282,4 +376,5 @@ def _finish(build: _Builder, owner: nn.Module, name: str) -> Program:
         raise LoweringError(
             f"{name} compresses by {build.spec}; CogVideoX does so by 8x8 in space and 4 in time."
         )
+    check(owner, name, KNOWN)
     return build.program(name)

@@ -8,16 +8,17 @@ Inside, latents are unscaled [b, c, t, h, w]. Outside there are two more habits:
    times 0.7 for every model, where the first k latent frames are filler of CogVideoX 1.5 that its
    decoder leaves out (its nodes.py, commit fdb8abd, lines 794-798 and 853-884).
 
-`convention_of` tells the two kinds of a LATENT apart by shape and refuses to guess. Nothing is
-encoded, decoded or written here.
+`convention_of` tells the two kinds of a LATENT apart by shape and refuses to guess: 16 latent
+frames of 16 channels are either, and then a key of the LATENT decides, kijai's or our own
+`LAYOUT_KEY`, or the caller. Nothing is encoded, decoded or written here.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
 
@@ -39,6 +40,9 @@ configs/vae_config.json.
 """
 
 _FILLER_KEY = "additional_frames"
+
+LAYOUT_KEY = "exact_video_vae_layout"
+"""Key of a LATENT under which we say that it is core's, where its shape does not."""
 
 _ASK = (
     "It cannot be read from weights, since all CogVideoX models share the VAE's. Give the factor,"
@@ -116,10 +120,14 @@ def unscaled(latents: Tensor, factor: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How latents lie in somebody's file: in whose order of dimensions, and times which factor."""
+    """How latents lie in somebody's file: in whose order of dimensions, and times which factor.
+
+    told: whether somebody said whose they are; else a shape that fits both is refused.
+    """
 
     convention: Convention = Convention.CORE
     factor: float = 1.0
+    told: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         _checked_factor(self.factor)
@@ -197,22 +205,40 @@ def filler_frames(latent: Mapping[str, Any]) -> int:
 def convention_of(latent: Mapping[str, Any], channels: int = LATENT_CHANNELS) -> Convention:
     """Whose a LATENT is: the dimension that holds `channels` says so.
 
-    Where both do, kijai's key `additional_frames` decides. Raises `InputError` where neither does,
-    or both without that key: the caller has to say.
+    Where both do, a key decides: kijai's `additional_frames`, or our `LAYOUT_KEY`. Raises
+    `InputError` where neither does, or both without one such key: the caller has to say.
     """
     samples = _samples(latent)
     core, kijai = samples.shape[1] == channels, samples.shape[2] == channels
-    if core and kijai and _FILLER_KEY not in latent:
-        raise InputError(
-            f"latents of {channels} latent frames and {channels} channels may be [b, c, t, h, w]"
-            f" (core) or [b, t, c, h, w] (kijai); got {list(samples.shape)}. Say which they are."
-        )
+    if core and kijai and (LAYOUT_KEY in latent) == (_FILLER_KEY in latent):
+        raise InputError(f"{either(list(samples.shape))} Say which they are.")
     if not (core or kijai):
         raise InputError(
             f"CogVideoX latents have {channels} channels, in dimension 1 (core) or 2 (kijai); got"
             f" {list(samples.shape)}. They belong to another model."
         )
     return Convention.KIJAI if kijai and (not core or _FILLER_KEY in latent) else Convention.CORE
+
+
+def either(shape: list[int]) -> str:
+    """The sentence for latents that may be anybody's."""
+    return (
+        f"latents of {shape[1]} latent frames and {shape[1]} channels may be [b, c, t, h, w] (core)"
+        f" or [b, t, c, h, w] (kijai); got {shape}."
+    )
+
+
+def fits_both(shape: Sequence[int], channels: int = LATENT_CHANNELS) -> bool:
+    """Whether latents of that shape may be core's as well as kijai's, whose are always of 16
+    channels.
+    """
+    return channels == LATENT_CHANNELS and shape[1] == shape[2] == channels
+
+
+def marked(latent: Mapping[str, Any]) -> dict[str, Any]:
+    """The same LATENT, known to be core's: with `LAYOUT_KEY` where its shape does not say so."""
+    plain = {key: value for key, value in latent.items() if key != LAYOUT_KEY}
+    return plain | ({LAYOUT_KEY: UNSCALED.layout} if fits_both(_samples(latent).shape) else {})
 
 
 def latents_of(

@@ -167,6 +167,17 @@ def time_pieces(size: int, largest: int) -> Iterator[Interval]:
         yield Interval(start, min(start + largest, size))
 
 
+def longest_piece(size: int, largest: int) -> int:
+    """The length of the longest of `pieces`."""
+    return -(-size // -(-size // largest))
+
+
+def largest_of(extent: Extent, largest: Extent) -> Extent:
+    """The size of the largest of `tiles`, which need not be as large as it may be."""
+    h, w = longest_piece(extent.h, largest.h), longest_piece(extent.w, largest.w)
+    return Extent(min(extent.t, largest.t), h, w)
+
+
 def count_tiles(extent: Extent, largest: Extent) -> int:
     """How many tiles `tiles` yields."""
     return -(-extent.t // largest.t) * -(-extent.h // largest.h) * -(-extent.w // largest.w)

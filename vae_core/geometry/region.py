@@ -31,6 +31,11 @@ class Interval:
         start = min(max(self.start, 0), size)
         return Interval(start, min(max(self.stop, start), size))
 
+    def meet(self, other: Interval) -> Interval:
+        """The part inside `other`; empty at the nearer end when there is none."""
+        start = min(max(self.start, other.start), other.stop)
+        return Interval(start, min(max(self.stop, start), other.stop))
+
     def shift(self, by: int) -> Interval:
         """The same length, `by` further on."""
         return Interval(self.start + by, self.stop + by)
@@ -102,6 +107,14 @@ class Region:
     def clip(self, extent: Extent) -> Region:
         """The part inside a tensor of `extent`."""
         return Region(self.t.clip(extent.t), self.h.clip(extent.h), self.w.clip(extent.w))
+
+    def later(self, frames: int) -> Region:
+        """The same rows and columns, so many frames later."""
+        return replace(self, t=self.t.shift(frames))
+
+    def meet(self, other: Region) -> Region:
+        """The part inside `other`."""
+        return Region(self.t.meet(other.t), self.h.meet(other.h), self.w.meet(other.w))
 
     def within(self, outer: Region) -> tuple[slice, slice, slice]:
         """Where this region lies in a tensor that holds `outer`."""

@@ -7,11 +7,13 @@ is worked out in `options.py`.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
+from ..datasets.trainers import FORMATS
 from ..families.conventions import Convention
 from ..media.framing import Framing
 from ..media.video_writing import QUALITIES
@@ -31,71 +33,106 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
 }
 
 
+_LARGEST = 2**31 - 1
+"""Of a number that is counted with; nothing has more frames or pixels."""
+
+_RATES = (Fraction(1, 65535), Fraction(1_000_000))
+_LONGEST_SECONDS = 1e9
+
+
 def whole(text: str) -> int:
-    try:
+    """A whole number, as libraries below hold it."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,10}", text):
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number")
+    if abs(int(text)) > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_LARGEST}, the most there can be")
+    return int(text)
+
+
+def _short(text: str) -> str:
+    """What came, for a sentence."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def seed(text: str) -> int:
+    """A whole number that PyTorch's generators take."""
+    if re.fullmatch(r"[+-]?[0-9]{1,20}", text) and -(2**63) <= int(text) < 2**64:
         return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    raise argparse.ArgumentTypeError(
+        f"{_short(text)} is no seed; it must be at least -2^63 and less than 2^64"
+    )
+
+
+def _sides(text: str) -> list[int] | None:
+    """`9x480x720`: the numbers; None where it is written otherwise."""
+    return list(map(whole, text.split("x"))) if re.fullmatch(r"[0-9]+(x[0-9]+)*", text) else None
 
 
 def tile(text: str) -> int | tuple[int, int] | None:
     """`256`, `128x192` (height x width), or `auto`."""
     if text == "auto":
         return None
-    try:
-        sides = [int(part) for part in text.split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is no tile; write 256, 128x192 or auto")
+    sides = _sides(text)
+    if sides is None or len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is no tile; write 256, 128x192 or auto")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def shape(text: str) -> tuple[int, int, int]:
     """`81x768x1360`: sample frames x height x width."""
-    parts = text.split("x")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+    sides = _sides(text)
+    if sides is None or len(sides) != 3:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no shape; write sample frames x height x width, such as 81x768x1360"
+            f"{_short(text)} is no shape; write sample frames x height x width, such as 81x768x1360"
         )
-    frames, height, width = map(int, parts)
+    frames, height, width = sides
     return frames, height, width
 
 
 def picture(text: str) -> tuple[int, int]:
     """`480x720`: height x width."""
-    parts = text.split("x")
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height x width, 480x720")
-    return int(parts[0]), int(parts[1])
+    sides = _sides(text)
+    if sides is None or len(sides) != 2:
+        raise argparse.ArgumentTypeError(
+            f"{_short(text)} is no size; write height x width, 480x720"
+        )
+    return sides[0], sides[1]
 
 
 def seconds(text: str) -> float:
     """`2.5`, or `1:02.5` in minutes and seconds."""
+    minutes, _, rest = text.rpartition(":")
     try:
-        minutes, _, rest = text.rpartition(":")
-        return 60 * int(minutes or 0) + float(rest)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2.5 or 1:02.5") from None
+        found = 60 * whole(minutes or "0") + float(rest)
+    except (ValueError, argparse.ArgumentTypeError):
+        found = math.nan
+    if not abs(found) <= _LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is no time; write 2.5 or 1:02.5")
+    return found
 
 
 def size(text: str) -> int:
     """`6GiB`, `800MiB`, `1.5G` or a number of bytes."""
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*) *([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    pattern = r"([0-9]{1,15}\.?[0-9]{0,15}) *([KMG]?)(i?B)?"
+    found = re.fullmatch(pattern, text.strip(), re.IGNORECASE)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 6GiB, 800MiB or bytes")
+        raise argparse.ArgumentTypeError(f"{_short(text)} is no size; write 6GiB, 800MiB or bytes")
     unit = 1024 ** " KMG".index(found[2].upper() or " ")
     return int(float(found[1]) * unit)
 
 
 def rate(text: str) -> Fraction:
     """`24`, `23.976` or `24000/1001`."""
+    # Checked first: a fraction of 1e9999999 takes for ever.
+    plain = re.fullmatch(r"[0-9]{0,9}\.?[0-9]{0,12}(e[+-]?[0-9]{1,2}|/[0-9]{1,9})?", text.lower())
     try:
-        fps = Fraction(text)
+        fps = Fraction(text) if plain else Fraction(0)
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
-    if fps <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate; write 24 or 24000/1001")
+    if not _RATES[0] <= fps <= _RATES[1]:
+        raise argparse.ArgumentTypeError(
+            f"{_short(text)} is no frame rate; write 24 or 24000/1001, from 1/65535 to 1000000"
+        )
     return fps
 
 
@@ -192,13 +229,30 @@ def add_buckets(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trainer(parser: argparse.ArgumentParser) -> None:
+    """For whom a folder of latents is written."""
+    group = parser.add_argument_group("who will read it")
+    group.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="our own, in safetensors, or files that a trainer loads (default: %(default)s)",
+    )
+    group.add_argument(
+        "--text-encoder",
+        type=Path,
+        metavar="FOLDER",
+        help="of a CogVideoX model, for cogvideox-factory: encodes captions",
+    )
+
+
 def add_sample(parser: argparse.ArgumentParser) -> None:
     """Mode or sample."""
     group = parser.add_argument_group("what is taken of the posterior")
     group.add_argument(
         "--sample", action="store_true", help="draw from the posterior instead of taking its mode"
     )
-    group.add_argument("--seed", type=whole, metavar="N", help="for --sample (default: 0)")
+    group.add_argument("--seed", type=seed, metavar="N", help="for --sample (default: 0)")
 
 
 def add_form(parser: argparse.ArgumentParser) -> None:

@@ -14,11 +14,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from math import ceil
 from typing import Any, cast
 
 import torch
 
-from ..errors import VideoError
+from ..errors import BudgetError, VideoError, counted
 from ..families.conventions import UNSCALED
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
@@ -27,7 +28,8 @@ from ..media.files import check_distinct, check_input, check_output
 from ..media.latent_file import LATENT_SUFFIXES, LatentMeta
 from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
-from ..media.video_writing import open_writer
+from ..media.video_writing import check_options, open_writer
+from ..planning.plan import Plan, size_text
 from ..settings import Settings
 from ..vae import VideoVAE, from_module
 from .file_streams import decode_video, encode_video
@@ -94,22 +96,51 @@ def plan(args: Namespace) -> None:
     """Chunks, tiles and projected memory to encode and decode a shape; nothing is run."""
     settings = settings_of(args)
     vae = _unweighted(args)
-    encode_plan = vae.plan_encode((1, 3, *args.shape), settings)
-    latent_frames = sum(chunk.target.size for chunk in encode_plan.chunks)
-    source = encode_plan.job.source
-    decode_plan = vae.plan_decode(
-        (1, vae.latent_channels, latent_frames, source.h // 8, source.w // 8), settings
-    )
+    plans = _both_plans(vae, (1, 3, *args.shape), settings)
     if args.json:
-        say(json_text({"encode": encode_plan.as_dict(), "decode": decode_plan.as_dict()}))
+        say(json_text({name: found.as_dict() for name, found in plans.items()}))
     else:
-        say(encode_plan.describe())
-        say(decode_plan.describe())
+        for found in plans.values():
+            say(found.describe())
+
+
+def _both_plans(vae: VideoVAE, shape: tuple[int, ...], settings: Settings) -> dict[str, Plan]:
+    """How a video of `shape` would be encoded, and its latents decoded.
+
+    Raises a `BudgetError` that speaks of both where either is refused: what one needs says nothing
+    of the other.
+    """
+    ways = {
+        "encode": partial(vae.plan_encode, shape, settings),
+        "decode": partial(vae.plan_decode, vae.latent_shape(shape, settings), settings),
+    }
+    plans: dict[str, Plan] = {}
+    refusals: dict[str, BudgetError] = {}
+    for name, make in ways.items():
+        try:
+            plans[name] = make()
+        except BudgetError as error:
+            refusals[name] = error
+    if refusals:
+        raise _refused(refusals)
+    return plans
+
+
+def _refused(refusals: dict[str, BudgetError]) -> BudgetError:
+    """One error in place of those of several jobs, with the budget that all of them fit."""
+    worst = max(refusals.values(), key=lambda error: error.smallest_bytes)
+    needed = size_text(worst.smallest_bytes, ceil)
+    parts = [f"To {name}: {error}" for name, error in refusals.items()]
+    return BudgetError(
+        " ".join([*parts, f"A budget of {needed} fits to encode and to decode."]),
+        projected_bytes=worst.projected_bytes,
+        budget_bytes=worst.budget_bytes,
+        smallest_bytes=worst.smallest_bytes,
+        worst_path=worst.worst_path,
+    )
 
 
 def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings) -> LatentMeta:
-    fps = video.info.fps
-    start, _ = video.selection.sound_seconds(video.info.source_fps, fitted.source.t)
     return LatentMeta(
         scaling_factor=vae.scaling_factor,
         sample_frames=fitted.source.t,
@@ -118,8 +149,8 @@ def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings)
         network_frames=fitted.network.t,
         network_height_px=fitted.network.h,
         network_width_px=fitted.network.w,
-        fps=fps,
-        start_seconds=start or None,
+        fps=video.info.fps,
+        start_seconds=video.info.start_seconds or None,
         vae=vae_name(vae),
         version=version(),
         chunk_frames=settings.chunk_frames,
@@ -140,6 +171,7 @@ def encode(args: Namespace) -> None:
     settings = settings_of(args)
     with open_video(args.clip, selection_of(args), resize_of(args)) as video:
         check_distinct(args.clip, args.output)
+        check_distinct(args.vae, args.output)
         vae = load_for(args)
         seed = (args.seed or 0) if args.sample else None
         kept = Kept(args.moments, seed, form_of(args, vae) or UNSCALED)
@@ -149,13 +181,20 @@ def encode(args: Namespace) -> None:
             write_spooled(args.output, spool, _meta(vae, video, fitted, settings), kept)
             shape = list(spool.shape)
     _say_notes(video.notes + fitted.notes)
-    frames = f"{fitted.source.t} sample frames to latents {shape}"
+    frames = f"{counted(fitted.source.t, 'sample frame')} to latents {shape}"
     say(f"{args.output}: {frames} in {seconds:.1f} s")
 
 
 def _trim(meta: LatentMeta) -> Extent | None:
     """The size that decoded frames are cut back to: the source's, where something was padded."""
     return None if meta.source is None else Extent(*meta.source)
+
+
+def _size(shape: Sequence[int], meta: LatentMeta) -> tuple[int, int]:
+    """Height and width of the video that latents of `shape` become."""
+    full, trim = [8 * side for side in shape[3:]], _trim(meta)
+    height, width = full if trim is None else map(min, full, (trim.h, trim.w))
+    return height, width
 
 
 def _audio(args: Namespace, meta: LatentMeta) -> AudioTrack | None:
@@ -174,6 +213,7 @@ def decode(args: Namespace) -> None:
     with LatentFile(args.latents, form_of(args, vae)) as latents:
         meta, audio = latents.meta, _audio(args, latents.meta)
         check_distinct(args.latents, args.output)
+        check_distinct(args.audio, args.output)
         if latents.shape[0] != 1:
             raise VideoError(
                 f"a video file holds one clip; {args.latents} holds a batch of {latents.shape[0]}."
@@ -181,10 +221,11 @@ def decode(args: Namespace) -> None:
         if args.layout is None and meta.chunk_layout is not None:
             settings = replace(settings, layout=meta.chunk_layout)
         fps = args.fps or meta.fps or PICTURE_FPS
+        check_options(args.output, options, _size(latents.shape, meta), fps)
         with open_writer(args.output, fps, options, audio) as writer:
             work = partial(decode_video, vae, latents, writer, _trim(meta))
             (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)
     if writer.silent:
         say(f"note: {args.audio} has no sound.")
-    size = f"{frames} frames of {height}x{width} px"
+    size = f"{counted(frames, 'frame')} of {height}x{width} px"
     say(f"{args.output}: {size} at {float(fps):.4g} a second in {seconds:.1f} s")

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..errors import counted
 from ..media.files import whole_file
 from ..media.video import Frames
 from .report import Report, decibels, gibibytes
@@ -119,7 +120,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
 def _draw_header(sheet: _Sheet, report: Report) -> None:
     sheet.text((_MARGIN_PX, _MARGIN_PX - 8), report.clip, 24)
     about = (
-        f"{report.sample_frames} frames, {report.width_px} x {report.height_px} px,"
+        f"{counted(report.sample_frames, 'frame')}, {report.width_px} x {report.height_px} px,"
         f" {report.fps:.4g} fps    VAE {report.vae}, {report.dtype} on {report.device}"
     )
     sheet.text((_MARGIN_PX, _MARGIN_PX + 26), about, soft=True)

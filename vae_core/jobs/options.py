@@ -6,6 +6,7 @@ whose fields are listed in `cli.py`. Bad ones are raised as a `VaeCoreError`.
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -63,7 +64,23 @@ def version() -> str:
 
 def say(text: str) -> None:
     """Write to stdout, with a line's end."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    tell(sys.stdout, text)
+
+
+def tell(stream: TextIO, text: str) -> None:
+    """Write to a stream, with a line's end; what its encoding cannot hold, such as a file's name,
+    as escapes. Raises `BrokenPipeError` where nobody reads any more.
+    """
+    line = text if text.endswith("\n") else f"{text}\n"
+    encoding = stream.encoding or "utf-8"
+    plain = line.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        stream.write(plain)
+        stream.flush()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # how Windows says it
+            raise BrokenPipeError(error.errno, error.strerror) from error
+        raise
 
 
 def json_text(value: object) -> str:
@@ -171,7 +188,8 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
     if convention is Convention.KIJAI:
         raise SettingsError(f"kijai's latents are always times {KIJAI_FACTOR}; leave out --scale.")
     asked = None if args.scale == "config" else args.scale
-    return Form(convention, scaling_factor(asked, vae.scaling_factor))
+    factor = scaling_factor(asked, vae.scaling_factor)
+    return Form(convention, factor, told=args.convention is not None)
 
 
 def latents_of(args: Namespace, posterior: Posterior) -> torch.Tensor:

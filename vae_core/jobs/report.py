@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import counted
 from ..media.video import Frame, Frames
 
 _WHITE = 255
@@ -148,7 +149,7 @@ class Report:
     def lines(self) -> list[tuple[str, str]]:
         """The figures as pairs of a name and a value for readers."""
         like = self.likeness
-        size = f"{self.sample_frames} frames of {self.height_px}x{self.width_px} px"
+        size = f"{counted(self.sample_frames, 'frame')} of {self.height_px}x{self.width_px} px"
         return [
             ("clip", f"{self.clip}: {size} at {self.fps:.4g} a second"),
             ("vae", f"{self.vae}, {self.dtype} on {self.device}"),

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import vae_core
 
+from ..errors import counted
 from ..geometry.fitting import Fitted
 from ..media.files import check_distinct, check_output, whole_file
 from ..media.video import Frame, VideoInfo, VideoSource, open_video
@@ -181,7 +182,7 @@ def _notes(encoded: _Encoded, decoded: _Decoded) -> tuple[str, ...]:
         return notes
     return (
         *notes,
-        f"Decoding gave {decoded.network_frames} frames for {encoded.fitted.network.t};"
+        f"Decoding gave {counted(decoded.network_frames, 'frame')} for {encoded.fitted.network.t};"
         f" the first {decoded.size[0]} were compared.",
     )
 

@@ -16,7 +16,7 @@ It does not check latents against a network: decoding does that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -27,8 +27,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from ..errors import InputError, VideoError
-from ..families.conventions import UNSCALED, Convention, Form
-from .files import check_input, whole_file
+from ..families.conventions import UNSCALED, Convention, Form, either, fits_both
+from .files import check_input, plainly_named, whole_file
 
 LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})
 LATENT_KEY = "latent_tensor"
@@ -86,9 +86,12 @@ def strings_of(meta: LatentMeta, form: Form) -> dict[str, str]:
     """What a file's metadata say of its latents: layout, scale, and each field that is known."""
     said = {one.name: getattr(meta, one.name) for one in fields(meta)}
     scale = SCALE if form.factor == 1.0 else repr(form.factor)
-    return {"layout": form.layout, "scale": scale} | {
-        name: str(value) for name, value in said.items() if value is not None
+    known = {name: str(value) for name, value in said.items() if value is not None}
+    # A file's name may hold bytes that are no UTF-8; the header of safetensors may not.
+    plain = {
+        name: text.encode("utf-8", "backslashreplace").decode() for name, text in known.items()
     }
+    return {"layout": form.layout, "scale": scale} | plain
 
 
 def meta_of(path: Path, said: Mapping[str, str]) -> LatentMeta:
@@ -106,16 +109,17 @@ def meta_of(path: Path, said: Mapping[str, str]) -> LatentMeta:
 def form_of(path: Path, said: Mapping[str, str], told: Form | None) -> Form:
     """How the latents of a file lie: as its metadata say, else as we were told, else unscaled.
 
-    `InputError` for a layout or scale that is unknown, or that contradicts what we were told.
+    `InputError` for a layout or scale that is unknown, or that contradicts what we were told. Where
+    nobody says whose they are, the result is not `told`, and `check_told` has to look at the shape.
     """
     if "layout" not in said and "scale" not in said:
-        return told or UNSCALED
+        return told or Form(told=False)
     layouts = {Form(one).layout: one for one in Convention}
     layout, scale = said.get("layout", UNSCALED.layout), said.get("scale", SCALE)
     if layout not in layouts:
         raise InputError(f"latents must have layout {' or '.join(layouts)}; {path} says {layout}.")
     factor = 1.0 if scale == SCALE else _value(path, "scale", float, scale)
-    form = Form(layouts[layout], factor)
+    form = Form(layouts[layout], factor, told="layout" in said or bool(told and told.told))
     if told is not None and told != form:
         raise InputError(
             f"{path} says that its latents are {layout}, scale {scale}; you say {told.layout},"
@@ -135,6 +139,18 @@ def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
             f"the metadata of {path} say {name} = {text!r}, which is no number above 0."
         )
     return value
+
+
+def check_told(path: Path, stored: Sequence[int], form: Form) -> None:
+    """`InputError` for latents that may be core's as well as kijai's, of which nobody said which.
+
+    stored: their shape as it lies in the file.
+    """
+    if not form.told and len(stored) == 5 and fits_both(stored):
+        raise InputError(
+            f"{path}: {either(list(stored))} Its metadata do not say which: add --convention core"
+            " or --convention kijai."
+        )
 
 
 def check_latents(whose: str, latents: torch.Tensor) -> None:
@@ -186,7 +202,7 @@ def save_latents(
         key: value.detach().to("cpu", torch.float32, copy=True).contiguous()
         for key, value in named.items()
     }
-    tensors[VERSION_KEY] = torch.zeros(0)
+    tensors[VERSION_KEY] = torch.zeros(0, device="cpu")
     try:
         with whole_file(path) as part:
             cast("Any", save_file)(tensors, part, metadata=strings_of(meta, form))
@@ -196,7 +212,8 @@ def save_latents(
 
 def _read(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
     """The latents and the string metadata as they lie in the file."""
-    with cast("Any", safe_open)(path, framework="pt") as file:  # safetensors' stubs are untyped
+    opened: Any = safe_open  # its stubs are untyped
+    with plainly_named(path) as name, opened(name, framework="pt") as file:
         keys: list[str] = sorted(file.keys())
         if LATENT_KEY not in keys:
             found = ", ".join(keys[:4]) or "nothing"
@@ -219,6 +236,7 @@ def load_latents(path: str | Path, form: Form | None = None) -> tuple[torch.Tens
     except (SafetensorError, OSError) as error:
         raise VideoError(f"{path} is no latent file: it is not readable as safetensors.") from error
     meta, lies = meta_of(path, said), form_of(path, said, form)
+    check_told(path, latents.shape, lies)
     if latents.ndim == 5:
         latents = lies.undo(latents.to(torch.float32)) if latents.is_floating_point() else latents
     check_latents(str(path), latents)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -31,13 +31,14 @@ from torch import Tensor
 from ..errors import InputError, VideoError
 from ..families.conventions import UNSCALED, Convention, Form
 from ..geometry.region import Interval
-from .files import check_input, whole_file
+from .files import check_input, plainly_named, whole_file
 from .latent_file import (
     LATENT_KEY,
     VERSION_KEY,
     LatentMeta,
     check_kind,
     check_latents,
+    check_told,
     form_of,
     meta_of,
     strings_of,
@@ -141,7 +142,7 @@ class Kept:
 def _noise(spool: MomentSpool, seed: int) -> Tensor:
     """The noise that `Posterior.sample` draws with that seed: all of it at once, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(spool.shape, generator=generator)[0]  # [c, t, h, w]
+    return torch.randn(spool.shape, generator=generator, device="cpu")[0]  # [c, t, h, w]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +256,7 @@ class LatentFile:
         stored, said, self._offset = self._header()
         self.meta, self._form = meta_of(self._path, said), form_of(self._path, said, form)
         self._stored: tuple[int, ...] = tuple(stored["shape"])
+        check_told(self._path, self._stored, self._form)
         self._dtype = _DTYPES.get(stored["dtype"], torch.int32)
         shape = self.shape if len(self._stored) == 5 else self._stored
         check_kind(str(path), torch.empty(shape, dtype=self._dtype, device="meta"))
@@ -288,7 +290,8 @@ class LatentFile:
         """What the file says of the latents' tensor and in its metadata, and where data begin."""
         try:
             # Its own reader checks that the file is whole; it touches no data.
-            with cast("Any", safe_open)(self._path, framework="pt") as file:
+            opened: Any = safe_open
+            with plainly_named(self._path) as name, opened(name, framework="pt") as file:
                 keys: list[str] = sorted(file.keys())
             with self._path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")

@@ -3,7 +3,8 @@
 1. `read_ahead` runs an iterable in a thread of its own and hands its items over through a bounded
    queue: a fast producer waits, so that memory does not grow.
 2. `write_behind` is the other end: what is put into it is consumed in a thread of its own.
-3. Both are context managers. What goes wrong in a thread is raised where its items are used; when a
+3. Both are context managers. What goes wrong in a thread is raised where its items are used, and at
+   the latest when the block ends; where the block raises as well, it is chained to that. When a
    block ends, however it ends, its thread has ended too.
 
 Threads suffice: decoding, converting and encoding video, and the network's kernels, all let go of
@@ -15,20 +16,23 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Generic, TypeVar
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
 DEPTH = 4
 """Items that wait between two stages; enough for uneven work, few enough for large frames."""
 
+_LOOK_SECONDS = 0.5
+"""How often a thread that waits looks up: on Windows, Ctrl-C does not interrupt a wait."""
+
 
 class _Channel(Generic[Item]):
     """A bounded queue between two threads.
 
     Invariants: at most `depth` items wait. After `finish` no more are put; after `abandon` no more
-    are taken, and whoever puts is told to stop.
+    are taken, and whoever puts is told to stop. The first error of either end is kept for good.
     """
 
     def __init__(self, depth: int) -> None:
@@ -38,12 +42,18 @@ class _Channel(Generic[Item]):
         self._finished = False
         self._abandoned = False
         self._error: BaseException | None = None
+        self._taken = False
+
+    def _wait(self, until: Callable[[], object]) -> None:
+        """Until something is so; the lock is held before and after."""
+        while not self._changed.wait_for(until, _LOOK_SECONDS):
+            pass
 
     def put(self, item: Item) -> bool:
         """Add an item when there is room; False where nobody wants it any more."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._depth or self._abandoned)
-            if self._abandoned:
+            self._wait(lambda: len(self._items) < self._depth or self._abandoned or self._finished)
+            if self._abandoned or self._finished:
                 return False
             self._items.append(item)
             self._changed.notify_all()
@@ -53,7 +63,7 @@ class _Channel(Generic[Item]):
         """Items in order, until `finish`; its error is raised after the last of them."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._items or self._finished or self._abandoned)
+                self._wait(lambda: self._items or self._finished or self._abandoned)
                 if self._abandoned or not self._items:
                     break
                 item = self._items.popleft()
@@ -61,31 +71,89 @@ class _Channel(Generic[Item]):
             yield item
             del item  # a large frame must not wait here for the next one
         if self._error is not None and not self._abandoned:
+            self._taken = True
             raise self._error
 
     def finish(self, error: BaseException | None = None) -> None:
         """Say that no more items come, and why."""
         with self._changed:
-            self._finished, self._error = True, error
+            self._finished, self._error = True, self._error or error
             self._changed.notify_all()
 
     def abandon(self, error: BaseException | None = None) -> None:
         """Say that no more items are wanted, and why; those that wait are dropped."""
         with self._changed:
-            self._abandoned, self._error = True, error
+            self._abandoned, self._error = True, self._error or error
             self._items.clear()
             self._changed.notify_all()
 
     @property
+    def abandoned(self) -> bool:
+        """Whether no more items are wanted."""
+        return self._abandoned
+
+    @property
     def error(self) -> BaseException | None:
-        """Why the other end has stopped; None where nothing went wrong."""
+        """What went wrong in the thread, as far as it is known."""
         return self._error
 
+    @property
+    def untold(self) -> BaseException | None:
+        """An error that nobody who took items has seen."""
+        return None if self._taken else self._error
 
-def _start(work: Callable[[], None], name: str) -> threading.Thread:
+
+def _join(thread: threading.Thread, channel: _Channel[Any]) -> None:
+    """Wait until a thread has ended. An interrupt drops what waits; the next one ends the wait, for
+    there is no other way out where a library stands still.
+    """
+    dropped = channel.abandoned
+    try:
+        _wait_for_end(thread)
+    except BaseException:
+        if dropped:
+            raise
+        channel.abandon()
+        _wait_for_end(thread)
+        raise
+
+
+def _wait_for_end(thread: threading.Thread) -> None:
+    while thread.is_alive():
+        thread.join(_LOOK_SECONDS)
+
+
+def _chain(raised: BaseException, also: BaseException | None) -> None:
+    """Let the traceback of `raised` tell what went wrong beside it."""
+    if also is None:
+        return
+    last = raised
+    while last is not also and (before := last.__cause__ or last.__context__) is not None:
+        last = before
+    if last is not also:
+        last.__context__ = also
+
+
+@contextmanager
+def _beside(work: Callable[[], None], name: str, channel: _Channel[Any]) -> Generator[None]:
+    """A block beside which `work` runs in a thread; at its end the thread has ended, and no error
+    of its is lost.
+    """
     thread = threading.Thread(target=work, name=f"vae_core {name}", daemon=True)
-    thread.start()
-    return thread
+    try:
+        try:
+            thread.start()
+            yield
+        except BaseException:
+            channel.abandon()
+            raise
+        finally:
+            _join(thread, channel)
+    except BaseException as raised:
+        _chain(raised, channel.error)
+        raise
+    if channel.untold is not None:
+        raise channel.untold
 
 
 @contextmanager
@@ -93,31 +161,27 @@ def read_ahead(items: Iterable[Item], depth: int = DEPTH) -> Generator[Iterator[
     """The same items, made in a thread that is at most `depth` of them ahead.
 
     Where the block ends early, the producer is stopped at its next item, and closed if it is a
-    generator.
+    generator; what it raised before or then comes out of the block's end.
     """
     channel: _Channel[Item] = _Channel(depth)
 
     def produce() -> None:
-        error: BaseException | None = None
         try:
-            for item in items:
-                if not channel.put(item):
-                    break
-                del item
+            with closing(items) if isinstance(items, Generator) else nullcontext():
+                for item in items:
+                    if not channel.put(item):
+                        break
+                    del item
         except BaseException as caught:  # raised where the items are used
-            error = caught
-        finally:
-            if isinstance(items, Generator):
-                items.close()
-            channel.finish(error)
+            channel.finish(caught)
+        else:
+            channel.finish()
 
-    thread = _start(produce, "reader")
-    taken = iter(channel)
-    try:
-        yield taken
-    finally:
-        channel.abandon()
-        thread.join()
+    with _beside(produce, "reader", channel):
+        try:
+            yield iter(channel)
+        finally:
+            channel.abandon()
 
 
 @contextmanager
@@ -139,20 +203,10 @@ def write_behind(
         except BaseException as caught:  # raised where items are handed over
             channel.abandon(caught)
 
-    thread = _start(work, "writer")
-
     def put(item: Item) -> None:
         if not channel.put(item):
             raise channel.error or RuntimeError("the writer has been closed")
 
-    try:
+    with _beside(work, "writer", channel):
         yield put
         channel.finish()
-    except BaseException:
-        if channel.error is None:
-            channel.abandon()
-        raise
-    finally:
-        thread.join()
-    if channel.error is not None:
-        raise channel.error

@@ -11,16 +11,27 @@ It opens no file.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 
 from ..errors import VideoError
 from .colour import Frame
 
-_TOLERANCE = Fraction(1, 2000)
-"""Seconds; what time stamps in whole milliseconds need."""
+LOOSE_SECONDS = Fraction(1, 2000)
+"""What time stamps in whole milliseconds need."""
+
+_FPS_FROM, _FPS_TO = Fraction(1, 1000), 1_000_000
+_LONGEST_SECONDS = 1e9  # 31 years; beyond, sums in floating point lose milliseconds
+_FINEST = 65535
+"""The largest denominator of a rate."""
+
+
+def _loose(fps: Fraction) -> Fraction:
+    """By how much a time stamp may be off, in seconds: never by half a frame."""
+    return min(LOOSE_SECONDS, 1 / (4 * fps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +72,16 @@ class Selection:
             raise VideoError(f"stride must be at least 1; got {self.stride}.")
         if self.fps is not None and not self.fps > 0:
             raise VideoError(f"fps must be more than 0; got {self.fps}.")
+        if self.fps is not None and not _FPS_FROM <= self.fps <= _FPS_TO:
+            raise VideoError(
+                f"fps must be from {float(_FPS_FROM):g} to {_FPS_TO}; got {float(self.fps):g}."
+            )
         if not self.start_seconds >= 0:
             raise VideoError(f"start_seconds must be at least 0; got {self.start_seconds}.")
+        if self.start_seconds > _LONGEST_SECONDS:
+            raise VideoError(
+                f"start_seconds must be at most {_LONGEST_SECONDS:.0f}; got {self.start_seconds}."
+            )
         if self.stop_seconds is not None and not self.stop_seconds > self.start_seconds:
             raise VideoError(
                 f"stop_seconds must be after start_seconds; got {self.start_seconds} to"
@@ -76,7 +95,7 @@ class Selection:
 
     def rate(self, fps: Fraction) -> Fraction:
         """Frames a second that are left of a clip that has `fps`."""
-        wanted = fps if self.fps is None else Fraction(self.fps).limit_denominator(65535)
+        wanted = fps if self.fps is None else Fraction(self.fps).limit_denominator(_FINEST)
         return wanted / self.stride
 
     def count(self, frames: int | None) -> int | None:
@@ -86,26 +105,21 @@ class Selection:
         left = max(-(-(frames - self.skip_frames) // self.stride), 1)
         return left if self.max_frames is None else min(left, self.max_frames)
 
-    def sound_seconds(self, fps: Fraction, frames: int) -> tuple[Fraction, Fraction]:
-        """Start and length, in seconds of the clip, of the sound beside `frames` chosen frames.
-
-        fps: the clip's own.
-        """
-        unstrided = self.rate(fps) * self.stride
-        start = Fraction(self.start_seconds) + self.skip_frames / unstrided
-        return start, frames / self.rate(fps)
-
     def of(self, shots: Iterable[Shot], fps: Fraction) -> Iterator[Shot]:
         """Those of `shots` that are wanted. fps: how fast they come where nothing else says so."""
-        shots = self._window(shots)
+        loose = _loose(fps)
+        shots = self._window(shots, loose)
         if self.fps is not None:
             shots = _resampled(shots, self.rate(fps) * self.stride, 1 / fps)
-        stop = None if self.max_frames is None else self.skip_frames + self.max_frames * self.stride
-        return islice(shots, self.skip_frames, stop, self.stride)
+        skip, stride = min(self.skip_frames, sys.maxsize), min(self.stride, sys.maxsize)
+        stop = None
+        if self.max_frames is not None:
+            stop = min(skip + self.max_frames * stride, sys.maxsize)
+        return islice(shots, skip, stop, stride)
 
-    def _window(self, shots: Iterable[Shot]) -> Iterator[Shot]:
+    def _window(self, shots: Iterable[Shot], loose: Fraction) -> Iterator[Shot]:
         for shot in shots:
-            seconds = shot.seconds + _TOLERANCE
+            seconds = shot.seconds + loose
             if self.stop_seconds is not None and seconds >= self.stop_seconds:
                 return
             if seconds >= self.start_seconds:
@@ -113,19 +127,20 @@ class Selection:
 
 
 def _resampled(shots: Iterable[Shot], fps: Fraction, last_seconds: Fraction) -> Iterator[Shot]:
-    """The shot that is on show at each tick of a clock that starts with the first of them.
+    """The shot that is on show at each tick of a clock that starts with the first of them, at the
+    time of the tick.
 
     last_seconds: how long the last one is shown.
     """
     shown: Shot | None = None
-    tick = Fraction(0)
+    tick, loose = Fraction(0), min(_loose(fps), _loose(1 / last_seconds))
     for shot in shots:
         if shown is None:
             tick = shot.seconds
-        while shown is not None and tick + _TOLERANCE < shot.seconds:
-            yield shown
+        while shown is not None and tick + loose < shot.seconds:
+            yield replace(shown, seconds=tick)
             tick += 1 / fps
         shown = shot
-    while shown is not None and tick + _TOLERANCE < shown.seconds + last_seconds:
-        yield shown
+    while shown is not None and tick + loose < shown.seconds + last_seconds:
+        yield replace(shown, seconds=tick)
         tick += 1 / fps

@@ -1,7 +1,8 @@
 """How do frames come out of a file with the colours, the size and the rate that they have there?
 
 `open_video` gives them one at a time, `read_video` all at once:
-1. `reel.py` decodes frame by frame, so that memory does not grow with the clip.
+1. `reel.py` decodes videos frame by frame, so that memory does not grow with the clip;
+   `pictures.py` reads pictures.
 2. A `Selection` chooses among them by time and by number, before they are turned into pixels.
 3. `colour.py` makes upright full-range RGB of those that are left; a `Resize` brings them to size.
 
@@ -26,7 +27,8 @@ from ..errors import VideoError
 from .colour import Frame, Frames
 from .files import check_input
 from .framing import Resize
-from .reel import PICTURE_FPS, PICTURE_SUFFIXES, Reel, holds_pictures, open_container, open_pictures
+from .pictures import PICTURE_FPS, PICTURE_SUFFIXES, holds_pictures, open_pictures
+from .reel import Reel, open_container
 from .selection import Selection, Shot
 
 __all__ = [
@@ -46,6 +48,9 @@ __all__ = [
 ]
 
 _RATE_TOLERANCE = 0.25  # of a frame; what time stamps in whole milliseconds need
+_STILL_SECONDS = 10
+"""A picture that lasts longer is probably a jump of time."""
+
 _EVERYTHING = Selection()
 
 
@@ -58,6 +63,7 @@ class VideoInfo:
     fps: average rate of the frames given, sample frames a second.
     frames: sample frames that the selection leaves, or None where that takes reading them.
     source_fps: the file's own average rate.
+    start_seconds: when the first of them is shown, counted from the file's first frame.
     """
 
     path: Path
@@ -66,6 +72,7 @@ class VideoInfo:
     fps: Fraction
     frames: int | None
     source_fps: Fraction
+    start_seconds: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,8 @@ class VideoSource:
         if resize is not None:
             resize.scaled(*self._size)
         rate = selection.rate(reel.fps)
-        self.info = VideoInfo(path, size[0], size[1], rate, selection.count(reel.frames), reel.fps)
+        frames, start = selection.count(reel.frames), self._first.seconds
+        self.info = VideoInfo(path, size[0], size[1], rate, frames, reel.fps, start)
 
     def __enter__(self) -> VideoSource:
         return self
@@ -152,24 +160,36 @@ class VideoSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a caller should be told, of the frames read so far."""
-        found = (self._count_note(), self._rate_note(), *self._reel.notes)
+        reel = self._reel
+        found = (self._count_note(), self._rate_note(), *reel.notes, *reel.late_notes())
         return tuple(note for note in found if note)
 
     def _count_note(self) -> str | None:
-        if not self._ended or self.info.frames is None or self._given >= self.info.frames:
+        promised = self.selection.count(self._reel.promised)
+        if not self._ended or promised is None or self._given >= promised:
             return None
-        return f"the file promises {self.info.frames} frames, but only {self._given} could be read."
+        return f"the file promises {promised} frames, but only {self._given} could be read."
 
     def _rate_note(self) -> str | None:
         steps = self._reel.steps
-        varies = steps and steps[1] - steps[0] >= _RATE_TOLERANCE / self._reel.fps
-        if not varies or self.selection.fps is not None:
+        if self.selection.fps is not None:
+            return self._still_note()
+        if not steps or steps[1] - steps[0] < _RATE_TOLERANCE / self._reel.fps:
             return None
         shortest, longest = (round(1000 * step) for step in steps)
         return (
             f"the frame rate varies ({shortest} to {longest} ms a frame): frames are taken one by"
             f" one and keep the average rate of {float(self.info.fps):.4g} a second. Ask for a rate"
             " to have them resampled."
+        )
+
+    def _still_note(self) -> str | None:
+        steps = self._reel.steps
+        if not steps or steps[1] < _STILL_SECONDS:
+            return None
+        return (
+            f"a picture stands still for {steps[1]:.0f} seconds, as the file says; it is repeated"
+            " all that time."
         )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from ..errors import VideoError
-from .audio import AudioTrack, Sound
+from .audio import AudioTrack, Sound, check_sound
 from .colour import BT709, CONVERSION, Frame
 from .files import whole_file
 
@@ -33,7 +33,8 @@ VIDEO_SUFFIXES = frozenset(_CONTAINERS)
 
 _TAG_709 = 1  # in the enumerations of matrices, primaries and transfer curves alike
 _RATE_LIMIT = 65535
-
+_HIGHEST_RATE = 1_000_000
+_TICKS = 10_000  # a second, at least
 
 _ENCODERS = {
     "h264": "libx264",
@@ -51,7 +52,8 @@ _CRF = {
     "libvpx-vp9": (41, 33, 24, 15),
     "libsvtav1": (45, 36, 26, 15),
 }
-_PIXEL_FORMAT = {"prores_ks": "yuv422p10le"}
+_PRORES, _PRORES_444 = "yuv422p10le", "yuv444p10le"
+_PRORES_BLOCK_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,12 @@ class VideoOptions:
 
     def format_for(self, encoder: str, height: int, width: int) -> str:
         """FFmpeg's name of the pixel format for frames of that size."""
-        usual = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-        return self.pixel_format or _PIXEL_FORMAT.get(encoder, usual)
+        if self.pixel_format:
+            return self.pixel_format
+        if encoder == "prores_ks":
+            # The encoder leaves colours out of a last block that is one pixel wide.
+            return _PRORES_444 if width % _PRORES_BLOCK_PX == 1 else _PRORES
+        return "yuv444p" if height % 2 or width % 2 else "yuv420p"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,20 +199,32 @@ def _errors_named(path: Path, options: VideoOptions) -> Generator[None]:
         raise VideoError(f"FFmpeg cannot write {path} with {codec}: {said}.") from error
 
 
-def check_options(path: Path, options: VideoOptions) -> None:
-    """Raise `VideoError` unless a file of that name can be written so, by trying in memory."""
-    grey = np.full((64, 64, 3), 128, np.uint8)
+def check_options(
+    path: Path,
+    options: VideoOptions,
+    size: tuple[int, int] = (64, 64),
+    fps: Fraction = Fraction(8),
+) -> None:
+    """Raise `VideoError` unless a file of that name can be written so, by trying in memory.
+
+    size: height and width of its frames. fps: sample frames a second.
+    """
+    grey = np.full((*size, 3), 128, np.uint8)
     kind = _CONTAINERS[path.suffix.lower()]
     with _errors_named(path, options), av.open(io.BytesIO(), "w", format=kind) as container:
-        writer = VideoWriter(_Target(path, Fraction(8), options), container)
+        target = _Target(path, Fraction(fps).limit_denominator(_RATE_LIMIT), options)
+        writer = VideoWriter(target, container)
         writer.add(grey)
         writer.finish()
 
 
-def _flags(path: Path) -> dict[str, str]:
-    """What the muxer is told: keep every name of the metadata, and put the index first."""
-    tagged = path.suffix.lower() in {".mp4", ".mov"}
-    return {"movflags": "use_metadata_tags+faststart"} if tagged else {}
+def _flags(path: Path, fps: Fraction) -> dict[str, str]:
+    """What the muxer is told: keep every name of the metadata, put the index first, and count the
+    edit list in ticks that no frame falls between; its usual ones are milliseconds."""
+    if path.suffix.lower() not in {".mp4", ".mov"}:
+        return {}
+    ticks = fps.numerator * -(-_TICKS // fps.numerator)
+    return {"movflags": "use_metadata_tags+faststart", "movie_timescale": str(ticks)}
 
 
 @contextmanager
@@ -225,13 +243,15 @@ def open_writer(
     """
     path, options = Path(path), options or VideoOptions()
     options.codec_for(path)
-    if fps <= 0:
-        raise VideoError(f"fps must be more than 0; got {fps}.")
+    if not Fraction(1, _RATE_LIMIT) <= fps <= _HIGHEST_RATE:
+        raise VideoError(f"fps must be from 1/{_RATE_LIMIT} to {_HIGHEST_RATE}; got {fps}.")
+    if audio is not None:
+        check_sound(audio, path.suffix.lower())
     target = _Target(path, Fraction(fps).limit_denominator(_RATE_LIMIT), options, audio)
     with (
         whole_file(path) as part,
         _errors_named(path, options),
-        av.open(str(part), "w", options=_flags(path)) as container,
+        av.open(f"file:{part}", "w", options=_flags(path, target.fps)) as container,
     ):
         container.metadata.update(options.metadata)
         writer = VideoWriter(target, container)

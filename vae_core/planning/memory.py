@@ -12,12 +12,13 @@ Weights as they are, the caller's own input and the result are not counted: they
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from ..geometry.grid import Chunk, cells_of, count_tiles, pieces, time_pieces
+from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.steps import SOURCE, Norm, Program, Step, TimeMap
+from ..program.parts import Attend, Norm, TimeMap
+from ..program.steps import SOURCE, Program, Step
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -103,8 +104,9 @@ class Memory:
     pooled: tuple[int, ...] | None = None
 
     def cell_extent(self, step: Step) -> Extent:
-        """All cells of a step."""
-        return step.cell_extent(self.extents[step.src], self.chunk)
+        """All cells that a step's mix is asked for; one frame of them where it is for none."""
+        found = step.mixed_extent(self.extents[step.src], self.chunk)
+        return replace(found, t=max(found.t, 1))
 
     def _voxels(self, channels: int, voxels: int) -> int:
         return self.sizes.batch * channels * voxels * self.sizes.element_bytes
@@ -176,6 +178,8 @@ class Memory:
 
         ahead: what has been copied in for another. before: the result of another on its way out.
         """
+        if isinstance(step.mix, Attend):
+            return ahead + before + self._attended(step, step.mix, cells)
         where, reads = self._read_region(step, cells), self._reads(step, cells)
         buffer = self._voxels(step.mix.in_channels, step.seen_region(cells).voxels)
         result = self._voxels(step.mix.out_channels, cells.voxels)
@@ -183,7 +187,7 @@ class Memory:
         leaving = kept or before
         if step.phases > 1:
             leaving = max(leaving, self._sent(step, cells))
-        maps = self._map_bytes(step.norm, step.src, where) if step.norm else 0
+        maps = self._norm_bytes(step.norm, step.src, where) if step.norm else 0
         finished = reads.added + leaving + result
         return ahead + max(
             reads.total + buffer + self._gathered(step, cells, where) + maps + before,
@@ -195,15 +199,24 @@ class Memory:
             + buffer * (step.phases > 1 or self.sizes.keeps_inputs),
         )
 
+    def _attended(self, step: Step, mix: Attend, cells: Region) -> int:
+        """The most that is allocated while a tile of queries is attended; see `attention`."""
+        frame, queries = self.extents[step.src], cells.h.size * cells.w.size
+        keys = mix.key_rows(cells.extent, frame) * frame.w
+        sums = queries * (3 * mix.channels + 4)  # queries, their sums, and one more of these
+        block = keys * 2 * mix.channels + queries * keys
+        wide = self.sizes.batch * (sums + block) * self.sizes.statistics_bytes
+        fetched = self._voxels(2 * mix.channels, keys) if self.sizes.far_stores else 0
+        result = self._voxels(mix.channels, cells.voxels)
+        return self._reads(step, cells).total + result + wide + fetched
+
     def _reads(self, step: Step, cells: Region) -> Reads:
         """What is copied in for a tile."""
         where, history = self._read_region(step, cells), 0
         if self.sizes.far_caches and self.has_past:
-            history = self._voxels(
-                step.mix.in_channels, step.history * where.h.size * where.w.size
-            )
+            history = self._voxels(step.mix.in_channels, step.history * where.h.size * where.w.size)
         far = self.sizes.far_stores
-        src = self._voxels(step.mix.in_channels, where.voxels)
+        src = self._voxels(step.mix.read_channels, where.voxels)
         return Reads(
             src if far or step.src == SOURCE else 0,
             self._added_bytes(step, cells) if far else 0,
@@ -249,6 +262,8 @@ class Memory:
         return Region(step.time_map.source(later, keeps_first=False), h, w)
 
     def _measured(self, result_bytes: int) -> int:
+        if not self.program.has_statistics:
+            return 0
         return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
 
     @staticmethod
@@ -271,8 +286,12 @@ class Memory:
         cells, columns = self._latent_cells(store, where)
         return self._voxels(self.program.stores[SOURCE].channels, cells * columns)
 
-    def _map_bytes(self, norm: Norm, store: int, where: Region) -> int:
-        """The maps of a modulated norm: at latent resolution, and with their columns gathered."""
+    def _norm_bytes(self, norm: Norm, store: int, where: Region) -> int:
+        """The length of each voxel, or the maps of a modulated norm: at latent resolution, and with
+        their columns gathered.
+        """
+        if norm.per_voxel:
+            return self.sizes.batch * where.voxels * self.sizes.statistics_bytes
         if not norm.modulated:
             return 0
         cells, columns = self._latent_cells(store, where)
@@ -283,6 +302,8 @@ class Memory:
 
     def weight_bytes(self, step: Step) -> int:
         """Bytes of the weights that are folded for a step, or copied on a processor."""
+        if isinstance(step.mix, Attend):
+            return 0
         taps = prod(step.taps) * step.phases
         made = step.mix.in_channels * step.mix.out_channels * taps * self.sizes.element_bytes
         if step.phases == 1:  # a sum of taps in a still one
@@ -298,7 +319,11 @@ class Memory:
         moved = moves * self.cache_bytes(step)
         if not self.sizes.far_stores:
             return moved
-        moved += self._voxels(step.mix.in_channels, self._read_voxels(step, largest))
+        moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
+        if isinstance(step.mix, Attend):
+            frame = replace(self.cell_extent(step), t=1)
+            times = count_tiles(frame, replace(largest, t=1))
+            moved += times * self._voxels(2 * step.mix.channels, self.extents[step.src].voxels)
         written = self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
         added = self.program.stores[step.residual.store].channels if step.residual else 0
         return moved + written + self._voxels(added, self.extents[step.dst].voxels)
@@ -324,6 +349,7 @@ class Memory:
         t = Interval(0, min(largest.t, cells.t))
         if cells.t >= 2 * t.size:
             t = t.shift(t.size)
+        t = t.shift(step.lone(self.extents[step.src], self.chunk))
         return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
@@ -377,9 +403,8 @@ def _most_cells(size: int, ratio: int) -> int:
 
 def _inner(size: int, limit: int) -> Interval:
     """The longest piece of [0, size), one that touches no edge where there are three or more."""
-    count = -(-size // limit)
-    longest = -(-size // count)
-    start = min(longest, size - longest) if count > 2 else 0
+    longest = longest_piece(size, limit)
+    start = min(longest, size - longest) if size > 2 * limit else 0
     return Interval(start, start + longest)
 
 

@@ -7,9 +7,11 @@ runs nothing itself.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import counted
 from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
@@ -20,10 +22,14 @@ from .memory import Projection
 _GIB = 2**30
 
 
-def size_text(size_bytes: int) -> str:
-    """A number of bytes for a person: GiB, or MiB below a tenth of one."""
-    gib = size_bytes / _GIB
-    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{size_bytes / 2**20:.1f} MiB"
+def size_text(size_bytes: int, rounding: Callable[[float], int] = round) -> str:
+    """A number of bytes for a person: GiB, or MiB below a tenth of one.
+
+    rounding: `ceil` for what must not be too little when it is followed, `floor` for what is there.
+    """
+    if size_bytes / _GIB >= 0.1:
+        return f"{rounding(size_bytes / _GIB * 100) / 100:.2f} GiB"
+    return f"{rounding(size_bytes / 2**20 * 10) / 10:.1f} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +184,13 @@ class Plan:
         job, worst = self.job, self.worst
         unit = "sample" if job.program.name == "encoder" else "latent"
         counts = runs([chunk.source.size for chunk in self.chunks])
+        frames = f"{unit} frame" if counts == "1" else f"{unit} frames"
+        steps = counted(len(job.program.steps), "step")
         lines = [
             f"{job.program.name}: {job.source.t}x{job.source.h}x{job.source.w} ({unit} frames x"
             " height"
             f" x width), batch {job.batch}",
-            f"  chunks: {counts} {unit} frames, {len(job.program.steps)} steps each",
+            f"  chunks: {counts} {frames}, {steps} each",
             f"  tiles: {self.tile_count()} in all, none beyond the bound of"
             f" {_bound(self.settings)}",
             f"  work: {self.operations / 1e12:.3g} TFLOP",
@@ -193,7 +201,9 @@ class Plan:
         ]
         if self.blend:
             crop = self.blend.largest
-            lines.append(f"  blended: {self.blend.count} crops of at most {crop.h}x{crop.w}")
+            lines.append(
+                f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
+            )
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")

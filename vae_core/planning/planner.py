@@ -13,10 +13,9 @@ larger budget never copies more. A plan is plain data: no tensor is touched, and
 from __future__ import annotations
 
 import sys
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from math import ceil, floor
 from typing import cast
 
 from ..errors import BudgetError
@@ -29,6 +28,7 @@ from .machine import Machine
 from .memory import Memory, Projection, Sizes
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
+from .tile_sizes import largest_fitting, shrinking
 
 _WHOLE = sys.maxsize
 """A tile side that no picture reaches."""
@@ -39,7 +39,7 @@ REASONABLE_PX = 64
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 
 
-def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
+def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
     """The chunks of the clip; one alone where statistics run over all of it."""
     layout, frames = cast("Layout", settings.layout), job.source.t
     encoding = job.program.stores[SOURCE].frames == 1
@@ -51,7 +51,7 @@ def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
     """The largest tile that `settings` allow a step, in its cells."""
     spec = job.program.stores[step.dst]
-    px, frames = spec.px * step.upscale, spec.frames * (2 if step.unfolds else 1)
+    px, frames = spec.px * step.upscale, spec.frames * step.frames_made
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)
@@ -67,28 +67,6 @@ def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
     return Extent(1, min(side, cells.h), min(side, cells.w))
 
 
-def _fitted(
-    memories: tuple[Memory, ...], step: Step, bounds: Extent, least: Extent, limit: int
-) -> Extent | None:
-    """The largest tile within `bounds` whose workspace is at most `limit` bytes; None without
-    one.
-
-    Smaller tiles need less, but for the whole, which may need less than two halves: nothing is
-    copied beside a tile that is alone.
-    """
-    cells = _widest(memories).cell_extent(step)
-    start = bounds.at_most(cells)
-    sizes = _shrinking(start, least, cells)
-
-    def fits(tile: Extent) -> bool:
-        return _workspace(memories, step, tile) <= limit
-
-    if fits(start):
-        return start
-    first = bisect_left(sizes, True, lo=1, key=fits)
-    return sizes[first] if first < len(sizes) else None
-
-
 def _workspace(memories: tuple[Memory, ...], step: Step, tile: Extent) -> int:
     """Bytes that tiles of a size take in the kind of chunk where they take the most."""
     return max(memory.tile_bytes(step, memory.largest_tile(step, tile)) for memory in memories)
@@ -99,43 +77,18 @@ def _widest(memories: tuple[Memory, ...]) -> Memory:
     return max(memories, key=lambda memory: memory.chunk.source.size)
 
 
-@lru_cache(maxsize=1024)
-def _shrinking(start: Extent, least: Extent, cells: Extent) -> tuple[Extent, ...]:
-    """Tiles from `start` down to `least`, each the next smaller one.
-
-    Rows are cut before columns, since rows are contiguous, until tiles would be flatter than 2:1;
-    frames come last.
-    """
-    found = [start]
-    while (smaller := _cut(found[-1], least, cells)) is not None:
-        found.append(smaller)
-    return tuple(found)
-
-
-def _cut(tile: Extent, least: Extent, whole: Extent) -> Extent | None:
-    """The next smaller tile."""
-    if tile.h > least.h and (2 * tile.h >= tile.w or tile.w <= least.w):
-        return replace(tile, h=max(_next(tile.h, whole.h), least.h))
-    if tile.w > least.w:
-        return replace(tile, w=max(_next(tile.w, whole.w), least.w))
-    return replace(tile, t=_next(tile.t, whole.t)) if tile.t > least.t else None
-
-
-def _next(side: int, whole: int) -> int:
-    """The side of tiles of which one more is needed to cover `whole`; always a smaller one."""
-    return min(side - 1, -(-whole // (-(-whole // side) + 1)))
-
-
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """A placement for one job: its arithmetic, and what every step may use.
 
     memories: one for each kind of chunk: sizes differ, and so do the caches that come and go.
+    fixed: for each of them, bytes that no tile size changes while each step runs.
     bounds, least: the largest and the smallest tile of each step.
     """
 
     placement: Placement
     memories: tuple[Memory, ...]
+    fixed: tuple[list[int], ...]
     bounds: tuple[Extent, ...]
     least: tuple[Extent, ...]
 
@@ -146,32 +99,57 @@ class _Candidate:
 
     def tiles(self, budget: int | None, preferred: int) -> tuple[Extent, ...] | None:
         """A tile for every step within the budget; None where some step has none."""
-        fixed = [
-            max(kinds) for kinds in zip(*(m.fixed_bytes() for m in self.memories), strict=True)
-        ]
         found: list[Extent] = []
         for index in range(len(self.bounds)):
-            room = sys.maxsize if budget is None else budget - fixed[index]
-            tile = self._tile(index, room, preferred)
+            tile = self._tile(index, sys.maxsize if budget is None else budget, preferred)
             if tile is None:
                 return None
             found.append(tile)
         return tuple(found)
 
-    def _tile(self, index: int, room: int, preferred: int) -> Extent | None:
+    def _tile(self, index: int, budget: int, preferred: int) -> Extent | None:
         """The largest tile that takes no more than is preferred, if it is a reasonable one; else
-        the largest up to a reasonable one that there is room for.
+        the largest up to a reasonable one that there is room for; else any.
         """
-        memories, step = self.memories, self.widest.program.steps[index]
-        bounds, usual, least = self.bounds[index], self.usual(index), self.least[index]
-        at_ease = _fitted(memories, step, bounds, usual, min(preferred, room))
-        return at_ease or _fitted(memories, step, usual, least, room)
+        rooms = [budget - fixed[index] for fixed in self.fixed]
+        if min(rooms) < 0:
+            return None
+        easy = [min(preferred, room) for room in rooms]
+        large, small = self._sizes(index)
+
+        def fits(tile: Extent) -> bool:
+            return self._fits(index, tile, rooms)
+
+        return (
+            largest_fitting(large, lambda tile: self._fits(index, tile, easy))
+            or largest_fitting(small, fits)
+            or next(filter(fits, large + small), None)
+        )
+
+    def _fits(self, index: int, tile: Extent, rooms: Sequence[int]) -> bool:
+        """Whether tiles of a step find room in every kind of chunk."""
+        step = self.widest.program.steps[index]
+        return all(
+            memory.tile_bytes(step, memory.largest_tile(step, tile)) <= room
+            for memory, room in zip(self.memories, rooms, strict=True)
+        )
+
+    def _sizes(self, index: int) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
+        """The tiles that a step may use, each the next smaller one: down to the usual, and on."""
+        cells, usual = self._cells(index), self.usual(index)
+        start = self.bounds[index].at_most(cells)
+        small = shrinking(usual.at_most(cells), self.least[index], cells)
+        return shrinking(start, usual, cells), small
+
+    def _cells(self, index: int) -> Extent:
+        """All cells of a step."""
+        return self.widest.cell_extent(self.widest.program.steps[index])
 
     def usual(self, index: int) -> Extent:
         """The smallest tile that is no hindrance, in cells: `REASONABLE_PX`, or all there is."""
         program, step = self.widest.program, self.widest.program.steps[index]
         side = max(REASONABLE_PX // (program.stores[step.dst].px * step.upscale), 1)
-        cells, bound, least = self.widest.cell_extent(step), self.bounds[index], self.least[index]
+        cells, bound, least = self._cells(index), self.bounds[index], self.least[index]
         h = max(min(side, cells.h, bound.h), least.h)
         w = max(min(side, cells.w, bound.w), least.w)
         return Extent(least.t, h, w)
@@ -179,11 +157,42 @@ class _Candidate:
     def rows(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What each step needs in the kind of chunk where it needs the most."""
         kinds = zip(*(memory.project(largest) for memory in self.memories), strict=True)
-        return tuple(max(rows, key=lambda row: row.peak_bytes) for rows in kinds)
+        return tuple(_worst(rows) for rows in kinds)
 
-    def smallest_budget(self) -> Projection:
-        """What the smallest tiles need, at the worst step."""
-        return max(self.rows(self.least), key=lambda row: row.peak_bytes)
+    def smallest_budget(self) -> tuple[int, int, Extent]:
+        """The least that any tiles need, at the worst step; the step, and its tile.
+
+        Smallest tiles need about the least. So steps are looked at from the greediest on, until
+        what one needs is more than any other could.
+        """
+        steps = range(len(self.least))
+        rough = [(self._need(index, self.least[index]), index) for index in steps]
+        worst = (0, 0, self.least[0])
+        for most, index in sorted(rough, reverse=True):
+            if most <= worst[0]:
+                break
+            large, small = self._sizes(index)
+            need = min((self._need(index, tile), index, tile) for tile in {*large, *small})
+            worst = max(worst, need, key=lambda found: found[0])
+        return worst
+
+    def _need(self, index: int, tile: Extent) -> int:
+        """Bytes on the device while tiles of a step run, in the kind of chunk that needs the
+        most.
+        """
+        step = self.widest.program.steps[index]
+        return max(
+            fixed[index] + memory.tile_bytes(step, memory.largest_tile(step, tile))
+            for memory, fixed in zip(self.memories, self.fixed, strict=True)
+        )
+
+
+def _worst(kinds: tuple[Projection, ...]) -> Projection:
+    """What a step needs at the most, in one kind of chunk or another: more is far away where less
+    is on the device.
+    """
+    near = max(kinds, key=lambda row: row.peak_bytes)
+    return replace(near, far_bytes=max(row.far_bytes for row in kinds))
 
 
 def _memories(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
@@ -221,13 +230,14 @@ def _candidate(
     placement: Placement,
     machine: Machine,
 ) -> _Candidate:
-    far = placement in (Placement.HOST, Placement.MMAP)
+    host = machine.apart  # else what lives in host memory lives on the device all the same
+    far = placement is Placement.MMAP or (placement is Placement.HOST and host)
     sizes = Sizes(
         job.batch,
         job.element_bytes,
         max(job.element_bytes, 4),
         far_stores=far,
-        far_caches=far or placement is Placement.CACHES_ON_HOST,
+        far_caches=far or (placement is Placement.CACHES_ON_HOST and host),
         keeps_inputs=not machine.apart,
     )
     memories = _memories(job, chunks, sizes)
@@ -235,7 +245,8 @@ def _candidate(
         memories = _pooled(memories)
     steps = job.program.steps
     bounds = tuple(_bounds(job, settings, step) for step in steps)
-    bare = _Candidate(placement, memories, bounds, bounds)
+    fixed = tuple(memory.fixed_bytes() for memory in memories)
+    bare = _Candidate(placement, memories, fixed, bounds, bounds)
     return replace(bare, least=tuple(_least(job, settings, memories, step) for step in steps))
 
 
@@ -253,6 +264,8 @@ def _least(job: Job, settings: Settings, memories: tuple[Memory, ...], step: Ste
 
 def _placements(settings: Settings, machine: Machine) -> tuple[Placement, ...]:
     asked = cast("Placement", settings.placement)
+    if asked is Placement.HOST and not machine.apart:
+        return (asked, Placement.MMAP)
     if asked is not Placement.AUTO:
         return (asked,)
     return _FASTEST_FIRST if machine.apart else (Placement.DEVICE, Placement.MMAP)
@@ -291,7 +304,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits,
     and `SettingsError` where blended tiles cannot be had.
     """
-    chunks, blend = _chunks(job, settings), _blend(job, settings)
+    chunks, blend = chunks_of(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
     tried: list[_Candidate] = []
 
@@ -335,17 +348,16 @@ def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machin
 
 def _too_small(candidates: list[_Candidate], settings: Settings, budget: int) -> BudgetError:
     needs = [(candidate.smallest_budget(), candidate) for candidate in candidates]
-    row, candidate = min(needs, key=lambda need: need[0].peak_bytes)
-    chunk, needed = candidate.widest.chunk.source.size, size_text(row.peak_bytes)
-    index = [step.path for step in candidate.widest.program.steps].index(row.path)
-    tile, place = candidate.least[index], candidate.placement.value
+    (smallest, index, tile), candidate = min(needs, key=lambda need: need[0][0])
+    chunk, needed = candidate.widest.chunk.source.size, size_text(smallest, ceil)
+    path, place = candidate.widest.program.steps[index].path, candidate.placement.value
     remedy = "" if settings.placement is Placement.AUTO else ", or let the placement be automatic"
     return BudgetError(
-        f"projected {needed} exceeds the budget of {size_text(budget)} at {row.path}"
+        f"projected {needed} exceeds the budget of {size_text(budget, floor)} at {path}"
         f" (chunk of {chunk} frames, tile of {tile.h}x{tile.w}, {place}); smallest budget that"
         f" fits: {needed}. Allow that much, or fewer frames in a chunk{remedy}.",
-        projected_bytes=row.peak_bytes,
+        projected_bytes=smallest,
         budget_bytes=budget,
-        smallest_bytes=row.peak_bytes,
-        worst_path=row.path,
+        smallest_bytes=smallest,
+        worst_path=path,
     )

@@ -5,8 +5,9 @@ Passes from program to program, each exact in real numbers and free to be left o
 1. `unique_frames`: upsampling in time shows every frame twice, and a convolution of single frames
    makes the same of both. The frames are stored once, counted twice in statistics, and the next
    causal convolution makes a pair of frames of each (kernels.pair_weights).
-2. `still_frame`: a clip of one frame is its own past, since its start is replicated; the taps in
-   time all see the same frame, and their sum does their work at a third of the cost.
+2. `still_frame`: a clip of one frame has no past but what a convolution sees before it. Where that
+   is the frame itself, all taps in time see it, and their sum does their work at a third of the
+   cost; where it is zeros, the last tap does. What is copied past a mix needs no step.
 3. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
    channels of its own input, which nothing reads any more.
 
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .steps import Program, Step, StoreSpec, TimeMap
+from .parts import STEADY, First, TimeMap
+from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
 
@@ -35,8 +37,25 @@ def unique_frames(program: Program) -> Program:
 
 def still_frame(program: Program) -> Program:
     """`program` for clips of one frame, with the taps of causal convolutions summed."""
-    steps = tuple(replace(step, still=step.mix.kernel_t > 1) for step in program.steps)
-    return verify(Program(program.name, steps, program.stores))
+    steps = tuple(
+        replace(step, still=step.mix.kernel_t > 1, rate=STEADY) for step in _unbypassed(program)
+    )
+    used = sorted({SOURCE} | {step.dst for step in steps})
+    numbers = {store: number for number, store in enumerate(used)}
+    renumbered = tuple(_renamed(step, numbers) for step in steps)
+    return verify(Program(program.name, renumbered, tuple(program.stores[s] for s in used)))
+
+
+def _unbypassed(program: Program) -> list[Step]:
+    """The steps of `program` but those past which a lone frame is copied."""
+    kept: list[Step] = []
+    names: dict[int, int] = {}
+    for step in program.steps:
+        if step.rate.first is First.SEEN:
+            kept.append(_renamed(step, names))
+        else:
+            names[step.dst] = names.get(step.src, step.src)
+    return kept
 
 
 def _unfold_readers(steps: list[Step], stores: list[StoreSpec], index: int) -> None:
@@ -62,20 +81,16 @@ def _move(steps: list[Step], stores: list[StoreSpec], index: int) -> None:
     new = len(stores) - 1
     steps[index] = replace(steps[index], dst=new)
     for later in range(index + 1, len(steps)):
-        steps[later] = _renamed(steps[later], old, new)
+        steps[later] = _renamed(steps[later], {old: new})
 
 
-def _renamed(step: Step, old: int, new: int) -> Step:
-    """`step` with store `new` wherever it named `old`."""
+def _renamed(step: Step, names: dict[int, int]) -> Step:
+    """`step` with its stores by other numbers, where `names` has them."""
     residual = step.residual
-    if residual and residual.store == old:
-        residual = replace(residual, store=new)
-    return replace(
-        step,
-        src=new if step.src == old else step.src,
-        dst=new if step.dst == old else step.dst,
-        residual=residual,
-    )
+    if residual:
+        residual = replace(residual, store=names.get(residual.store, residual.store))
+    src, dst = (names.get(store, store) for store in (step.src, step.dst))
+    return replace(step, src=src, dst=dst, residual=residual)
 
 
 def narrow_in_place(program: Program) -> Program:

@@ -2,8 +2,8 @@
 
 Every step does the same:
 
-    read(region of src) -> [normalise -> modulate -> SiLU] -> index map -> conv -> [+ residual] ->
-    write core to dst
+    read(region of src) -> [normalise -> modulate -> activate] -> index map -> mix ->
+    [+ residual] -> write core to dst
 
 1. `Program` is plain data: which store each step reads, writes and adds, and the geometry of its
    convolution.
@@ -16,104 +16,14 @@ Weights are not here: a step names the module path that holds them. No tensors, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 
-from ..geometry.grid import Chunk, cells_of, pooled_frames, repeated_frames
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Halo, Interval, Region
+from .parts import STEADY, Attend, Conv, First, Norm, Rate, TimeMap, shown_cells, unfolded
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""
-
-
-class TimeMap(Enum):
-    """How the frames that a convolution sees, and makes, follow from the frames of its store.
-
-    `SAME`: one for one. `POOL_PAIRS`: it sees means of pairs. `REPEAT_PAIRS`: it sees each frame
-    twice. `UNFOLD_PAIRS`: it sees each frame once and makes two of it, as if it had been there
-    twice (see `rewrites.unique_frames`). A chunk's first frame stands alone where the chunk says
-    so.
-    """
-
-    SAME = "same"
-    POOL_PAIRS = "pool pairs"
-    REPEAT_PAIRS = "repeat pairs"
-    UNFOLD_PAIRS = "unfold pairs"
-
-    def seen(self, frames: int, keeps_first: bool) -> int:
-        """Frames that the convolution sees of a store with `frames`."""
-        if self is TimeMap.POOL_PAIRS:
-            return pooled_frames(frames, keeps_first)
-        return repeated_frames(frames, keeps_first) if self is TimeMap.REPEAT_PAIRS else frames
-
-    def source(self, seen: Interval, keeps_first: bool) -> Interval:
-        """The frames of the store that the frames `seen` are made of."""
-        if self is TimeMap.POOL_PAIRS:
-            return Interval(max(2 * seen.start - keeps_first, 0), 2 * seen.stop - keeps_first)
-        return shown_cells(seen, keeps_first) if self is TimeMap.REPEAT_PAIRS else seen
-
-    def made(self, seen: Interval, keeps_first: bool) -> Interval:
-        """The frames that the convolution makes where it has seen the newest frames `seen`."""
-        if self is not TimeMap.UNFOLD_PAIRS:
-            return seen
-        return Interval(max(2 * seen.start - keeps_first, 0), 2 * seen.stop - keeps_first)
-
-
-def shown_cells(frames: Interval, keeps_first: bool) -> Interval:
-    """The stored frames that `frames` show, when each is shown twice."""
-    return cells_of(frames, 2, keeps_first)
-
-
-@dataclass(frozen=True, slots=True)
-class Conv:
-    """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
-    1, i].
-
-    kernel_t, kernel: taps in time, and in height and width alike.
-    stride: step between outputs, in height and width alike.
-    pad: zeros at the picture's edges (before, after), in height and width alike.
-    """
-
-    path: str
-    in_channels: int
-    out_channels: int
-    kernel_t: int
-    kernel: int
-    stride: int
-    pad: Halo
-
-    def size(self, seen: int) -> int:
-        """Outputs along a side of which the convolution sees `seen` elements."""
-        return (seen + self.pad.before + self.pad.after - self.kernel) // self.stride + 1
-
-    def reads(self, cells: Interval) -> Interval:
-        """What the outputs `cells` see along a side; it reaches outside the picture at its
-        edges.
-        """
-        start = cells.start * self.stride - self.pad.before
-        return Interval(start, start + (cells.size - 1) * self.stride + self.kernel)
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """GroupNorm followed by SiLU; in the decoder modulated by convolutions of the latents in
-    between.
-
-    path: module path of the GroupNorm.
-    scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None in an encoder.
-    """
-
-    path: str
-    channels: int
-    groups: int
-    eps: float
-    scale_path: str | None = None
-    shift_path: str | None = None
-
-    @property
-    def modulated(self) -> bool:
-        """Whether latents scale and shift the normalised values."""
-        return self.scale_path is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +68,7 @@ class Step:
     what all outputs made from one place share: a pair of frames, a square of 2x2 elements.
 
     src, dst: stores read and written.
+    rate: where the mix changes the number of frames.
     upscale: 2 where the convolution sees src by nearest upsampling in height and width, else 1. It
         is computed as one convolution for each of the 2x2 phases, on src itself.
     still: whether there is one frame and no other before or after it, so that all taps in time see
@@ -166,12 +77,13 @@ class Step:
 
     src: int
     dst: int
-    mix: Conv
+    mix: Conv | Attend
     norm: Norm | None = None
     time_map: TimeMap = TimeMap.SAME
     upscale: int = 1
     residual: Residual | None = None
     still: bool = False
+    rate: Rate = STEADY
 
     @property
     def path(self) -> str:
@@ -180,8 +92,13 @@ class Step:
 
     @property
     def unfolds(self) -> bool:
-        """Whether it makes a pair of frames for each that it sees."""
+        """Whether it makes a pair of frames for each unique one that it sees."""
         return self.time_map is TimeMap.UNFOLD_PAIRS
+
+    @property
+    def frames_made(self) -> int:
+        """Frames that it makes of each one that it sees."""
+        return 2 if self.unfolds else self.rate.up
 
     @property
     def in_place(self) -> bool:
@@ -197,14 +114,31 @@ class Step:
         return (2 if self.unfolds else self.mix.kernel_t), side, side
 
     @property
+    def strides(self) -> tuple[int, int, int]:
+        """From one output of the mix to the next, in (frames, rows, columns)."""
+        return self.rate.down, self.mix.stride, self.mix.stride
+
+    @property
     def phases(self) -> int:
         """Convolutions for each cell."""
-        return (2 if self.unfolds else 1) * self.upscale**2
+        return self.frames_made * self.upscale**2
 
     @property
     def history(self) -> int:
         """Frames kept from chunk to chunk; a kernel of one frame keeps none."""
-        return self.taps[0] - 1
+        return self.taps[0] - self.rate.down
+
+    def lone(self, src: Extent, chunk: Chunk) -> int:
+        """First cells of a chunk that the mix is not asked for: one where the clip's first frame is
+        copied past it, else none.
+        """
+        return int(self.rate.first is not First.SEEN and chunk.keeps_first(src.t))
+
+    def visible(self, src: Extent, chunk: Chunk) -> Region:
+        """What there is of the mix's input: all of it, but for a first frame that stands apart."""
+        whole = self.seen_extent(src, chunk).region
+        apart = self.rate.first is First.APART and chunk.keeps_first(src.t)
+        return replace(whole, t=Interval(int(apart), whole.t.stop))
 
     def seen_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of the convolution's input, after the map of time and before padding."""
@@ -212,14 +146,20 @@ class Step:
 
     def cell_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of all cells."""
-        seen = self.seen_extent(src, chunk)
+        seen, first = self.seen_extent(src, chunk), chunk.keeps_first(src.t)
+        t = first + (seen.t - first) // self.rate.down
         if self.upscale == 2:
-            return seen
-        return Extent(seen.t, self.mix.size(seen.h), self.mix.size(seen.w))
+            return Extent(t, seen.h, seen.w)
+        return Extent(t, self.mix.size(seen.h), self.mix.size(seen.w))
+
+    def mixed_extent(self, src: Extent, chunk: Chunk) -> Extent:
+        """The extent of the cells that the mix is asked for."""
+        whole = self.cell_extent(src, chunk)
+        return replace(whole, t=whole.t - self.lone(src, chunk))
 
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
-        t = self.time_map.made(cells.t, chunk.keeps_first(src.t))
+        t = unfolded(cells.t, self.frames_made, chunk.keeps_first(src.t))
         h, w = (Interval(c.start * self.upscale, c.stop * self.upscale) for c in (cells.h, cells.w))
         return Region(t, h, w)
 
@@ -227,20 +167,35 @@ class Step:
         """The extent of dst."""
         return self.core(self.cell_extent(src, chunk).region, src, chunk).extent
 
-    def seen_region(self, cells: Region) -> Region:
-        """What `cells` see of the convolution's input; it may reach outside it."""
-        t = Interval(cells.t.start - self.history, cells.t.stop)
+    def seen_region(self, cells: Region, keeps_first: bool = False) -> Region:
+        """What `cells` see of the mix's input; it may reach outside it.
+
+        keeps_first: whether the chunk's first frame stands alone, which moves the others up where
+        frames are passed over.
+        """
+        down = self.rate.down
+        start = cells.t.start * down - self.history - keeps_first * (down - 1)
+        t = Interval(start, start + (cells.t.size - 1) * down + self.taps[0])
         if self.upscale == 2:
             return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
         return Region(t, self.mix.reads(cells.h), self.mix.reads(cells.w))
 
     def source_region(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The part of src that `cells` depend on."""
-        seen = self.seen_region(cells).clip(self.seen_extent(src, chunk))
+        seen = self.inside(cells, src, chunk)
         return Region(self.time_map.source(seen.t, chunk.keeps_first(src.t)), seen.h, seen.w)
 
-    def operations(self, cells: Extent) -> int:
-        """Floating point operations of its convolutions for so many cells: two a multiply-add."""
+    def inside(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
+        """What `cells` see of what there is of the mix's input."""
+        return self.seen_region(cells, chunk.keeps_first(src.t)).meet(self.visible(src, chunk))
+
+    def operations(self, cells: Extent, src: Extent) -> int:
+        """Floating point operations of its mix for so many cells: two a multiply-add.
+
+        src: of the whole store, whose frames hold the keys of an attention.
+        """
+        if isinstance(self.mix, Attend):
+            return 4 * cells.voxels * src.h * src.w * self.mix.channels
         taps = self.taps[0] * self.taps[1] * self.taps[2]
         main = self.phases * taps * self.mix.in_channels * self.mix.out_channels
         shortcut = self.residual.shortcut if self.residual else None
@@ -279,8 +234,14 @@ class Program:
         """Floating point operations of one chunk, for a batch of one."""
         extents = self.extents(source, chunk)
         return sum(
-            step.operations(step.cell_extent(extents[step.src], chunk)) for step in self.steps
+            step.operations(step.mixed_extent(extents[step.src], chunk), extents[step.src])
+            for step in self.steps
         )
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether results depend on the statistics of a chunk or a clip."""
+        return any(step.norm and not step.norm.per_voxel for step in self.steps)
 
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from .steps import SOURCE, Program, Step, TimeMap
+from .parts import STEADY, First, TimeMap
+from .steps import SOURCE, Program, Step
 
 
 def _fault(program: Program, step: Step, written: set[int]) -> str | None:
@@ -27,6 +28,13 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return "normalises and maps indices in one read"
     if step.history and mapped:
         return "keeps history of mapped frames"
+    rated = step.rate != STEADY
+    if rated and (mapped or step.unfolds or step.upscale != 1 or step.residual or step.norm):
+        return "changes the rate of frames beside something else"
+    if step.rate.first is not First.SEEN and src.channels != dst.channels:
+        return f"copies {src.channels} channels past its mix to {dst.channels}"
+    if step.history < 0:
+        return "passes over frames that nothing sees"
     if step.unfolds and (step.mix.kernel_t != 3 or src.shown != 2):
         return "unfolds what is not a kernel of three frames over unique frames"
     if step.still and step.unfolds:

@@ -22,14 +22,17 @@ import torch
 from torch import Tensor
 
 from ..errors import DeviceMemoryError
-from ..geometry.grid import Chunk, tiles
+from ..geometry.grid import Chunk, largest_of, tiles
 from ..geometry.region import Extent, Region
 from ..planning.memory import live_stores
-from ..planning.plan import Plan
-from ..program.moments import Moments
-from ..program.steps import SOURCE, Norm, Program, Step
+from ..planning.plan import Plan, chunk_extent
+from ..program.parts import Norm
+from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import kernels, recovery
+from .autocast import no_autocast
+from .finite import check_result
+from .graphs import outside_graphs
 from .stores import allocate, memory_for
 from .tile import Pass, Task, TileRunner
 from .transfers import Transfers, lanes_for
@@ -70,20 +73,24 @@ class Execution:
         self._caches.clear()
         self._memory.clear()
 
+    @outside_graphs
     @torch.inference_mode()
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
         """Push one chunk through: source [b, c, t, h, w] of any dtype and device, into sink [b, c',
-        t', h', w'].
+        t', h', w']. Where the source is smaller than the plan has it, its last frame, row and
+        column stand for those that are missing.
 
-        last: no chunk follows, so that no caches are kept. Whatever is raised in between leaves
-        nothing allocated.
+        last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
+        out is not finite. Whatever is raised in between leaves nothing allocated.
         """
-        extent = Extent(*source.shape[2:])
-        at = Pass(chunk, self._chunk_index, self._program.extents(extent, chunk))
+        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
+        at = Pass(chunk, self._chunk_index, extents)
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
-            for index in range(len(self._program.steps)):
-                self._run_step(index, at, last)
+            with no_autocast(self._weights.device):
+                for index in range(len(self._program.steps)):
+                    self._run_step(index, at, last)
+            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
             self.tile_runner.settle()
             self.close()
@@ -95,15 +102,17 @@ class Execution:
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step = self._program.steps[index]
-        cells = step.cell_extent(at.extents[step.src], at.chunk)
-        self.tile_runner.prepare(step, at, self._plan.tiles[index].at_most(cells))
+        cells, lone = step.mixed_extent(at.src(step), at.chunk), step.lone(at.src(step), at.chunk)
+        self.tile_runner.prepare(step, at, largest_of(cells, self._plan.tiles[index]))
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
             task.new_cache = self._new_cache(step, at)
-        every = tiles(cells, self._plan.tiles[index])
+        if lone:
+            at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
+        every = (tile.later(lone) for tile in tiles(cells, self._plan.tiles[index]))
         for tile, following in pairwise(chain(every, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
@@ -196,7 +205,7 @@ class Execution:
         finished.
         """
         step = self._program.steps[index]
-        norm = self._affine(step.norm, at.moments[step.src]) if step.norm else None
+        norm = self._norm(step.norm, at, step.src) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         return Task(
             step,
@@ -219,7 +228,7 @@ class Execution:
 
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
-        src = at.extents[step.src]
+        src = at.src(step)
         shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
         dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
         return self._or_on_host(partial(allocate, shape, dtype, device, place), shape, place)
@@ -250,14 +259,18 @@ class Execution:
             self._memory.give(store)
 
     def _advance(self, step: Step, cells: Region, at: Pass) -> None:
-        self._done_operations += at.stores[SOURCE].shape[0] * step.operations(cells.extent)
+        done = step.operations(cells.extent, at.src(step))
+        self._done_operations += at.stores[SOURCE].shape[0] * done
         if self._on_progress:
             total = max(self._plan.operations, self._done_operations)
             chunks = len(self._plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
 
-    def _affine(self, norm: Norm, moments: Moments) -> kernels.Affine:
-        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
+    def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
+        """What a norm does to each element, once the statistics of what it reads are known."""
+        if norm.per_voxel:
+            return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
+        return kernels.affine(at.moments[src], norm.eps, *self._weights.affine(norm.path))
 
 
 _LEAST = Extent(1, 1, 1)
@@ -272,7 +285,7 @@ def _groups_wanted(program: Program, index: int) -> int | None:
     dst = program.steps[index].dst
     for step in program.steps[index + 1 :]:
         if step.src == dst and step.norm:
-            return step.norm.groups
+            return None if step.norm.per_voxel else step.norm.groups
         if step.dst == dst:
             return None
     return None

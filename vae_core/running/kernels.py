@@ -24,6 +24,7 @@ from torch import Tensor
 from ..geometry.grid import cell_runs
 from ..geometry.region import Interval, Region
 from ..program.moments import Moments
+from ..program.parts import Start
 from ..program.steps import Step
 
 Kernel = tuple[Tensor, Tensor | None]
@@ -73,7 +74,7 @@ def _measured_by_columns(x: Tensor, groups: int) -> Moments:
 def _over_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and summed squares of the distances from it, [n], over the rows of x [rows, n]."""
     as_channels = x.t()[None, :, :, None]  # [1, n, rows, 1], channels last
-    unused = torch.zeros(2, x.shape[1], dtype=x.dtype)
+    unused = torch.zeros(2, x.shape[1], dtype=x.dtype, device=x.device)
     mean, variance = _channel_statistics(as_channels, *unused, 0.0)
     return mean, variance * x.shape[0]
 
@@ -119,6 +120,37 @@ def modulated(norm: Affine, scale: Tensor, shift: Tensor) -> Affine:
 def normalise(x: Tensor, norm: Affine, out: Tensor) -> None:
     """out = x * scale + shift; out [b, c, t, h, w] may be a view of a larger buffer."""
     torch.addcmul(norm.shift, x, norm.scale, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class VoxelNorm:
+    """y = x * sqrt(c) * weight / max(length of x over its channels, eps) + bias.
+
+    weight: [c, 1, 1, 1], sqrt(c) included. bias: the same, None without.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+
+def voxel_norm(eps: float, weight: Tensor, bias: Tensor | None) -> VoxelNorm:
+    """The norm with parameters [c], in the statistics' dtype."""
+    shape = (-1, 1, 1, 1)
+    scale = (weight * weight.shape[0] ** 0.5).view(shape)
+    return VoxelNorm(scale, None if bias is None else bias.view(shape), eps)
+
+
+def normalise_voxels(x: Tensor, norm: VoxelNorm, out: Tensor) -> None:
+    """out = x normalised, each voxel by itself; out [b, c, t, h, w] may be a view of a larger
+    buffer.
+    """
+    wide = statistics_dtype(x.dtype)
+    length = cast("Tensor", torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide))
+    torch.mul(x, length.clamp_(min=norm.eps).reciprocal_(), out=out)
+    out.mul_(norm.weight)
+    if norm.bias is not None:
+        out.add_(norm.bias)
 
 
 def activate(x: Tensor) -> None:
@@ -228,9 +260,15 @@ def phases(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
             for c in (0, 1)
         )
     if step.still:
-        return (Phase(weight.sum(2, keepdim=True), bias),)
+        replicated = step.mix.start is Start.FIRST
+        taps = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
+        return (Phase(taps, bias),)
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
+    if step.rate.up > 1:
+        rows = weight.chunk(step.rate.up)
+        biases = [None] * len(rows) if bias is None else bias.chunk(step.rate.up)
+        return tuple(map(Phase, rows, biases, range(len(rows))))
     return (Phase(weight, bias),)
 
 
@@ -245,7 +283,11 @@ def folded(weight: Tensor, dim: int, side: int) -> Tensor:
     return torch.stack(pair, dim)
 
 
-def convolve(x: Tensor, phase: Phase, stride: int) -> Tensor:
+Strides = tuple[int, int, int]
+"""From one output of a convolution to the next, in (frames, rows, columns)."""
+
+
+def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
     """The convolution of x [b, c, t, h, w], which holds history and the picture's edge already."""
     if phase.weight.shape[3] == 2:  # of the two neighbours on either side, each phase sees one
         x = x[
@@ -254,36 +296,36 @@ def convolve(x: Tensor, phase: Phase, stride: int) -> Tensor:
             phase.column : x.shape[4] - 1 + phase.column,
         ]
     kernel = phase.weight, phase.bias
-    if stride == 2 and x.shape[4] == 3 and x.device.type == "cpu":
+    if strides[2] == 2 and x.shape[4] == 3 and x.device.type == "cpu":
         # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
         # column wide; of a second column, computed from padding, nothing is kept.
-        return convolution(F.pad(x, (0, 2)), kernel, stride)[..., :1]
-    return convolution(x, kernel, stride)
+        return convolution(F.pad(x, (0, 2)), kernel, strides)[..., :1]
+    return convolution(x, kernel, strides)
 
 
-def convolution(x: Tensor, kernel: Kernel, stride: int = 1) -> Tensor:
-    """x [b, c, t, h, w] convolved, without padding; stride: in height and width."""
+def convolution(x: Tensor, kernel: Kernel, strides: Strides = (1, 1, 1)) -> Tensor:
+    """x [b, c, t, h, w] convolved, without padding."""
     weight, bias = kernel
-    steps = (1, stride, stride)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         # torch's own choice for few channels is several times slower, and contiguous in its result
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        return _one_dnn(x, weight, bias, (0, 0, 0), steps, (1, 1, 1), 1)
-    return F.conv3d(x, weight, bias, stride=steps)
+        return _one_dnn(x, weight, bias, (0, 0, 0), strides, (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, stride=strides)
 
 
 _one_dnn: Callable[..., Tensor] = torch.mkldnn_convolution  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def frames_of_phase(phase: Phase, target: Tensor, first: int) -> tuple[int, Tensor]:
+def frames_of_phase(phase: Phase, target: Tensor, first: int, made: int) -> tuple[int, Tensor]:
     """How many leading frames of a phase's result do not count, and where the others go in
-    `target`, for one of a pair.
+    `target`, for one of the `made` frames of a cell.
 
-    first: the frame of the clip, -1 where it is none, that phase 0 of the first cell makes; target
-    begins at the first frame that there is.
+    first: the frame of the clip, below 0 where it is none, that phase 0 of the first cell makes;
+    target begins at the first frame that there is.
     """
     start = phase.frame + min(first, 0)
-    return (1, target[:, :, start + 2 :: 2]) if start < 0 else (0, target[:, :, start::2])
+    skipped = int(start < 0)
+    return skipped, target[:, :, start + made * skipped :: made]
 
 
 def add_pairs(
@@ -294,6 +336,17 @@ def add_pairs(
         part = result[:, :, run.elements.within(frames)]
         split = cast("Tensor", part.unflatten(2, (run.cells.size, run.repeat)))
         split.add_(added[:, :, run.cells.within(unique)].unsqueeze(3))
+
+
+def extend(x: Tensor, out: Tensor) -> None:
+    """out = x, whose last frame, row and column are repeated as far as out goes on."""
+    t, h, w = x.shape[2:]
+    out[:, :, :t, :h, :w].copy_(x)
+    for dim, size in ((4, w), (3, h), (2, t)):
+        missing = out.shape[dim] - size
+        if missing:
+            last = out.narrow(dim, size - 1, 1)
+            out.narrow(dim, size, missing).copy_(last.expand_as(out.narrow(dim, size, missing)))
 
 
 def zero_outside(buffer: Tensor, inside: Region, whole: Region) -> None:

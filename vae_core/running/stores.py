@@ -9,17 +9,20 @@ Its memory is laid out as the computing device likes it, wherever it lives: see 
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
 import shutil
 import tempfile
-from math import prod
+from collections.abc import Generator
+from contextlib import contextmanager
+from math import ceil, floor, prod
 
 import torch
 from torch import Tensor
 
-from ..errors import BudgetError
+from ..errors import BudgetError, DiskError
 from ..planning.plan import Plan, size_text
 from ..planning.pool import Pool
 from ..program.steps import SOURCE
@@ -35,15 +38,15 @@ def reserve(plan: Plan) -> None:
     """
     if plan.placement is not Placement.MMAP:
         return
-    folder, needed = tempfile.gettempdir(), size_text(plan.far_bytes)
-    free_bytes = shutil.disk_usage(folder).free
-    if plan.far_bytes > free_bytes:
+    folder, needed_bytes = tempfile.gettempdir(), plan.far_bytes + _ROUNDING_BYTES
+    free_bytes, needed = shutil.disk_usage(folder).free, size_text(needed_bytes, ceil)
+    if needed_bytes > free_bytes:
         raise BudgetError(
             f"a temporary file of {needed} is needed in {folder}, which has"
-            f" {size_text(free_bytes)} free. Free some, or name another folder in TMPDIR.",
-            projected_bytes=plan.far_bytes,
+            f" {size_text(free_bytes, floor)} free. Free some, or name another folder in TMPDIR.",
+            projected_bytes=needed_bytes,
             budget_bytes=free_bytes,
-            smallest_bytes=plan.far_bytes,
+            smallest_bytes=needed_bytes,
             worst_path=plan.worst.path,
         )
     _LOG.warning("activations of %s go to a temporary file in %s", needed, folder)
@@ -80,18 +83,49 @@ def new_result(plan: Plan, frames: int, dtype: torch.dtype, device: torch.device
     return torch.empty(shape, dtype=dtype, device=device)
 
 
+_ROUNDING_BYTES = 2**20
+"""A file takes whole blocks of a disk, and some for itself; so many bytes are more than that for
+all of a run.
+"""
+
+
 def _mapped(count: int, dtype: torch.dtype) -> Tensor:
     """A tensor [count] in a nameless temporary file, whose blocks are reserved at once where that
     can be.
+
+    Raises `DiskError` where the disk has no room.
     """
     size = count * dtype.itemsize
-    with tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
+    with disk_room(), tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
+        _reserve_blocks(file.fileno(), size)
         memory = mmap.mmap(file.fileno(), size)
     return torch.frombuffer(memory, dtype=dtype)
+
+
+def _reserve_blocks(number: int, size: int) -> None:
+    """Make an open file `size` bytes long, with blocks of its own where the file system can."""
+    try:
+        os.posix_fallocate(number, 0, size)
+    except AttributeError:  # not in every operating system
+        os.truncate(number, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        os.truncate(number, size)
+
+
+@contextmanager
+def disk_room() -> Generator[None]:
+    """Turns what the system says of a full disk, a quota or a limit into a `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DiskError(
+            f"the disk of {tempfile.gettempdir()} has no room for a temporary file"
+            f" ({error.strerror}). Free some, or name another folder in TMPDIR."
+        ) from error
 
 
 def laid_out(flat: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
@@ -111,7 +145,7 @@ class Room:
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._flat = torch.empty(0, dtype=dtype)
+        self._flat = torch.empty(0, dtype=dtype, device="cpu")
         self._wanted = 0
 
     def expect(self, count: int) -> None:
@@ -129,7 +163,7 @@ class Room:
         if self._flat.numel() < prod(shape):
             count, self._wanted = max(self._wanted, prod(shape)), 0
             self._flat = self._flat.new_empty(0)
-            self._flat = torch.empty(count, dtype=self._flat.dtype)
+            self._flat = torch.empty(count, dtype=self._flat.dtype, device=self._flat.device)
         return laid_out(self._flat, shape, torch.channels_last_3d)
 
 

@@ -13,6 +13,7 @@ allocates is what `memory.Memory.tile_bytes` counts; change both together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -21,9 +22,11 @@ from torch import Tensor
 from ..geometry.grid import Chunk, cells_of
 from ..geometry.region import Extent, Region
 from ..program.moments import Moments
-from ..program.steps import SOURCE, Norm, Program, Step, TimeMap
+from ..program.parts import Attend, Norm, Start, TimeMap
+from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
 from . import kernels
+from .attention import attend
 from .stores import Room, allocate, memory_format
 from .transfers import Arrival, Transfers
 from .weights import Weights
@@ -34,7 +37,8 @@ class Pass:
     """One chunk on its way through the program.
 
     index: of the chunk. extents: of every store.
-    stores: the live activations, by store index; the caller's own tensors at both ends.
+    stores: the live activations, by store index; the caller's own tensors at both ends. A video
+        may be smaller than its extent: its last elements stand for those that are missing.
     moments: statistics of the stores that a later step normalises.
     """
 
@@ -44,9 +48,19 @@ class Pass:
     stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     moments: dict[int, Moments] = field(default_factory=dict[int, Moments])
 
+    def src(self, step: Step) -> Extent:
+        """The extent of the store that a step reads."""
+        return self.extents[step.src]
+
     def keeps_first(self, store: int) -> bool:
         """Whether the first frame of a store stands alone."""
         return self.chunk.keeps_first(self.extents[store].t)
+
+    def view(self, store: int, where: Region) -> Tensor:
+        """What there is of the elements `where`: the last ones where all of them are missing."""
+        x = self.stores[store]
+        sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
+        return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""
@@ -58,7 +72,8 @@ class Task:
     """One step of one pass, with everything that its tiles share.
 
     phases: the convolutions of each cell. shortcut: weight and bias of the residual's own.
-    norm: the affine map of src's finished statistics, None where it normalises nothing.
+    norm: the affine map of src's finished statistics, or what every voxel goes through by itself;
+        None where it normalises nothing.
     groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
@@ -68,7 +83,7 @@ class Task:
     at: Pass
     phases: tuple[kernels.Phase, ...]
     shortcut: kernels.Kernel | None
-    norm: kernels.Affine | None
+    norm: kernels.Affine | kernels.VoxelNorm | None
     groups: int | None
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
@@ -124,19 +139,45 @@ class TileRunner:
         inputs = self._taken(task, cells)
         if following:
             self.bring(task, following)
-        buffer, stride = self._input(task, cells, inputs), task.step.mix.stride
+        if isinstance(task.step.mix, Attend):
+            self._attend(task, task.step.mix, cells, inputs)
+            return
+        buffer, strides = self._input(task, cells, inputs), task.step.strides
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
-            result = kernels.convolve(buffer, phase, stride)
+            result = kernels.convolve(buffer, phase, strides)
             merged = self._finish(task, cells, phase, (result, added), merged)
             del result
-        result = kernels.convolve(buffer, last, stride)
+        result = kernels.convolve(buffer, last, strides)
         del buffer
         merged = self._finish(task, cells, last, (result, added), merged)
         if merged:
             task.at.moments[task.step.dst] = merged
+
+    def _attend(self, task: Task, mix: Attend, cells: Region, inputs: Inputs) -> None:
+        """Compute what `cells` attend to, frame by frame, and send it."""
+        queries, wide = inputs.src.take(), kernels.statistics_dtype(self.weights.dtype)
+        shape = task.at.shape(mix.channels, cells.extent)
+        result = allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
+        for frame in range(cells.t.size):
+            one = slice(frame, frame + 1)
+            blocks = self._keys(task, mix, cells, cells.t.start + frame)
+            found = attend(queries[:, :, one], blocks, wide)  # [b, h * w, c]
+            out = result[:, :, frame].permute(0, 2, 3, 1)  # [b, h, w, c]
+            out.copy_(found.view(out.shape))
+        del queries
+        target = task.at.stores[task.step.dst][(..., *cells.slices)]
+        self.transfers.send(result, target, 0)
+
+    def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
+        """Keys and values of a frame, a block of rows after the other, on the device."""
+        whole = task.src
+        rows = mix.key_rows(cells.extent, whole)
+        store = task.at.stores[task.step.src][:, mix.channels :, frame : frame + 1]
+        for start in range(0, whole.h, rows):
+            yield self.transfers.fetch(store[:, :, :, start : start + rows]).take()
 
     def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
         """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
@@ -144,12 +185,14 @@ class TileRunner:
         """
         if self.weights.device.type == "cpu":
             seen = step.seen_region(largest.region).extent
-            self._inputs.expect(prod(at.shape(step.mix.in_channels, seen)))
+            self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
 
     def phases(self, step: Step) -> tuple[kernels.Phase, ...]:
         """The convolutions of a step's cells, with weights as a processor's convolution wants them:
-        it would otherwise make its own copy for every tile.
+        it would otherwise make its own copy for every tile. None for an attention.
         """
+        if isinstance(step.mix, Attend):
+            return ()
         found = kernels.phases(self.weights.conv(step.path), step)
         if self.weights.device.type != "cpu":
             return found
@@ -189,15 +232,15 @@ class TileRunner:
     def _fetch(self, task: Task, cells: Region) -> Inputs:
         """Start to bring in what a tile reads."""
         step, at, fetch = task.step, task.at, self.transfers.fetch
-        inside = step.seen_region(cells).clip(step.seen_extent(task.src, at.chunk))
+        inside = step.inside(cells, task.src, at.chunk)
         where = step.source_region(cells, task.src, at.chunk)
         modulated = step.norm is not None and step.norm.modulated
         latent_cells = self._latent_cells(task, where) if modulated else None
-        missing = inside.t.start - step.seen_region(cells).t.start
+        missing = inside.t.start - step.seen_region(cells, task.keeps_first).t.start
         past = task.old_cache if missing else None
         return Inputs(
             where,
-            fetch(at.stores[step.src][(..., *where.slices)]),
+            fetch(at.view(step.src, where)[:, : step.mix.read_channels]),
             self._fetch_added(task, cells),
             fetch(at.stores[SOURCE][(..., *latent_cells.slices)]) if latent_cells else None,
             latent_cells,
@@ -230,9 +273,9 @@ class TileRunner:
         if added is not None:
             self._add_residual(task, core, result, added)
         target, skipped = at.stores[step.dst][(..., *core.slices)], 0
-        if step.unfolds:
-            first = 2 * cells.t.start - task.keeps_first
-            skipped, target = kernels.frames_of_phase(phase, target, first)
+        if (ratio := step.frames_made) > 1:
+            first = ratio * cells.t.start - (ratio - 1) * task.keeps_first
+            skipped, target = kernels.frames_of_phase(phase, target, first, ratio)
         for part in self._measured(task, core, result[:, :, skipped:]):
             merged = merged.merge(part) if merged else part
         target = target[..., phase.row :: step.upscale, phase.column :: step.upscale]
@@ -268,12 +311,13 @@ class TileRunner:
     def _input(self, task: Task, cells: Region, inputs: Inputs) -> Tensor:
         """Everything that `cells` see: [b, c, t + history, h + halo, w + halo]."""
         step = task.step
-        whole = step.seen_region(cells)
-        inside = whole.clip(step.seen_extent(task.src, task.at.chunk))
+        whole = step.seen_region(cells, task.keeps_first)
+        inside = step.inside(cells, task.src, task.at.chunk)
         buffer = self._buffer(task, whole.extent)
         kernels.zero_outside(buffer, inside, whole)
         self._fill(task, inputs, inside, buffer[(..., *inside.within(whole))])
-        if step.norm:  # the edge's zeros stay zeros, and whole rows are quicker than parts of them
+        if step.norm and step.norm.activated:
+            # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, inside.t.start - whole.t.start :])
         self._history(task, inputs, inside, whole, buffer)
         return buffer
@@ -296,13 +340,16 @@ class TileRunner:
             frames = kernels.shown(inside.t, where.t.start, 2, task.keeps_first, x.device)
             out.copy_(x.index_select(2, frames))
         else:
-            out.copy_(x)
+            kernels.extend(x, out)
 
     def _normalise(self, task: Task, inputs: Inputs, x: Tensor, out: Tensor) -> None:
         """out = x normalised and modulated, yet to be activated."""
         norm, cells = task.step.norm, inputs.cells
         assert norm
         assert task.norm
+        if isinstance(task.norm, kernels.VoxelNorm):
+            kernels.normalise_voxels(x, task.norm, out)
+            return
         if cells is None or inputs.latents is None:
             kernels.normalise(x, task.norm, out)
             return
@@ -336,17 +383,19 @@ class TileRunner:
     def _history(
         self, task: Task, inputs: Inputs, inside: Region, whole: Region, buffer: Tensor
     ) -> None:
-        """Fill the frames before the chunk, from the cache or with the clip's first frame, and keep
-        the newest ones.
+        """Fill the frames before the chunk, from the cache or with what lies before a clip, and
+        keep the newest ones.
         """
         missing = inside.t.start - whole.t.start
         _, h, w = inside.within(whole)
         if missing:
             past = buffer[:, :, :missing, h, w]
-            if inputs.past is None:
-                past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
-            else:
+            if inputs.past is not None:
                 past.copy_(inputs.past.take())
+            elif task.step.mix.start is Start.ZEROS:
+                past.zero_()
+            else:
+                past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
         seen = task.step.seen_extent(task.src, task.at.chunk)
         if task.new_cache is not None and inside.t.stop == seen.t:
             kept = buffer[:, :, -task.step.history :, h, w]

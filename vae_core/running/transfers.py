@@ -73,7 +73,7 @@ class CudaLanes:
         """See `Lanes`. The memory of `out` may have belonged to work that is still queued, so that
         the copy waits for it; work that is queued later runs beside the copy.
         """
-        staged = torch.empty(out.shape, dtype=out.dtype, pin_memory=True)
+        staged = torch.empty(out.shape, dtype=out.dtype, device="cpu", pin_memory=True)
         staged.copy_(source)
         queued = self._cuda.current_stream(self._device).record_event()
         with self._cuda.stream(self._in):

@@ -40,6 +40,17 @@ class Weights:
         bias = self._parameter(path, "bias", self.dtype)
         return (weight.unsqueeze(2) if weight.ndim == 4 else weight), bias
 
+    def voxel_norm(self, path: str) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias [c] of a norm of single voxels, in the statistics' dtype; no bias where
+        it has none.
+        """
+        wide = statistics_dtype(self.dtype)
+        module = self.module.get_submodule(path)
+        weight = cast("Tensor", self._parameter(path, "gamma", wide))
+        biased = isinstance(getattr(module, "bias", None), Tensor)
+        bias = self._parameter(path, "bias", wide) if biased else None
+        return weight.flatten(), None if bias is None else bias.flatten()
+
     def affine(self, path: str) -> tuple[Tensor, Tensor]:
         """Weight and bias [c] of a GroupNorm in the statistics' dtype; ones and zeros where it has
         none.

@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..geometry.fitting import Fitted, fit
 from ..geometry.grid import Chunk, latent_frames
 from ..geometry.region import Extent, Interval
@@ -28,7 +29,7 @@ from ..planning.plan import Plan
 from ..running.execute import Execution
 from ..running.stores import new_result, reserve
 from ..running.weights import Weights
-from ..settings import Layout, NormScope, Progress, Settings, Tiling
+from ..settings import Layout, NormScope, Progress, Settings, Tiling, as_integer
 from .fitted_frames import fitted_frames
 from .frame_feed import FrameFeed, no_frames
 
@@ -98,6 +99,26 @@ def _pieces(feed: FrameFeed, full: int) -> Iterator[Piece]:
         size = full
 
 
+_BELIEVED_FRAMES = 2**20
+"""Of longer clips (twelve hours, at 24 a second) no header is believed."""
+
+
+def _believed(count: int | None) -> int | None:
+    """A count of frames that is worth planning for; None where it is unknown."""
+    return count if count is not None and 0 < count <= _BELIEVED_FRAMES else None
+
+
+def check_count(count: object) -> int | None:
+    """`count` as an int, or None for an unknown one; `InputError` for anything else."""
+    number = as_integer(count)
+    if count is not None and number is None:
+        raise InputError(
+            f"frame_count must be a whole number of sample frames; got {count!r}. Leave it out"
+            " where it is not known."
+        )
+    return number
+
+
 def _planned(network: Network, feed: FrameFeed, settings: Settings, count: int | None) -> Plan:
     """The plan for what the feed holds and will hold; count: frames that are said to come."""
     first = feed.peek()
@@ -129,6 +150,7 @@ def encode_chunks_of(
     """
     if not feed.hold(settings.chunk_frames + 2):
         raise no_frames()
+    frame_count = _believed(frame_count)
     plan = _planned(network, feed, settings, frame_count)
     reserve(plan)
     weights = Weights(network.module, network.dtype, network.device)

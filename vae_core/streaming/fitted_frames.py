@@ -1,12 +1,11 @@
-"""How do a clip's frames come out at the size that the network takes?
+"""Which of a clip's elements does the network read at the size that it takes?
 
-They are padded by replication or cropped as they are read, chunk by chunk: no padded copy of the
-clip is made. What is done to which side is `geometry.fitting`'s to say.
+They are cropped by a view, and padded where tiles are read (`running.kernels.extend`): no padded
+copy is made of a clip, nor of a chunk. What is done to which side is `geometry.fitting`'s to say.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..geometry.fitting import Fitted
@@ -14,20 +13,8 @@ from ..geometry.region import Interval
 
 
 def fitted_frames(fitted: Fitted, video: Tensor, frames: Interval) -> Tensor:
-    """The sample frames [frames.start, frames.stop) of `video` [b, c, t, h, w], at the network's
-    size.
+    """What `video` [b, c, t, h, w] has of the network's frames [frames.start, frames.stop): a view,
+    smaller than they are where the last frame, row or column stands for those that are missing.
     """
-    own, network = fitted.source, fitted.network
-    x = video[:, :, frames.start : min(frames.stop, own.t)]
-    if frames.stop > own.t:
-        x = torch.cat([x, _last_frames(video, frames.stop - max(own.t, frames.start))], dim=2)
-    x = x[:, :, :, : network.h, : network.w]
-    for dim, size in ((3, network.h), (4, network.w)):
-        if x.shape[dim] < size:
-            x = x.index_select(dim, torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1))
-    return x
-
-
-def _last_frames(video: Tensor, count: int) -> Tensor:
-    last = video[:, :, -1:]
-    return last.expand(-1, -1, count, -1, -1)
+    start = min(frames.start, fitted.source.t - 1)
+    return video[:, :, start : frames.stop, : fitted.network.h, : fitted.network.w]

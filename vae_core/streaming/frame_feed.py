@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.region import Interval
+from ..running.stores import disk_room
 from ..settings import Place
-from .values import check_values
+from .values import check_tensor, check_values
 
 
 @runtime_checkable
@@ -49,6 +50,11 @@ class FrameRuns(Protocol):
         ...
 
 
+def is_frame_runs(source: object) -> bool:
+    """Whether frames can be read from `source` piece by piece."""
+    return isinstance(source, FrameRuns)
+
+
 class FrameFeed:
     """Sample frames that come one by one or in runs, from an iterable of unknown length.
 
@@ -57,7 +63,13 @@ class FrameFeed:
     """
 
     def __init__(self, frames: Iterable[Tensor], channels: int) -> None:
-        self._source: Iterator[Tensor] = iter(frames)
+        try:
+            self._source: Iterator[Tensor] = iter(frames)
+        except TypeError:
+            raise InputError(
+                "a stream must be a tensor [b, 3, t, h, w] or an iterable of sample frames [b, 3,"
+                f" h, w]; got {type(frames).__name__}."
+            ) from None
         self._channels = channels
         self._waiting: list[Tensor] = []
         self._kind: tuple[Any, ...] | None = None
@@ -107,9 +119,12 @@ class FrameFeed:
         return self.take(self.held)
 
     def _spooled(self) -> Tensor:
-        """All frames in a nameless temporary file, one after the other as they come."""
+        """All frames in a nameless temporary file, one after the other as they come.
+
+        Raises `DiskError` where the disk has no room.
+        """
         first = self.peek()
-        with tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
+        with disk_room(), tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
             while self.hold(1):
                 run = self.take(self._waiting[0].shape[2])
                 file.write(run.movedim(2, 0).cpu().contiguous().view(torch.uint8).numpy().data)
@@ -128,6 +143,7 @@ class FrameFeed:
                 "a stream gives sample frames [b, 3, h, w] or runs of them [b, 3, k, h, w]; item at"
                 f" frame {number} is {came}."
             )
+        check_tensor(frames, f"frame {number} of a stream")
         run = frames[:, :, None] if frames.ndim == 4 else frames  # [b, c, k, h, w]
         if run.shape[1] != self._channels or 0 in run.shape:
             raise InputError(

@@ -1,0 +1,218 @@
+"""What is a step put together from: which mix, which norm, which change of the rate of frames?
+
+The closed set of words that a family's file may use. Each answers for its own geometry (how many
+outputs, which inputs), and none knows of stores, chunks or tensors. `steps` joins them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..geometry.grid import cells_of, pooled_frames, repeated_frames
+from ..geometry.region import Extent, Halo, Interval
+
+
+class TimeMap(Enum):
+    """How the frames that a convolution sees, and makes, follow from the frames of its store.
+
+    `SAME`: one for one. `POOL_PAIRS`: it sees means of pairs. `REPEAT_PAIRS`: it sees each frame
+    twice. `UNFOLD_PAIRS`: it sees each frame once and makes two of it, as if it had been there
+    twice (see `rewrites.unique_frames`). A chunk's first frame stands alone where the chunk says
+    so.
+    """
+
+    SAME = "same"
+    POOL_PAIRS = "pool pairs"
+    REPEAT_PAIRS = "repeat pairs"
+    UNFOLD_PAIRS = "unfold pairs"
+
+    def seen(self, frames: int, keeps_first: bool) -> int:
+        """Frames that the convolution sees of a store with `frames`."""
+        if self is TimeMap.POOL_PAIRS:
+            return pooled_frames(frames, keeps_first)
+        return repeated_frames(frames, keeps_first) if self is TimeMap.REPEAT_PAIRS else frames
+
+    def source(self, seen: Interval, keeps_first: bool) -> Interval:
+        """The frames of the store that the frames `seen` are made of."""
+        if self is TimeMap.POOL_PAIRS:
+            return Interval(max(2 * seen.start - keeps_first, 0), 2 * seen.stop - keeps_first)
+        return shown_cells(seen, keeps_first) if self is TimeMap.REPEAT_PAIRS else seen
+
+    def made(self, seen: Interval, keeps_first: bool) -> Interval:
+        """The frames that the convolution makes where it has seen the newest frames `seen`."""
+        return unfolded(seen, 2, keeps_first) if self is TimeMap.UNFOLD_PAIRS else seen
+
+
+def unfolded(cells: Interval, ratio: int, keeps_first: bool) -> Interval:
+    """The frames that `cells` show when each lasts for `ratio` of them, the first for one where it
+    is kept.
+    """
+    offset = (ratio - 1) * keeps_first
+    return Interval(max(ratio * cells.start - offset, 0), ratio * cells.stop - offset)
+
+
+def shown_cells(frames: Interval, keeps_first: bool) -> Interval:
+    """The stored frames that `frames` show, when each is shown twice."""
+    return cells_of(frames, 2, keeps_first)
+
+
+class Start(Enum):
+    """What a convolution sees before a clip's first frame: that frame again, or zeros."""
+
+    FIRST = "its first frame"
+    ZEROS = "zeros"
+
+
+class First(Enum):
+    """What becomes of a clip's first frame where a step changes the rate of frames.
+
+    `SEEN`: it goes through the mix, and stands alone as a cell. `BYPASS`: it is copied past it, and
+    later frames see it. `APART`: it is copied past it, and later frames see what lies before a clip
+    in its place.
+    """
+
+    SEEN = "seen"
+    BYPASS = "bypass"
+    APART = "apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many frames go in and come out of a mix, a clip's first frame apart.
+
+    up: frames made of each one that is seen, each by its own run of the weight's rows.
+    down: frames from one output to the next. first: see `First`.
+    """
+
+    up: int = 1
+    down: int = 1
+    first: First = First.SEEN
+
+
+STEADY = Rate()
+"""As many frames out as in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
+    1, i].
+
+    kernel_t, kernel: taps in time, and in height and width alike.
+    stride: step between outputs, in height and width alike.
+    pad: zeros at the picture's edges (before, after), in height and width alike.
+    start: what it sees before the clip.
+    """
+
+    path: str
+    in_channels: int
+    out_channels: int
+    kernel_t: int
+    kernel: int
+    stride: int
+    pad: Halo
+    start: Start = Start.FIRST
+
+    @property
+    def read_channels(self) -> int:
+        """Channels of the store that a tile reads where its cells lie."""
+        return self.in_channels
+
+    def size(self, seen: int) -> int:
+        """Outputs along a side of which the convolution sees `seen` elements."""
+        return (seen + self.pad.before + self.pad.after - self.kernel) // self.stride + 1
+
+    def reads(self, cells: Interval) -> Interval:
+        """What the outputs `cells` see along a side; it reaches outside the picture at its
+        edges.
+        """
+        start = cells.start * self.stride - self.pad.before
+        return Interval(start, start + (cells.size - 1) * self.stride + self.kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """Attention with one head among the voxels of each frame. It has no weights: its store holds
+    queries, keys and values, `channels` of each, side by side.
+
+    A tile of queries meets the keys of its whole frame, a block of rows after the other.
+    """
+
+    path: str
+    channels: int
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the store that it reads."""
+        return 3 * self.channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of its result."""
+        return self.channels
+
+    @property
+    def read_channels(self) -> int:
+        """Channels of the store that a tile reads where its cells lie: the queries."""
+        return self.channels
+
+    kernel_t = kernel = stride = 1
+    pad = Halo(0, 0)
+    start = Start.ZEROS
+
+    @staticmethod
+    def size(seen: int) -> int:
+        """Outputs along a side: one for each query."""
+        return seen
+
+    @staticmethod
+    def reads(cells: Interval) -> Interval:
+        """Queries along a side."""
+        return cells
+
+    @staticmethod
+    def key_rows(queries: Extent, frame: Extent) -> int:
+        """Rows of keys in a block, for a tile of so many queries: about as many keys as queries."""
+        return min(max(queries.h * queries.w // frame.w, 1), frame.h)
+
+
+class Form(Enum):
+    """Which statistics a norm divides by.
+
+    `GROUP`: mean and variance of groups of channels over a chunk or a clip, a `NormScope`. `L2`:
+    the length of each voxel's own channels, times sqrt(channels).
+    """
+
+    GROUP = "group"
+    L2 = "l2"
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A norm, followed by SiLU where it is `activated`; in some decoders modulated by convolutions
+    of the latents in between.
+
+    path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
+    eps: added to a variance, or the least length that is divided by.
+    scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
+    """
+
+    path: str
+    channels: int
+    groups: int
+    eps: float
+    scale_path: str | None = None
+    shift_path: str | None = None
+    form: Form = Form.GROUP
+    activated: bool = True
+
+    @property
+    def per_voxel(self) -> bool:
+        """Whether no voxel's result depends on another: there are no statistics to gather."""
+        return self.form is Form.L2
+
+    @property
+    def modulated(self) -> bool:
+        """Whether latents scale and shift the normalised values."""
+        return self.scale_path is not None
