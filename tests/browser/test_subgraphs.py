@@ -26,6 +26,7 @@ UNPACK = "app.canvas.graph.rootGraph.unpackSubgraph(window.exactSub.node)"
 AGAIN = """() => {
   const root = app.canvas.graph.rootGraph;
   window.exactTwin = window.exactSub.node.clone();
+  window.exactTwin.id = -1; // a new one is given
   root.add(window.exactTwin);
   const loader = root.nodes.find(node => node.type === "ExactVAELoader");
   loader.connect(0, window.exactTwin, 0);
