@@ -197,14 +197,6 @@ def test_the_smallest_budget_fits_and_so_does_every_larger_one(kind: str, machin
     assert fits(int(float(printed[1]) * {"GiB": GIB, "MiB": MIB}[printed[2]]))
 
 
-def test_what_is_far_away_is_that_of_the_chunk_with_the_most_of_it() -> None:
-    """A chunk in the middle has caches from before and for after; the first one has the peak."""
-    long = make_plan(job(DECODER, 49, 240, 368), Settings(placement="host"), CARD)
-    short = make_plan(job(DECODER, 9, 240, 368), Settings(placement="host"), CARD)
-    assert long.peak_bytes == short.peak_bytes
-    assert long.far_bytes > short.far_bytes
-
-
 def test_device_bytes_are_flat_in_clip_length() -> None:
     for norm_scope in ("chunk", "clip"):
         settings = Settings(norm_scope=norm_scope, placement="host")

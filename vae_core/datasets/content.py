@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from ..errors import VideoError
 from ..media.files import whole_file
-from ..media.reel import PICTURE_SUFFIXES
+from ..media.pictures import PICTURE_SUFFIXES
 
 STAMPS = ".stamps.json"
 _BLOCK_BYTES = 1 << 20

@@ -17,7 +17,6 @@ No tensor is read here but for its shape; weights stay where they are and are na
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -26,14 +25,10 @@ from torch import nn
 from ..errors import LoweringError
 from ..geometry.region import Halo
 from ..program.parts import Conv, Norm, TimeMap
-from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
-from ..program.verify import verify
+from ..program.steps import Program, Residual, Step, StoreSpec
 from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
-from .attributes import HOST_OPERATIONS, TORCH, Known, check, check_doors, plain
-
-# Modules that hold no weights and whose work the steps already contain.
-_WEIGHTLESS = frozenset({"nonlinearity", "dropout", "conv_act"})
-
+from .attributes import HOST_OPERATIONS, TORCH, Known, check, check_doors
+from .building import Builder, child, children, geometry, only, pair
 
 _DIFFUSERS = "diffusers.models.autoencoders.autoencoder_kl_cogvideox"
 _HOST = "comfy.ldm.cogvideo.vae"
@@ -105,68 +100,16 @@ DOORS = {
 """The methods of a whole VAE by which its parts are run, for each class."""
 
 
-def child(module: nn.Module, path: str, name: str) -> nn.Module:
-    """`module.name`; `LoweringError` with its path where there is none."""
-    found = getattr(module, name, None)
-    if not isinstance(found, nn.Module):
-        raise LoweringError(
-            f"{path}.{name} is missing: {type(module).__name__} is not a part of"
-            " AutoencoderKLCogVideoX. Pass a"
-            " diffusers or ComfyUI module of that name."
-        )
-    return plain(found)
-
-
-def _only(module: nn.Module, path: str, known: Iterable[str]) -> None:
-    """`LoweringError` where `module` has a child that is not among `known`."""
-    strange = [
-        name for name, _ in module.named_children() if name not in _WEIGHTLESS and name not in known
-    ]
-    if strange:
-        kind = type(getattr(module, strange[0])).__name__
-        raise LoweringError(
-            f"{path}.{strange[0]} ({kind}) is unknown to the engine, and leaving it out would"
-            " change the result."
-            f" Known here: {', '.join(sorted(known))}."
-        )
-
-
-def _list(module: nn.Module, name: str) -> list[nn.Module]:
-    """The children of a `ModuleList`, none where the attribute is None."""
-    found = getattr(module, name, None)
-    return [plain(part) for part in cast("nn.ModuleList", found)] if found is not None else []
-
-
-def _pair(value: Any, path: str) -> tuple[int, int]:
-    """Height and width of a value given for two or three dimensions."""
-    if isinstance(value, str):
-        raise LoweringError(f"{path} pads {value!r}; the engine wants a padding in numbers.")
-    *_, height, width = value
-    return int(height), int(width)
-
-
-def _geometry(conv: nn.Conv2d | nn.Conv3d, path: str, pad: Halo) -> Conv:
-    """`Conv` for a module whose picture edges are padded by `pad`."""
-    out_channels, in_channels, *kernel = conv.weight.shape
-    taps = (1, *kernel)[-3:]
-    (stride, stride_w), (height, width) = _pair(conv.stride, path), _pair(kernel, path)
-    plain = conv.groups == 1 and set(conv.dilation) == {1} and conv.padding_mode == "zeros"
-    first_stride = conv.stride[0] if len(kernel) == 3 else 1
-    if not plain or stride != stride_w or height != width or first_stride != 1:
-        raise LoweringError(f"{path} is a convolution that the engine does not run: {conv}.")
-    return Conv(path, in_channels, out_channels, taps[0], height, stride, pad)
-
-
 def _plain_conv(module: nn.Module, path: str) -> Conv:
     """A convolution with zeros on every side, as its own `padding` says, that keeps the size."""
     if not isinstance(module, nn.Conv2d | nn.Conv3d):
         raise LoweringError(f"{path} must be a convolution; it is {type(module).__name__}.")
-    height, width = _pair(module.padding, path)
+    height, width = pair(module.padding, path)
     if height != width:
         raise LoweringError(
             f"{path} pads height by {height} and width by {width}; the engine pads both alike."
         )
-    conv = _geometry(module, path, Halo(height, height))
+    conv = geometry(module, path, Halo(height, height))
     ahead = module.padding[0] if len(module.padding) == 3 else 0
     if ahead or conv.stride != 1 or 2 * height != conv.kernel - 1:
         raise LoweringError(f"{path} must keep the size of what it reads; it is {module}.")
@@ -177,8 +120,8 @@ def _halving_conv(module: nn.Module, path: str) -> Conv:
     """A convolution to half the size, whose owner pads right and bottom by one."""
     if not isinstance(module, nn.Conv2d):
         raise LoweringError(f"{path} must be a convolution; it is {type(module).__name__}.")
-    conv = _geometry(module, path, Halo(0, 1))
-    if (conv.kernel, conv.stride, _pair(module.padding, path)) != (3, 2, (0, 0)):
+    conv = geometry(module, path, Halo(0, 1))
+    if (conv.kernel, conv.stride, pair(module.padding, path)) != (3, 2, (0, 0)):
         raise LoweringError(f"{path} must have 3x3 taps, stride 2 and no padding; it is {module}.")
     return conv
 
@@ -188,7 +131,7 @@ def _causal_conv(module: nn.Module, path: str) -> Conv:
         raise LoweringError(
             f"{path} replicates at its edges (pad_mode='replicate'); the engine pads with zeros."
         )
-    _only(module, path, {"conv"})
+    only(module, path, {"conv"})
     return _plain_conv(child(module, path, "conv"), f"{path}.conv")
 
 
@@ -210,7 +153,7 @@ def _modulation(module: nn.Module, path: str, channels: int) -> str:
 def _norm(module: nn.Module, path: str) -> Norm:
     if isinstance(module, nn.GroupNorm):
         return _group_norm(module, path)
-    _only(module, path, {"norm_layer", "conv_y", "conv_b"})
+    only(module, path, {"norm_layer", "conv_y", "conv_b"})
     norm = _group_norm(child(module, path, "norm_layer"), f"{path}.norm_layer")
     scale, shift = (
         _modulation(child(module, path, name), f"{path}.{name}", norm.channels)
@@ -219,21 +162,8 @@ def _norm(module: nn.Module, path: str) -> Norm:
     return Norm(norm.path, norm.channels, norm.groups, norm.eps, scale, shift)
 
 
-@dataclass(slots=True)
-class _Builder:
-    """Steps and stores so far; `at` is the store that holds the newest result."""
-
-    stores: list[StoreSpec]
-    steps: list[Step] = field(default_factory=list[Step])
-    at: int = SOURCE
-
-    @property
-    def spec(self) -> StoreSpec:
-        return self.stores[self.at]
-
-    def store(self, channels: int, px: int, frames: int) -> int:
-        self.stores.append(StoreSpec(channels, px, frames))
-        return len(self.stores) - 1
+class _Builder(Builder):
+    """The parts of CogVideoX."""
 
     def conv(self, module: nn.Module, path: str, norm: Norm | None = None) -> None:
         conv = _causal_conv(module, path)
@@ -245,7 +175,7 @@ class _Builder:
         """conv1 into a store of its own, conv2 back over the block's input where channels
         allow it.
         """
-        _only(block, path, {"norm1", "norm2", "conv1", "conv2", "conv_shortcut"})
+        only(block, path, {"norm1", "norm2", "conv1", "conv2", "conv_shortcut"})
         entry = self.at
         self.conv(
             child(block, path, "conv1"),
@@ -273,7 +203,7 @@ class _Builder:
 
     def downsample(self, module: nn.Module, path: str) -> None:
         """Pairs of frames averaged, then a strided convolution padded right and bottom only."""
-        _only(module, path, {"conv"})
+        only(module, path, {"conv"})
         pooled = bool(getattr(module, "compress_time", False))
         conv = _halving_conv(child(module, path, "conv"), f"{path}.conv")
         dst = self.store(
@@ -287,7 +217,7 @@ class _Builder:
         """Nearest upsampling in space, and in time where the module says so, then a convolution of
         each frame.
         """
-        _only(module, path, {"conv"})
+        only(module, path, {"conv"})
         repeated = bool(getattr(module, "compress_time", False))
         conv = _plain_conv(child(module, path, "conv"), f"{path}.conv")
         dst = self.store(
@@ -298,21 +228,18 @@ class _Builder:
         self.at = dst
 
     def blocks(self, owner: nn.Module, path: str, name: str) -> None:
-        for i, block in enumerate(_list(owner, name)):
+        for i, block in enumerate(children(owner, name)):
             sampler = "downsamplers" if name == "down_blocks" else "upsamplers"
             self.block(block, f"{path}.{name}.{i}", {"resnets", sampler})
 
     def block(self, block: nn.Module, path: str, known: Iterable[str]) -> None:
-        _only(block, path, known)
-        for i, resnet in enumerate(_list(block, "resnets")):
+        only(block, path, known)
+        for i, resnet in enumerate(children(block, "resnets")):
             self.resnet(resnet, f"{path}.resnets.{i}")
-        for i, module in enumerate(_list(block, "downsamplers")):
+        for i, module in enumerate(children(block, "downsamplers")):
             self.downsample(module, f"{path}.downsamplers.{i}")
-        for i, module in enumerate(_list(block, "upsamplers")):
+        for i, module in enumerate(children(block, "upsamplers")):
             self.upsample(module, f"{path}.upsamplers.{i}")
-
-    def program(self, name: str) -> Program:
-        return verify(Program(name, tuple(self.steps), tuple(self.stores)))
 
 
 def _source(owner: nn.Module, name: str) -> int:
@@ -342,7 +269,7 @@ def lower_encoder(module: nn.Module) -> Program:
     """
     _check_whole(module)
     encoder = child(module, "vae", "encoder")
-    _only(encoder, "encoder", {"conv_in", "down_blocks", "mid_block", "norm_out", "conv_out"})
+    only(encoder, "encoder", {"conv_in", "down_blocks", "mid_block", "norm_out", "conv_out"})
     build = _Builder([StoreSpec(_source(encoder, "encoder"), 1, 1)])
     build.conv(child(encoder, "encoder", "conv_in"), "encoder.conv_in")
     build.blocks(encoder, "encoder", "down_blocks")
@@ -357,7 +284,7 @@ def lower_decoder(module: nn.Module) -> Program:
     """
     _check_whole(module)
     decoder = child(module, "vae", "decoder")
-    _only(decoder, "decoder", {"conv_in", "mid_block", "up_blocks", "norm_out", "conv_out"})
+    only(decoder, "decoder", {"conv_in", "mid_block", "up_blocks", "norm_out", "conv_out"})
     build = _Builder([StoreSpec(_source(decoder, "decoder"), SPATIAL_RATIO, TEMPORAL_RATIO)])
     build.conv(child(decoder, "decoder", "conv_in"), "decoder.conv_in")
     return _finish(build, decoder, "decoder")

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 Item = TypeVar("Item")
 
@@ -167,7 +167,7 @@ def read_ahead(items: Iterable[Item], depth: int = DEPTH) -> Generator[Iterator[
 
     def produce() -> None:
         try:
-            with closing(items) if isinstance(items, Generator) else nullcontext():
+            with closing(cast("Any", items)) if isinstance(items, Generator) else nullcontext():
                 for item in items:
                     if not channel.put(item):
                         break

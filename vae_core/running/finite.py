@@ -20,8 +20,8 @@ def first_not_finite(x: Tensor) -> int | None:
     if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
         return None
     ends = [torch.stack(torch.aminmax(x[:, :, frame])) for frame in range(x.shape[2])]
-    finite: list[bool] = torch.isfinite(torch.stack(ends)).all(dim=1).tolist()
-    return None if all(finite) else finite.index(False)
+    broken = (~torch.isfinite(torch.stack(ends)).all(dim=1)).nonzero()
+    return int(broken[0]) if len(broken) else None
 
 
 def check_result(result: Tensor, what: str, dtype: torch.dtype, first_frame: int) -> None:
