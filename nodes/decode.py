@@ -38,24 +38,22 @@ class ExactVAEDecodeFramewise:
                 "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
                 **RUN_WIDGETS,
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
+            "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
-        from ..vae_core.errors import counted
-        from .bridge.images import checked_latents, own_size
+        from .bridge.images import checked_latents
         from .bridge.live import Watch
+        from .bridge.origin import own_size
         from .bridge.running import decode_latents, report, settings_of
         from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
         latents, notes = checked_latents(samples, vae.latent_channels)
-        size = own_size(samples, latents)
-        run = decode_latents(vae, latents, settings, size, Watch("decode", unique_id))
-        if size is not None:
-            left = counted(size.t, "frame")
-            notes.append(f"Padding taken off: {left} of {size.h}x{size.w} left.")
-        return (run.images.flatten(0, 1), report(run.plan, run.seconds, notes))
+        size, told = own_size(samples, latents)
+        watch = Watch("decode", unique_id, values.get("extra_pnginfo"))
+        run = decode_latents(vae, latents, settings, size, watch)
+        return (run.images.flatten(0, 1), report(run.plan, run.seconds, [*notes, *told]))

@@ -33,7 +33,7 @@ class ExactVAEEncodeTiled:
                 "posterior": POSTERIOR,
                 "sample_seed": SAMPLE_SEED,
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
+            "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
     @classmethod
@@ -44,14 +44,16 @@ class ExactVAEEncodeTiled:
     def encode(self, images: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
         """LATENT and report of `images` [t, h, w, c] in [0, 1]."""
         from .bridge.host import result_dtype
-        from .bridge.images import checked_image, latent_of
+        from .bridge.images import checked_image
         from .bridge.live import Watch
+        from .bridge.origin import latent_of
         from .bridge.running import chosen_samples, encode_image, report, settings_of
         from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
         image, notes = checked_image(images)
-        run = encode_image(vae, image, settings, Watch("encode", unique_id))
+        watch = Watch("encode", unique_id, values.get("extra_pnginfo"))
+        run = encode_image(vae, image, settings, watch)
         samples = chosen_samples(run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)

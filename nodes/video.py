@@ -97,7 +97,7 @@ class ExactVAEEncodeVideo:
             "optional": {
                 "video": ("VIDEO", {"tooltip": "A video; it is read as it is needed."}),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
+            "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS

@@ -234,7 +234,7 @@ def test_a_video_is_encoded_as_its_frames_are(engine, vae):
     posterior = engine.encode(frames_to_tensor(clip.frames))
     torch.testing.assert_close(latent["samples"], posterior.mode(), rtol=0, atol=2e-5)
     assert fps == float(clip.info.fps)
-    assert latent[part("nodes.bridge.images").ORIGIN]["source"][0] == 7
+    assert latent[part("nodes.bridge.origin").ORIGIN]["source"][0] == 7
 
 
 def test_latents_are_decoded_into_a_video_of_the_clips_own_length(vae):

@@ -12,8 +12,9 @@ import { speak } from "./panel/words.js";
 const EVENT = "exact_video_vae.progress";
 const LOOK_MS = 1000;
 
-/** @type {Map<GraphNode, Panel>} */
-const panels = new Map();
+// Weak, since the client makes nodes that never get into a graph: copies, and what a drag holds.
+/** @type {WeakMap<object, Panel>} */
+const panels = new WeakMap();
 /** @type {WeakMap<GraphNode, import("./panel/kinds.js").Size>} */
 const lastRun = new WeakMap();
 
@@ -26,12 +27,25 @@ const line = createLine(async (question) => {
   return { status: response.status, content: await response.json() };
 });
 
+/** The workflow that is open, whichever of its subgraphs a person looks at. */
+function rootGraph() {
+  return app.graph?.rootGraph ?? app.graph;
+}
+
+/** The panels of all nodes that stand in the open workflow, those inside subgraphs included. */
+function standing() {
+  const root = rootGraph();
+  const graphs = root ? [root, ...(root.subgraphs?.values() ?? [])] : [];
+  const found = graphs.flatMap((graph) => graph.nodes.map((node) => panels.get(node)));
+  return found.filter((panel) => panel !== undefined);
+}
+
 /**
  * @param {string} id of a node as events have it: "7", or "3:7" inside a subgraph
  * @returns {GraphNode|null}
  */
 function nodeOf(id) {
-  let graph = app.graph?.rootGraph ?? app.graph;
+  let graph = rootGraph();
   let node = null;
   for (const part of String(id).split(":")) {
     node = graph?.getNodeById(Number(part)) ?? null;
@@ -42,11 +56,14 @@ function nodeOf(id) {
 
 /** @param {import("./panel/kinds.js").RunEvent} event */
 function heard(event) {
+  // Ids count anew in every workflow: another one may have been open when this run was started.
+  if (event.workflow && event.workflow !== rootGraph()?.id) return;
   const node = nodeOf(event.node);
-  if (!node) return;
+  const panel = node && panels.get(node);
+  if (!node || !panel?.runs(event.job)) return;
   const size = sampleSize(event.plan);
   if (size) lastRun.set(node, size);
-  panels.get(node)?.progress(event);
+  panel.progress(event);
 }
 
 async function translated() {
@@ -70,12 +87,12 @@ app.registerExtension({
     /** @type {EventTarget} */ (api).addEventListener(EVENT, (event) => {
       if (event instanceof CustomEvent) heard(event.detail);
     });
-    const stop = () => panels.forEach((panel) => panel.stopped());
+    const stop = () => standing().forEach((panel) => panel.stopped());
     api.addEventListener("execution_interrupted", stop);
     api.addEventListener("execution_error", stop);
     // Upstream nodes change without telling; looking costs no request unless something did.
     setInterval(() => {
-      if (!document.hidden) panels.forEach((panel) => panel.refresh());
+      if (!document.hidden) standing().forEach((panel) => panel.refresh());
     }, LOOK_MS);
     await translated().catch(() => undefined);
   },
@@ -83,12 +100,16 @@ app.registerExtension({
     const node = /** @type {GraphNode} */ (created);
     const type = node.comfyClass ?? node.type;
     if (!hasPanel(type) || !node.addDOMWidget) return;
-    panels.set(node, new Panel(node, type, line, (one) => lastRun.get(one) ?? {}));
-    const before = node.onRemoved;
+    const panel = new Panel(node, type, line, (one) => lastRun.get(one) ?? {});
+    panels.set(node, panel);
+    const { onAdded, onRemoved } = node;
+    node.onAdded = (graph) => {
+      onAdded?.call(node, graph);
+      panel.refresh();
+    };
     node.onRemoved = () => {
-      panels.get(node)?.remove();
-      panels.delete(node);
-      before?.call(node);
+      panel.remove();
+      onRemoved?.call(node);
     };
   },
 });

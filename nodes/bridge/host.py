@@ -8,9 +8,10 @@ that is tested is 0.3.75.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,13 +69,29 @@ def _folders(kind: str) -> list[Path]:
 
 def _cogvideo_entries(root: Path) -> list[Path]:
     """kijai's places: CogVideo/<model>/vae, and files in CogVideo/VAE."""
-    folders = [path for path in root.rglob("vae") if (path / "config.json").is_file()]
+    folders = [place for place, _ in _walked(root) if place.name == "vae"]
+    folders = [place for place in folders if (place / "config.json").is_file()]
     files = [path for path in (root / "VAE").glob("*") if path.suffix in WEIGHT_FILES]
     return sorted({*folders, *files})
 
 
 def _named(kind: str, root: Path, paths: list[Path]) -> dict[str, Path]:
     return {f"{kind}/{path.relative_to(root).as_posix()}": path for path in paths}
+
+
+def _walked(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below `root` once, with the names of its files: links are followed as core does,
+    and what cannot be read is passed over.
+    """
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads round in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(place), files
 
 
 def input_videos() -> list[str]:
@@ -84,18 +101,26 @@ def input_videos() -> list[str]:
     import folder_paths
 
     folder = Path(folder_paths.get_input_directory())
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in names if Path(name).suffix.lower() in VIDEO_FILES)
+    videos = (
+        place / name
+        for place, names in _walked(folder)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_FILES
+    )
+    return sorted(path.relative_to(folder).as_posix() for path in videos if path.is_file())
 
 
 def input_path(name: str) -> Path | None:
-    """The file `name` of the input folder; None where it would lie outside."""
+    """The file `name` of the input folder; None where the name leads outside.
+
+    A link in that folder may lead anywhere: whoever put it there wants that.
+    """
     if not running():
         return None
     import folder_paths
 
-    folder = Path(folder_paths.get_input_directory()).resolve()
-    path = (folder / name).resolve()
+    folder = os.path.abspath(folder_paths.get_input_directory())
+    path = Path(os.path.abspath(os.path.join(folder, name)))
     return path if path.is_relative_to(folder) else None
 
 
@@ -262,23 +287,47 @@ def native_network() -> Any:
 # Routes
 
 
-def serve(path: str, answer: Callable[[bytes], Awaitable[tuple[int, dict[str, Any]]]]) -> None:
-    """Let the host's web server answer POST requests to `path`; nothing where there is none.
+def serve(
+    path: str, name: str, answer: Callable[[bytes], Awaitable[tuple[int, dict[str, Any]]]]
+) -> Path | None:
+    """Let the host's web server answer POST requests to `path`/`name`; nothing where there is none.
 
     answer: takes a request's body, at most `LARGEST_BODY` + 1 bytes of it, and gives a status and
-    what is sent as JSON.
+    what is sent as JSON. Where the route is there already it stays as it is; returns the folder of
+    the copy of this pack that it belongs to, where that is another one.
     """
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    routes = getattr(getattr(server, "instance", None), "routes", None)
+    routes = getattr(_server(), "routes", None)
     if routes is None:
-        return
+        return None
+    # As a pattern: a copy of an earlier version, loaded later, adds the plain path without looking,
+    # and the server refuses to start with the same one twice.
+    pattern = f"{path}/{{question:{name}}}"
+    for route in routes:
+        if getattr(route, "path", None) in (pattern, f"{path}/{name}"):
+            return _other_copy(route.handler)
     from aiohttp import web
 
     async def handle(request: Any) -> Any:
         status, content = await answer(await request.content.read(LARGEST_BODY + 1))
         return web.json_response(content, status=status)
 
-    routes.post(path)(handle)
+    routes.post(pattern)(handle)
+    return None
+
+
+def _server() -> Any:
+    """The host's running server; None where there is none."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def _other_copy(handler: Any) -> Path | None:
+    """The folder of the pack that a handler belongs to, unless it is this one, loaded anew."""
+    module = sys.modules.get(handler.__module__)
+    there = Path(getattr(module, "__file__", None) or handler.__module__)
+    # Not resolved: two links to one folder are two packs to the host.
+    if there.is_relative_to(Path(__file__).parents[2]):
+        return None
+    return next((folder.parent for folder in there.parents if folder.name == "nodes"), there)
 
 
 # Progress
@@ -315,10 +364,11 @@ def picture(frame: torch.Tensor) -> Any:
 
 
 def send(node_id: str | None, event: dict[str, Any]) -> None:
-    """Tell the web client of the node `node_id`, if there is one."""
-    if node_id is not None and running():
-        from server import PromptServer
+    """Tell the web client of the node `node_id`, if there is one.
 
-        server = getattr(PromptServer, "instance", None)
-        if server is not None:
-            server.send_sync(EVENT, {"node": node_id, **event}, server.client_id)
+    A run that no client started, by a script, is shown to none: its ids are those of another graph.
+    """
+    server = _server() if node_id is not None and running() else None
+    client = getattr(server, "client_id", None)
+    if client is not None:
+        server.send_sync(EVENT, {"node": node_id, **event}, client)

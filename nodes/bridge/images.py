@@ -3,9 +3,6 @@
 IMAGE is [t, h, w, c] in [0, 1], one clip; LATENT is {"samples": [b, c, n, h/8, w/8]}, unscaled. The
 engine has [b, c, t, h, w], pixels in [-1, 1]. Frames are turned as they are needed: no second copy
 of a clip is made.
-
-What encoding padded is written into the LATENT under `ORIGIN`, so that decoding can take it off
-again; a latent whose shape has changed since then is decoded whole.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vae_core import Extent, InputError, from_kijai, to_kijai
+from ...vae_core import InputError, from_kijai, to_kijai
 from ...vae_core.families.conventions import (
     KIJAI_FACTOR,
     LAYOUT_KEY,
@@ -27,10 +24,7 @@ from ...vae_core.families.conventions import (
     marked,
 )
 from ...vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
-from ...vae_core.geometry.fitting import Fitted
-
-ORIGIN = "exact_video_vae"
-"""Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, h/8, w/8]}."""
+from .origin import ORIGIN
 
 RUN_FRAMES = 8
 """Frames that are turned at a time."""
@@ -177,27 +171,6 @@ def _others(latent: Mapping[str, Any]) -> dict[str, Any]:
     """What else a LATENT holds; a clip's own size would be wrong after filler went."""
     own = ("samples", "additional_frames", ORIGIN, LAYOUT_KEY)
     return {key: value for key, value in latent.items() if key not in own}
-
-
-def latent_of(samples: Tensor, fitted: Fitted) -> dict[str, Any]:
-    """A LATENT of `samples` [1, c, n, h, w] that remembers the clip's own size."""
-    source = fitted.source
-    origin = {"source": [source.t, source.h, source.w], "latent": list(samples.shape[2:])}
-    padded = source != fitted.network
-    return marked({"samples": samples, ORIGIN: origin} if padded else {"samples": samples})
-
-
-def own_size(latent: Mapping[str, Any], samples: Tensor) -> Extent | None:
-    """(t, h, w) that the clip had before it was padded; None where it was not, or where the latents
-    have been changed in size since.
-    """
-    origin = latent.get(ORIGIN)
-    if not isinstance(origin, Mapping) or origin.get("latent") != list(samples.shape[2:]):
-        return None
-    t, h, w = origin["source"]
-    n, rows, columns = samples.shape[2:]
-    whole = Extent(4 * n - 3, 8 * rows, 8 * columns)
-    return Extent(min(t, whole.t), min(h, whole.h), min(w, whole.w))
 
 
 def _what(value: Any) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,11 +34,12 @@ class Watch:
     """One run as the host and a person see it: progress, memory, pictures, interruption.
 
     name: "encode" or "decode". node_id: whose progress bar it is; None for the node that runs,
-    which has no panel of ours.
+    which has no panel of ours. workflow: what the client sent with the prompt as `extra_pnginfo`.
     """
 
-    def __init__(self, name: str, node_id: str | None = None) -> None:
+    def __init__(self, name: str, node_id: str | None = None, workflow: Any = None) -> None:
         self._name, self._node_id = name, node_id
+        self._workflow = _id_of(workflow)
         self._bar = host.ProgressBar(_STEPS, node_id)
         self._done, self._started = 0, time.monotonic()
         self._told = self._pictured = 0.0
@@ -88,11 +90,12 @@ class Watch:
             self._pictured = time.monotonic()
             self._tell({"state": "run", **self._so_far(), **self._picture()})
 
-    def end(self) -> None:
-        """The run is finished."""
+    def end(self, plan: Plan | None = None) -> None:
+        """The run is finished; plan: of what was run, where more is known of it than at first."""
         self._bar.update(_STEPS, _STEPS)
         used = {} if self._meter is None else {"used_peak_bytes": self._meter.peak_bytes()}
-        self._tell({"state": "end", **used, **self._picture()})
+        known = {} if plan is None else {"plan": summary(plan)}
+        self._tell({"state": "end", **known, **used, **self._picture()})
 
     def _so_far(self) -> dict[str, Any]:
         used = {} if self._meter is None else {"used_bytes": self._meter.used_bytes()}
@@ -105,11 +108,21 @@ class Watch:
     def _tell(self, event: dict[str, Any]) -> None:
         common = {
             "job": self._name,
+            "workflow": self._workflow,
             "seconds": round(self.seconds, 2),
             "peak_bytes": self._peak_bytes,
             "memory": "" if self._meter is None else self._meter.kind,
         }
         host.send(self._node_id, {**common, **event})
+
+
+def _id_of(extra_pnginfo: Any) -> str:
+    """The id of the workflow that a client queued, so that it shows the run in no other; "" where
+    it has none.
+    """
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, Mapping) else None
+    found = workflow.get("id") if isinstance(workflow, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def summary(plan: Plan) -> dict[str, Any]:

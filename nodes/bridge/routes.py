@@ -17,12 +17,13 @@ import logging
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from . import host
+from . import fitness, host
 from .widgets import FIT_WIDGETS, RUN_WIDGETS, Widget, refusal
 
-PATH = "/exact_video_vae/plan"
+PATH, NAME = "/exact_video_vae", "plan"
 PATIENCE = 0.03
 KEPT_SECONDS = 5.0
 KEPT_ANSWERS = 64
@@ -138,11 +139,15 @@ async def answer(body: bytes) -> tuple[int, dict[str, Any]]:
         return 200, await asyncio.wait_for(done, PATIENCE)
     except (TimeoutError, asyncio.TimeoutError):
         return 202, {"pending": True}
-    except Exception:  # whatever planning trips over must not take the server's answer with it
+    except Exception as error:  # nothing that planning trips over takes the answer with it
+        if (reason := fitness.lacking("The plan", error)) is not None:
+            return 400, {"error": reason}
         _log.exception("a plan failed")
         return 400, {"error": "This cannot be planned; ComfyUI's log says why."}
 
 
-def register() -> None:
-    """Let the host's server answer; nothing happens where there is none."""
-    host.serve(PATH, answer)
+def register() -> Path | None:
+    """Let the host's server answer; nothing happens where there is none. Returns the folder of
+    another copy of the pack that answers already.
+    """
+    return host.serve(PATH, NAME, answer)

@@ -16,15 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vae_core import InputError, Posterior, VideoError
+from ...vae_core import InputError, Posterior, Settings, VaeCoreError, VideoError
 from ...vae_core.errors import counted
+from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.jobs.file_streams import decode_video, encode_video
 from ...vae_core.media.framing import Framing
 from ...vae_core.media.video import Resize, Selection, open_video
 from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
+from ...vae_core.planning.plan import Plan
 from . import host
-from .images import checked_latents, latent_of, own_size
+from .components import stream_of
+from .images import checked_latents
 from .live import Watch
+from .origin import latent_of, own_size
 from .running import chosen_samples, report, settings_of, settled
 from .vae import exact_vae
 
@@ -52,11 +56,9 @@ def video_source(name: str, path: Path | None, video: Any) -> Source:
                 f" got {name!r}."
             )
         return Source(path)
-    give = getattr(video, "get_stream_source", None)
-    if give is None:
-        raise VideoError(f"video must be a VIDEO, as Load Video gives; got {type(video).__name__}.")
+    file = stream_of(video)
     start, duration = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
-    return Source(give(), start, start + duration if duration else None)
+    return Source(file, start, start + duration if duration else None)
 
 
 def _selection(source: Source, values: dict[str, Any]) -> Selection:
@@ -95,12 +97,11 @@ def encode_file(
 ) -> tuple[dict[str, Any], float, str]:
     """LATENT, frames a second and report of a video."""
     settings, vae = settings_of(values), exact_vae(vae)
-    engine, watch = vae.video_vae, Watch("encode", node_id)
+    engine, watch = vae.video_vae, Watch("encode", node_id, values.get("extra_pnginfo"))
     parts: list[Tensor] = []
     with open_video(source.file, _selection(source, values), _resize(source, values)) as video:
         info = video.info
-        frames = info.frames or 2 * settings.chunk_frames + 1
-        shape = (1, 3, frames, info.height_px, info.width_px)
+        shape = (1, 3, info.frames or 2 * settings.chunk_frames + 1, info.height_px, info.width_px)
         settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
         watch.begin(plan, vae)
         fed = _Fed(engine)
@@ -111,11 +112,21 @@ def encode_file(
 
         fitted = encode_video(fed, video, take, replace(settings, on_progress=watch))
         notes = list(video.notes)
-    watch.end()
+    plan = _as_run(engine, plan, fitted, settings)
+    watch.end(plan)
     posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
     samples = chosen_samples(posterior, values).to(vae.output_device, host.result_dtype())
     text = report(plan, watch.seconds, notes, fitted)
     return latent_of(samples, fitted), float(info.fps), text
+
+
+def _as_run(engine: Any, plan: Plan, fitted: Fitted, settings: Settings) -> Plan:
+    """The plan of what was run: a file may not have said how long it is, or not the truth."""
+    size = fitted.source
+    try:
+        return engine.plan_encode((1, 3, size.t, size.h, size.w), settings)
+    except VaeCoreError:  # of a longer clip than was planned, which has been run all the same
+        return plan
 
 
 class _Fed:
@@ -171,7 +182,8 @@ def decode_file(
             f"a video file holds one clip; got a batch of {samples.shape[0]} latents. Decode them"
             " one by one."
         )
-    engine, watch, trim = vae.video_vae, Watch("decode", node_id), own_size(latent, samples)
+    engine, (trim, told) = vae.video_vae, own_size(latent, samples)
+    watch = Watch("decode", node_id, values.get("extra_pnginfo"))
     settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
     target = host.output_target(
         values["filename_prefix"], _SUFFIXES.get(values["codec"], ".mp4"), samples.shape
@@ -188,6 +200,7 @@ def decode_file(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )
     watch.end()
+    notes += told
     notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")
     result = (host.video_of(target.path), report(plan, watch.seconds, notes))
     return {"ui": {"images": [target.preview], "animated": (True,)}, "result": result}

@@ -10,7 +10,7 @@ const { merged, pictureUrl, remaining, useBar } = await at("live");
 const { problems, question, snappedChunk } = await at("rules");
 const { chunkSpans, filled, memoryBar, pieces, tileBoxes } = await at("shapes");
 const { clipSize, vaeOf } = await at("upstream");
-const { bytesText, say, speak, WORDS } = await at("words");
+const { bytesText, chunksText, say, secondsText, speak, WORDS } = await at("words");
 
 /** A clock that a test moves; `later` runs when its time has come. */
 function clock() {
@@ -125,6 +125,54 @@ test("the clip's size comes from above, through nodes that know nothing of it", 
   assert.deepEqual(clipSize(circle), {});
 });
 
+/** A graph of nodes made by `node`, each of which knows that it stands there. */
+function graph(nodes, root = undefined) {
+  const made = { nodes, rootGraph: root, subgraphs: new Map() };
+  for (const one of nodes) one.graph = made;
+  made.rootGraph ??= made;
+  return made;
+}
+
+/** A decoder inside a subgraph, whose VAE comes from outside as `loaders` feed its instances. */
+function inSubgraph(loaders) {
+  const decode = node({}, { vae: null });
+  decode.getInputLink = () => ({ origin_id: "-10", origin_slot: 0 });
+  const instances = loaders.map((loader) => node({}, { vae: loader }));
+  const root = graph([...loaders, ...instances]);
+  const inner = graph([decode], root);
+  root.subgraphs.set("inner", inner);
+  for (const one of instances) one.subgraph = inner;
+  return decode;
+}
+
+test("a node in a subgraph is fed from outside it, unless its instances differ", () => {
+  const tiny = node({ vae_name: "tiny_vae (ships with this pack)", dtype: "fp32" });
+  const full = node({ vae_name: "a.safetensors", dtype: "bf16" });
+  assert.deepEqual(vaeOf(inSubgraph([tiny])), { network: "tiny", dtype: "fp32" });
+  assert.deepEqual(vaeOf(inSubgraph([tiny, full])), { network: "full", dtype: "auto" });
+  assert.deepEqual(vaeOf(inSubgraph([])), { network: "full", dtype: "auto" });
+});
+
+test("an instance of a subgraph gives what its inner node gives", () => {
+  const inner = node({ width: 64, height: 48, length: 9 });
+  const instance = node({ width: 8 });
+  instance.subgraph = graph([inner]);
+  instance.resolveSubgraphOutputLink = (slot) => (slot === 1 ? { outputNode: inner } : undefined);
+  const decode = node({}, { samples: instance });
+  decode.getInputLink = () => ({ origin_id: "5", origin_slot: 1 });
+  assert.deepEqual(clipSize(decode), { width: 64, height: 48, frames: 9 });
+});
+
+test("a node that has left its graph is asked nothing", () => {
+  const gone = node({}, { vae: null, samples: null });
+  gone.graph = null;
+  gone.getInputNode = gone.getInputLink = () => {
+    throw new Error("NullGraphError");
+  };
+  assert.deepEqual(vaeOf(gone), { network: "full", dtype: "auto" });
+  assert.deepEqual(clipSize(gone), {});
+});
+
 test("the network is the loader's", () => {
   const tiny = node({ vae_name: "tiny_vae (ships with this pack)", dtype: "fp32" });
   assert.deepEqual(vaeOf(node({}, { vae: tiny })), { network: "tiny", dtype: "fp32" });
@@ -160,6 +208,15 @@ test("a panel that hears of a run midway shows what it heard", () => {
   assert.deepEqual([run.share, run.chunks, run.size, run.picture], [0.25, 4, null, ""]);
 });
 
+test("another instance of a subgraph begins a run of its own", () => {
+  const first = merged(merged(null, { ...BEGIN, node: "5:2" }), {
+    ...BEGIN, node: "5:2", plan: undefined, state: "run", share: 0.75, used_bytes: 50,
+  });
+  const second = merged(first, { ...BEGIN, node: "6:2", plan: undefined, state: "run" });
+  assert.deepEqual([first.share, first.node], [0.75, "5:2"]);
+  assert.deepEqual([second.share, second.usedBytes, second.node], [0, null, "6:2"]);
+});
+
 test("only base64 of a bounded size becomes an address", () => {
   assert.equal(pictureUrl("QUJD"), "data:image/jpeg;base64,QUJD");
   const odd = [undefined, 5, "", "x y", 'QQ"/>', "https://host/x.jpg", "A".repeat(2 ** 17 + 1)];
@@ -187,6 +244,13 @@ test("every language has every word, with the same numbers in it", async () => {
   speak({ fits: "passt" });
   assert.deepEqual([say("fits"), say("peak")], ["passt", "peak"]);
   speak(undefined);
+});
+
+test("no minute has sixty seconds, and one chunk is one", () => {
+  const shown = [0.04, 9.94, 9.96, 59.4, 59.5, 60, 119.6, 239.9].map(secondsText);
+  const wanted = "0.0 s,9.9 s,10 s,59 s,1 min 0 s,1 min 0 s,2 min 0 s,4 min 0 s";
+  assert.equal(shown.join(), wanted);
+  assert.deepEqual([1, 2, 0].map(chunksText), ["1 chunk", "2 chunks", "0 chunks"]);
 });
 
 test("numbers are written as the server writes them, and every word is there", () => {

@@ -19,7 +19,8 @@
  *
  * @typedef {object} Answer what a run would take (nodes/planning.py); sizes in bytes
  * @property {boolean} fits
- * @property {string} [error] why it does not fit
+ * @property {boolean} [refused] there is no plan at all
+ * @property {string} [error] why it does not fit, or why there is none
  * @property {{widgets: Record<string, string|number>}|null} [fix] widgets that make it fit
  * @property {number} peak_bytes
  * @property {number} weight_bytes
@@ -46,8 +47,9 @@
  *
  * @typedef {object} RunEvent of one node
  * @property {string} node its id, "3:7" inside a subgraph
+ * @property {string} [workflow] the id of the workflow that was run, where the client sent one
  * @property {"begin"|"run"|"end"} state
- * @property {string} job
+ * @property {string} job "encode" or "decode"
  * @property {number} seconds since the run began
  * @property {number} peak_bytes projected
  * @property {""|"device"|"process"} memory what `used_bytes` counts
@@ -59,6 +61,7 @@
  * @property {number} [chunks]
  *
  * @typedef {object} Run what a panel knows of a run
+ * @property {string} node its id; one node of a subgraph has one for each instance of it
  * @property {RunEvent["state"]|"stopped"} state
  * @property {string} job
  * @property {number} seconds

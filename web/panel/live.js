@@ -31,14 +31,16 @@ export function pictureUrl(text) {
 }
 
 /**
- * A run after one more event; a `begin` starts a new one.
+ * A run after one more event; a `begin` starts a new one, and so does another id: another instance
+ * of the subgraph that the node is in.
  * @param {Run|null} run
  * @param {RunEvent} event
  * @returns {Run}
  */
 export function merged(run, event) {
-  const before = event.state === "begin" ? null : run;
+  const before = event.state === "begin" || run?.node !== event.node ? null : run;
   return {
+    node: event.node,
     state: event.state,
     job: event.job,
     seconds: event.seconds,

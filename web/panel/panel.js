@@ -119,8 +119,12 @@ export class Panel {
     return Object.fromEntries((this.node.widgets ?? []).map((w) => [w.name, w.value]));
   }
 
-  /** Ask again where something has changed; cheap where nothing has. */
+  /**
+   * Ask again where something has changed; cheap where nothing has. A node that stands in no graph
+   * has no plan: nothing is asked for it, and nothing of it can be followed.
+   */
   refresh() {
+    if (!this.node.graph) return;
     const values = this.values();
     const seen = clipSize(this.node, this.known);
     this.typedSides = eachSide((side) => !seen[side]);
@@ -142,7 +146,8 @@ export class Panel {
 
   /** @param {import("./kinds.js").Reply} reply */
   answered({ status, content }) {
-    const broken = { ...content, fits: false, error: content.error ?? say("noServer") };
+    const error = content.error ?? say("noServer");
+    const broken = { ...content, fits: false, refused: true, error };
     this.plan = status === 200 ? content : broken;
     this.show();
   }
@@ -224,6 +229,11 @@ export class Panel {
     this.refresh();
   }
 
+  /** @param {string} job "encode" or "decode": whether this node does that */
+  runs(job) {
+    return OPERATIONS[this.type] === job;
+  }
+
   /** @param {import("./kinds.js").RunEvent} event of a run of this node */
   progress(event) {
     this.run = merged(this.run, event);
@@ -237,8 +247,11 @@ export class Panel {
     this.show();
   }
 
+  /** The node has left its graph; it may come back into this or another one. */
   remove() {
     this.line.forget(this);
+    this.asked = "";
     cancelAnimationFrame(this.frameAsked);
+    this.frameAsked = 0;
   }
 }

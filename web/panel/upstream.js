@@ -9,6 +9,7 @@ const CLIP_INPUTS = ["images", "image", "pixels", "video", "samples", "latent", 
 const FRAME_WIDGETS = ["length", "frames", "num_frames", "video_frames", "amount", "count", "batch_size"];
 const DTYPES = ["bf16", "fp16", "fp32"];
 const FARTHEST = 24;
+const SUBGRAPH_INPUT = -10; // the origin that the client gives to links from outside a subgraph
 const SHIPPED = "tiny_vae (ships";
 
 /**
@@ -20,6 +21,15 @@ const SHIPPED = "tiny_vae (ships";
  * @property {{naturalWidth: number, naturalHeight: number}[]} [imgs]
  * @property {(slot: number) => boolean} [isInputConnected]
  * @property {(slot: number) => Seen|null} [getInputNode]
+ * @property {(slot: number) => {origin_id: unknown, origin_slot: number}|null} [getInputLink]
+ * @property {Graph|null} [graph] that it stands in
+ * @property {Graph} [subgraph] that it is an instance of
+ * @property {(slot: number) => {outputNode?: Seen}|undefined} [resolveSubgraphOutputLink]
+ *
+ * @typedef {object} Graph
+ * @property {Seen[]} nodes
+ * @property {Graph} [rootGraph]
+ * @property {Map<string, Graph>} [subgraphs] of a root: all that are defined
  *
  * @typedef {Partial<import("./kinds.js").Size>} Size
  * @typedef {(node: any) => Size} Known sizes of nodes that have run
@@ -40,8 +50,36 @@ export function widgetValue(node, name) {
  */
 export function feeding(node, name) {
   const slot = (node.inputs ?? []).findIndex((input) => input?.name === name);
-  if (slot < 0 || !node.isInputConnected?.(slot)) return null;
-  return node.getInputNode?.(slot) ?? null;
+  return slot < 0 ? null : feedingSlot(node, slot);
+}
+
+/**
+ * @param {Seen} node
+ * @param {number} slot of its inputs
+ * @returns {Seen|null}
+ */
+function feedingSlot(node, slot, far = 0) {
+  // The client raises where a node that left its graph is asked.
+  if (node.graph === null || far >= FARTHEST || !node.isInputConnected?.(slot)) return null;
+  const link = node.getInputLink?.(slot);
+  if (link && Number(link.origin_id) === SUBGRAPH_INPUT) return outside(node, link.origin_slot, far + 1);
+  const above = node.getInputNode?.(slot) ?? null;
+  if (!above?.subgraph || !link) return above;
+  return above.resolveSubgraphOutputLink?.(link.origin_slot)?.outputNode ?? above;
+}
+
+/**
+ * What feeds an input of the subgraph that a node is in; null where its instances differ in that.
+ * @param {Seen} node
+ * @param {number} slot of the subgraph's inputs
+ * @param {number} far
+ */
+function outside({ graph }, slot, far) {
+  const root = graph?.rootGraph;
+  const graphs = root ? [root, ...(root.subgraphs?.values() ?? [])] : [];
+  const instances = graphs.flatMap((one) => one.nodes.filter((node) => node.subgraph === graph));
+  const [first = null, ...others] = new Set(instances.map((one) => feedingSlot(one, slot, far)));
+  return others.length ? null : first;
 }
 
 /**

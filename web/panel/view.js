@@ -2,7 +2,7 @@
 
 import { drawChunks, drawMemory, drawTiles, drawUse, element, shape } from "./drawing.js";
 import { remaining } from "./live.js";
-import { bytesText, say, secondsText } from "./words.js";
+import { bytesText, chunksText, say, secondsText } from "./words.js";
 
 /** @typedef {import("./kinds.js").Answer} Answer */
 /** @typedef {import("./kinds.js").Run} Run */
@@ -32,9 +32,10 @@ export function headline({ plan, run, notes }) {
   if (wrong) return { text: wrong.text, bad: true };
   if (run) return { text: runText(run), bad: false };
   if (!plan) return { text: say("asking"), bad: false };
+  if (plan.refused) return { text: plan.error ?? "", bad: true };
   if (!plan.fits) return { text: `${say("fitsNot")}: ${plan.error ?? ""}`, bad: true };
   const peak = `${say("peak")} ${bytesText(plan.peak_bytes)}`;
-  return { text: `${say("fits")} · ${peak} · ${plan.chunks} ${say("chunks")}`, bad: false };
+  return { text: `${say("fits")} · ${peak} · ${chunksText(plan.chunks)}`, bad: false };
 }
 
 /** @param {Run} run */
@@ -47,7 +48,7 @@ function runText(run) {
   if (run.state === "end") {
     const memory = used ? `${say("peak")} ${used} / ${peak}` : say("peakPlanned", { peak });
     const parts = [say("finished", { job, seconds }), memory];
-    if (chunks) parts.push(`${chunks} ${say("chunks")}`);
+    if (chunks) parts.push(chunksText(chunks));
     if (size) parts.push(`${size.frames}×${size.height}×${size.width}`);
     return parts.join(" · ");
   }
@@ -134,7 +135,7 @@ export class View {
     const [height, width] = plan.tile_px;
     const words = [
       say("tilesOf", { w: width, h: height }),
-      `${plan.chunks} ${say("chunks")}`,
+      chunksText(plan.chunks),
       say("arithmetic", { x: plan.arithmetic }),
       say("placement", { place: plan.placement }),
     ];

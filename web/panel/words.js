@@ -15,7 +15,8 @@ export const WORDS = {
   caches: "caches",
   workspace: "workspace",
   free: "free",
-  chunks: "chunks",
+  chunks: "[n] chunks",
+  oneChunk: "1 chunk",
   tilesOf: "tiles of [w]×[h] px",
   crops: "[n] blended crops",
   arithmetic: "arithmetic [x]× of untiled",
@@ -77,8 +78,14 @@ export function bytesText(size) {
   return gib >= 0.1 ? `${gib.toFixed(2)} GiB` : `${(size / 2 ** 20).toFixed(1)} MiB`;
 }
 
+/** @param {number} count of chunks */
+export function chunksText(count) {
+  return count === 1 ? say("oneChunk") : say("chunks", { n: count });
+}
+
 /** @param {number} seconds */
 export function secondsText(seconds) {
-  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${seconds < 9.95 ? seconds.toFixed(1) : whole} s`;
+  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }

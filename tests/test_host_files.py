@@ -1,0 +1,98 @@
+"""Are the host's files listed as the host lists them, links included, and found when chosen?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pack import part
+
+host = part("nodes.bridge.host")
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host's folders, with a host that says where they are."""
+    for name in ("input", "models/CogVideo", "models/diffusers", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    paths = SimpleNamespace(
+        models_dir=str(tmp_path / "models"),
+        folder_names_and_paths={},
+        get_input_directory=lambda: str(tmp_path / "input"),
+        get_filename_list=lambda kind: [],
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", paths)
+    monkeypatch.setattr(host, "running", lambda: True)
+    return tmp_path
+
+
+def a_vae(folder: Path) -> Path:
+    """A diffusers folder, as far as listing looks."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def linked(link: Path, target: Path) -> None:
+    """A symbolic link, where the system lets this user make one."""
+    try:
+        link.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError as error:
+        pytest.skip(f"needs the right to make symbolic links: {error}")
+
+
+def test_a_linked_video_and_a_linked_folder_of_videos_are_listed_and_found(base: Path):
+    far = base / "elsewhere"
+    (far / "deep").mkdir()
+    for path in (far / "a.mp4", far / "deep" / "b.MOV", base / "input" / "own.webm"):
+        path.write_bytes(b"video")
+    linked(base / "input" / "link.mp4", far / "a.mp4")
+    linked(base / "input" / "folder", far)
+    linked(base / "input" / "gone.mp4", far / "gone.mp4")
+    names = host.input_videos()
+    assert names == ["folder/a.mp4", "folder/deep/b.MOV", "link.mp4", "own.webm"]
+    for name in names:
+        path = host.input_path(name)
+        assert path is not None
+        assert path.read_bytes() == b"video"
+
+
+def test_links_in_a_circle_end(base: Path):
+    (base / "input" / "a.mp4").write_bytes(b"video")
+    linked(base / "input" / "round", base / "input")
+    assert host.input_videos() == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere/a.mp4", "sub/../../elsewhere/a.mp4", "/etc/passwd", "..", "../input2/a"]
+)
+def test_a_name_leads_nowhere_outside_the_input_folder(base: Path, name: str):
+    assert host.input_path(name) is None
+
+
+def test_a_name_may_wander_inside_the_input_folder(base: Path):
+    assert host.input_path("sub/../a.mp4") == base / "input" / "a.mp4"
+
+
+def test_linked_model_folders_are_listed(base: Path):
+    a_vae(base / "models" / "CogVideo" / "own" / "vae")
+    far = a_vae(base / "elsewhere" / "CogVideoX-5b" / "vae").parent
+    linked(base / "models" / "CogVideo" / "CogVideoX-5b", far)
+    linked(base / "models" / "diffusers" / "CogVideoX-5b", far)
+    found = host.vae_paths()
+    assert set(found) == {
+        "CogVideo/own/vae",
+        "CogVideo/CogVideoX-5b/vae",
+        "diffusers/CogVideoX-5b/vae",
+    }
+    assert all((path / "config.json").is_file() for path in found.values())
+
+
+def test_a_linked_folder_of_models_is_listed(base: Path):
+    far = base / "elsewhere" / "models"
+    a_vae(far / "CogVideoX-2b" / "vae")
+    (base / "models" / "CogVideo").rmdir()
+    linked(base / "models" / "CogVideo", far)
+    assert set(host.vae_paths()) == {"CogVideo/CogVideoX-2b/vae"}
