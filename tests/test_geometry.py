@@ -16,9 +16,9 @@ from vae_core.geometry.grid import (
     pieces,
     pooled_frames,
     repeated_frames,
-    sample_frames,
     tiles,
 )
+from vae_core.geometry.ratios import Ratios
 from vae_core.geometry.region import Extent, Halo, Interval
 from vae_core.program.parts import Conv, TimeMap
 from vae_core.settings import Layout
@@ -47,25 +47,28 @@ def test_tiles_cover_every_voxel_once(extent: tuple, largest: tuple) -> None:
     assert len(covered) == len(set(covered)) == whole.voxels
 
 
-@pytest.mark.parametrize("chunk", range(4, 41, 4))
+@pytest.mark.parametrize("ratio", [4, 6, 8])
+@pytest.mark.parametrize("chunk", range(8, 41, 8))
 @pytest.mark.parametrize("n", range(1, 41))
-def test_n_latent_frames_and_4n_minus_3_sample_frames_for_every_chunk(n: int, chunk: int) -> None:
-    encode = encode_chunks(sample_frames(n), chunk, Layout.ALIGNED)
-    decode = decode_chunks(n, chunk, Layout.ALIGNED)
+def test_n_latent_frames_and_rn_minus_r_plus_1_sample_frames_for_every_chunk(
+    n: int, chunk: int, ratio: int
+) -> None:
+    ratios, chunk = Ratios(8, ratio), chunk // ratio * ratio
+    frames = ratio * (n - 1) + 1
+    encode = encode_chunks(frames, chunk, Layout.ALIGNED, ratios)
+    decode = decode_chunks(n, chunk, Layout.ALIGNED, ratios)
     for chunks in (encode, decode):
         for earlier, later in pairwise(chunks):
             assert earlier.source.stop == later.source.start
             assert earlier.target.stop == later.target.start
         assert [c.first for c in chunks] == [True] + [False] * (len(chunks) - 1)
-    assert encode[-1].target.stop == n
-    assert encode[-1].source.stop == 4 * (n - 1) + 1
-    assert decode[-1].source.stop == n
-    assert decode[-1].target.stop == 4 * (n - 1) + 1
+    assert encode[-1].target.stop == decode[-1].source.stop == n
+    assert encode[-1].source.stop == decode[-1].target.stop == frames
 
 
 @given(frames=st.integers(1, 120), chunk=st.integers(1, 12))
 def test_diffusers_chunks_put_the_remainder_first(frames: int, chunk: int) -> None:
-    found = encode_chunks(frames, 4 * chunk, Layout.DIFFUSERS)
+    found = encode_chunks(frames, 4 * chunk, Layout.DIFFUSERS, Ratios(8, 4))
     assert found[-1].source.stop == frames
     assert all(c.source.size == 4 * chunk for c in found[1:])
 

@@ -26,9 +26,10 @@ from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
 from .geometry.region import Extent, Interval, Region
+from .planning.chunking import chunks_of, meant
 from .planning.machine import machine_for
 from .planning.plan import Job, Plan
-from .planning.planner import chunks_of, make_plan
+from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
@@ -115,7 +116,8 @@ class VideoVAE:
         check_settings(settings)
         program = self.encoder
         extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
-        return self._plan(program, shape[0], fit(extent, settings).network, settings)
+        fitted = fit(extent, meant(program, settings), program.ratios)
+        return self._plan(program, shape[0], fitted.network, settings)
 
     @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
@@ -132,7 +134,8 @@ class VideoVAE:
         check_settings(settings)
         program = self.encoder
         extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
-        network, px = fit(extent, settings).network, program.stores[program.sink].px
+        settings, px = meant(program, settings), program.ratios.px
+        network = fit(extent, settings, program.ratios).network
         job = Job(program, shape[0], network, self.dtype.itemsize)
         frames = chunks_of(job, settings)[-1].target.stop
         return shape[0], self.latent_channels, frames, network.h // px, network.w // px
@@ -165,7 +168,7 @@ class VideoVAE:
         check_tensor(video, "a video")
         plan = self.plan_encode(video.shape, settings)
         check_values(video, "a video", "pixels / 127.5 - 1")
-        fitted = fit(Extent(*video.shape[2:]), settings)
+        fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
         moments = self._result(plan, plan.chunks[-1].target.stop, video.device)
         self._fill(plan, video, fitted, moments)
         return Posterior.from_moments(moments, fitted)
@@ -214,6 +217,7 @@ class VideoVAE:
         if isinstance(frames, Tensor):
             return MomentStream(self._encode_known(frames, settings))
         feed = FrameFeed(frames, self.encoder.stores[SOURCE].channels)
+        settings = meant(self.encoder, settings)
         if needs_whole_clip(settings):
             return MomentStream(self._encode_collected(feed, settings))
         return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
@@ -225,7 +229,7 @@ class VideoVAE:
         check_tensor(video, "a video")
         plan = self.plan_encode(video.shape, settings)
         check_values(video, "a video", "pixels / 127.5 - 1")
-        fitted = fit(Extent(*video.shape[2:]), settings)
+        fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
         stream = self._run if plan.blend is None else self._run_blended
         return chain(stream(plan, video, fitted, None), (fitted,))
 

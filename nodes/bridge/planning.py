@@ -23,6 +23,7 @@ import torch
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
 from ...vae_core.geometry.blend import blend_geometry
 from ...vae_core.geometry.fitting import fit
+from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
 from . import host
 from .running import settings_of
@@ -115,7 +116,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
 def _source(operation: str, size: Extent, settings: Settings) -> tuple[Extent, int]:
     """What goes into the network for a clip, and the pixels along an element of it."""
     if operation == "encode":
-        return fit(size, settings).network, 1
+        return fit(size, settings, Ratios(8, 4)).network, 1
     return Extent((size.t + 6) // 4, -(-size.h // 8), -(-size.w // 8)), 8
 
 

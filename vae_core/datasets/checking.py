@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from ..errors import VaeCoreError
-from ..geometry.grid import latent_frames
-from ..settings import SPATIAL_RATIO
+from ..geometry.ratios import Ratios
+from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
 from .shards import Entry, Shards
 
 
@@ -36,8 +36,9 @@ class Finding:
 
 def _expected(entry: Entry, channels: int) -> tuple[int, ...]:
     c = 2 * channels if entry.kind == "moments" else channels
-    h, w = entry.height_px // SPATIAL_RATIO, entry.width_px // SPATIAL_RATIO
-    return c, latent_frames(entry.frames), h, w
+    ratios = Ratios(SPATIAL_RATIO, TEMPORAL_RATIO)
+    h, w = entry.height_px // ratios.px, entry.width_px // ratios.px
+    return c, ratios.latent_frames(entry.frames), h, w
 
 
 def _complaints(shards: Shards, entry: Entry, line: dict[str, Any], channels: int) -> Iterator[str]:

@@ -27,7 +27,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from ..errors import SettingsError
-from ..settings import SPATIAL_RATIO, BlendOrder, Settings
+from ..settings import BlendOrder, Settings
 from .region import Extent, Interval, Region
 
 USUAL_TILE_PX = 256
@@ -160,16 +160,17 @@ def blend_geometry(source: Extent, settings: Settings, from_px: int, to_px: int)
     """The crops of a `source` whose elements are `from_px` pixels wide, for a result with elements
     of `to_px` pixels.
 
-    tile_px and overlap_px count in whole latent elements of 8 px, rounded down, but an overlap that
+    tile_px and overlap_px count in whole latent elements, rounded down, but an overlap that
     was asked for is at least one of them. A picture no larger than a tile is one tile.
     Height and width of the source are whole latent elements.
     Raises `SettingsError` where an overlap is not smaller than its tile.
     """
-    to_source, to_target = SPATIAL_RATIO // from_px, SPATIAL_RATIO // to_px
+    latent_px = max(from_px, to_px)
+    to_source, to_target = latent_px // from_px, latent_px // to_px
     assert source.h % to_source == source.w % to_source == 0, f"{source} was not fitted"
     sizes = (source.h // to_source, source.w // to_source)
     order = cast("BlendOrder", settings.blend_order)
-    rows, columns = _sides(sizes, _cuts(settings), order)
+    rows, columns = _sides(sizes, _cuts(settings, latent_px), order)
     return BlendGeometry(
         source.t,
         (rows.scaled(to_source), columns.scaled(to_source)),
@@ -186,23 +187,24 @@ class _Cut:
     overlap: int
 
 
-def _cuts(settings: Settings) -> tuple[_Cut, _Cut]:
+def _cuts(settings: Settings, latent_px: int) -> tuple[_Cut, _Cut]:
     """The cut of (height, width)."""
     tile_h, tile_w = cast("tuple[int, int]", settings.tile_px or (USUAL_TILE_PX, USUAL_TILE_PX))
     overlap_h, overlap_w = cast("tuple[int, int]", settings.overlap_px)
-    return _cut("height", tile_h, overlap_h), _cut("width", tile_w, overlap_w)
+    height = _cut("height", tile_h, overlap_h, latent_px)
+    return height, _cut("width", tile_w, overlap_w, latent_px)
 
 
-def _cut(name: str, tile_px: int, overlap_px: int) -> _Cut:
-    tile = max(tile_px // SPATIAL_RATIO, 1)
-    overlap = max(overlap_px // SPATIAL_RATIO, min(overlap_px, 1))
+def _cut(name: str, tile_px: int, overlap_px: int, latent_px: int) -> _Cut:
+    tile = max(tile_px // latent_px, 1)
+    overlap = max(overlap_px // latent_px, min(overlap_px, 1))
     if overlap >= tile:
         raise SettingsError(
             f"overlap_px must be smaller than tile_px in {name}, counted in latent elements of"
-            f" {SPATIAL_RATIO} px, or no tile would get any further than the one before it; got"
+            f" {latent_px} px, or no tile would get any further than the one before it; got"
             f" overlap_px {overlap_px} ({overlap} elements) and tile_px {tile_px} ({tile}). Use an"
-            f" overlap of at most {(tile - 1) * SPATIAL_RATIO} px, or tiles of at least"
-            f" {(overlap + 1) * SPATIAL_RATIO} px."
+            f" overlap of at most {(tile - 1) * latent_px} px, or tiles of at least"
+            f" {(overlap + 1) * latent_px} px."
         )
     return _Cut(tile, overlap)
 
@@ -300,7 +302,7 @@ def _slices(box: tuple[Interval, Interval]) -> tuple[slice, slice]:
     return slice(box[0].start, box[0].stop), slice(box[1].start, box[1].stop)
 
 
-def sound_overlap_px(tile_px: int, factor: float) -> int | None:
+def sound_overlap_px(tile_px: int, factor: float, latent_px: int = 8) -> int | None:
     """The overlap_px that is diffusers' overlap `factor` at this tile size; None where diffusers'
     own geometry is unsound there.
 
@@ -311,13 +313,13 @@ def sound_overlap_px(tile_px: int, factor: float) -> int | None:
     have the wrong size. Even a factor whose product is whole may be unsound, by the rounding of
     1 - factor: 5/12 of 96 px is.
     """
-    tile = tile_px // SPATIAL_RATIO
+    tile = tile_px // latent_px
     encode_stride, encode_fade = int(tile_px * (1 - factor)), int(tile * factor)
     decode_stride, decode_fade = int(tile * (1 - factor)), int(tile_px * factor)
     sound = (
-        tile_px % SPATIAL_RATIO == 0
+        tile_px % latent_px == 0
         and 0 < encode_stride <= tile_px
-        and encode_stride == (tile - encode_fade) * SPATIAL_RATIO
-        and decode_stride * SPATIAL_RATIO == tile_px - decode_fade
+        and encode_stride == (tile - encode_fade) * latent_px
+        and decode_stride * latent_px == tile_px - decode_fade
     )
     return decode_fade if sound else None

@@ -1,7 +1,7 @@
 """What is done to a clip whose size the network cannot take, and how is the caller told?
 
-1. The aligned layout takes 4(n-1)+1 sample frames, and every layout heights and widths that are
-   multiples of 8.
+1. The aligned layout takes the counts of sample frames that the network's `Ratios` allow, 4(n-1)+1
+   for most, and every layout heights and widths that are multiples of its pixels.
 2. Other sizes are padded by replication at the end, bottom and right, cropped there, or refused, by
    named policy.
 3. `Fitted` keeps both sizes and says in words what was done; decoding trims padding off again.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..errors import InputError
-from ..settings import SPATIAL_RATIO, Fit, Layout, Settings
-from .grid import latent_frames, sample_frames
+from ..settings import Fit, Layout, Settings
+from .ratios import Ratios
 from .region import Extent, Interval
 
 
@@ -54,23 +54,22 @@ def _fit(size: int, below: int, above: int, fit: Fit, rule: str) -> int:
     return below if fit is Fit.CROP else above
 
 
-def _side(name: str, size: int, fit: Fit) -> int:
-    below = size // SPATIAL_RATIO * SPATIAL_RATIO
-    above = -(-size // SPATIAL_RATIO) * SPATIAL_RATIO
-    return _fit(size, below, above, fit, f"the {name} must be a multiple of {SPATIAL_RATIO} pixels")
+def _side(name: str, size: int, px: int, fit: Fit) -> int:
+    below, above = size // px * px, -(-size // px) * px
+    return _fit(size, below, above, fit, f"the {name} must be a multiple of {px} pixels")
 
 
-def _frames(count: int, settings: Settings) -> int:
+def _frames(count: int, ratios: Ratios, settings: Settings) -> int:
     if settings.layout is Layout.DIFFUSERS:
         return count
-    below = sample_frames(latent_frames(count))
-    above = count if below == count else below + 4
+    above = ratios.sample_frames(ratios.latent_frames(count))
+    below = count if above == count else above - ratios.frames
     return _fit(
         count,
         below,
         above,
         cast("Fit", settings.frame_fit),
-        "the number of sample frames must be 4k+1",
+        f"the number of sample frames must be {ratios.frames}k+1",
     )
 
 
@@ -81,7 +80,7 @@ def _note(what: str, before: int, after: int) -> str | None:
     return f"{what} {done} from {before} to {after}."
 
 
-def fit(source: Extent, settings: Settings) -> Fitted:
+def fit(source: Extent, settings: Settings, ratios: Ratios) -> Fitted:
     """How a clip of `source` (sample frames, height, width) is brought to a size that the network
     takes.
 
@@ -89,9 +88,9 @@ def fit(source: Extent, settings: Settings) -> Fitted:
     """
     size_fit = cast("Fit", settings.size_fit)
     network = Extent(
-        _frames(source.t, settings),
-        _side("height", source.h, size_fit),
-        _side("width", source.w, size_fit),
+        _frames(source.t, ratios, settings),
+        _side("height", source.h, ratios.px, size_fit),
+        _side("width", source.w, ratios.px, size_fit),
     )
     notes = (
         _note("Frames", source.t, network.t),

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ..settings import TEMPORAL_RATIO, Layout
+from ..settings import Layout
+from .ratios import Ratios
 from .region import Extent, Interval, Region
 
 
@@ -52,16 +54,6 @@ def repeated_frames(frames: int, keeps_first: bool) -> int:
     return 2 * frames - 1 if keeps_first else 2 * frames
 
 
-def latent_frames(sample_frames: int) -> int:
-    """n for 4(n-1)+1 sample frames; the count must be of that form."""
-    return (sample_frames - 1) // TEMPORAL_RATIO + 1
-
-
-def sample_frames(latent_count: int) -> int:
-    """4(n-1)+1 sample frames for n latent frames."""
-    return TEMPORAL_RATIO * (latent_count - 1) + 1
-
-
 def _aligned_bounds(frames: int, chunk: int) -> list[Interval]:
     """First chunk 1 + chunk, then equal ones, the rest last."""
     starts = [0, *range(1 + chunk, frames, chunk)]
@@ -82,38 +74,54 @@ def _bounds(frames: int, chunk: int, layout: Layout) -> list[Interval]:
     return (_aligned_bounds if layout is Layout.ALIGNED else _diffusers_bounds)(frames, chunk)
 
 
+def _aligned(bounds: list[Interval], made: Callable[[int], int]) -> tuple[Chunk, ...]:
+    """The chunks of frames `bounds`; made: frames of the result where so many have gone in."""
+    stops = [0, *(made(source.stop) for source in bounds)]
+    pairs = zip(bounds, pairwise(stops), strict=True)
+    return tuple(
+        Chunk(source, Interval(*target), source.start == 0, Layout.ALIGNED)
+        for source, target in pairs
+    )
+
+
 Level = Callable[[int, bool], int]
 """Frames after one level of time, from the frames before it and whether the first of them stands
 alone.
 """
 
 
-def _chunk(source: Interval, position: int, layout: Layout, level: Level) -> Chunk:
-    """The chunk of frames `source` whose result begins at `position`, after two levels of time."""
-    start = Chunk(source, Interval(position, position), source.start == 0, layout)
-    frames = source.size
-    for _ in range(2):
-        frames = level(frames, start.keeps_first(frames))
-    return Chunk(source, Interval(position, position + frames), start.first, layout)
-
-
-def _chunks(bounds: list[Interval], layout: Layout, level: Level) -> tuple[Chunk, ...]:
+def _by_parity(bounds: list[Interval], level: Level) -> tuple[Chunk, ...]:
+    """The chunks of frames `bounds` in diffusers' layout, where a chunk's parity decides at each of
+    two levels of time.
+    """
     chunks: list[Chunk] = []
     for source in bounds:
-        position = chunks[-1].target.stop if chunks else 0
-        chunks.append(_chunk(source, position, layout, level))
+        position, frames = chunks[-1].target.stop if chunks else 0, source.size
+        for _ in range(2):
+            frames = level(frames, frames % 2 == 1)
+        target = Interval(position, position + frames)
+        chunks.append(Chunk(source, target, source.start == 0, Layout.DIFFUSERS))
     return tuple(chunks)
 
 
-def encode_chunks(frames: int, chunk_frames: int, layout: Layout) -> tuple[Chunk, ...]:
-    """Chunks of `frames` sample frames; in the aligned layout `frames` is 4(n-1)+1."""
-    return _chunks(_bounds(frames, chunk_frames, layout), layout, pooled_frames)
+def encode_chunks(
+    frames: int, chunk_frames: int, layout: Layout, ratios: Ratios
+) -> tuple[Chunk, ...]:
+    """Chunks of `frames` sample frames; in the aligned layout a count that `ratios` allow."""
+    bounds = _bounds(frames, chunk_frames, layout)
+    if layout is Layout.ALIGNED:
+        return _aligned(bounds, ratios.latent_frames)
+    return _by_parity(bounds, pooled_frames)
 
 
-def decode_chunks(frames: int, chunk_frames: int, layout: Layout) -> tuple[Chunk, ...]:
-    """Chunks of `frames` latent frames, chunk_frames/4 each."""
-    bounds = _bounds(frames, chunk_frames // TEMPORAL_RATIO, layout)
-    return _chunks(bounds, layout, repeated_frames)
+def decode_chunks(
+    frames: int, chunk_frames: int, layout: Layout, ratios: Ratios
+) -> tuple[Chunk, ...]:
+    """Chunks of `frames` latent frames, so many as make `chunk_frames` sample frames each."""
+    bounds = _bounds(frames, max(chunk_frames // ratios.frames, 1), layout)
+    if layout is Layout.ALIGNED:
+        return _aligned(bounds, ratios.sample_frames)
+    return _by_parity(bounds, repeated_frames)
 
 
 def pieces(size: int, largest: int) -> Iterator[Interval]:

@@ -20,10 +20,11 @@ from typing import cast
 
 from ..errors import BudgetError
 from ..geometry.blend import BlendGeometry, blend_geometry
-from ..geometry.grid import Chunk, decode_chunks, encode_chunks
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
-from ..settings import Layout, NormScope, Placement, Settings, Tiling
+from ..settings import NormScope, Placement, Settings, Tiling
+from .chunking import chunk_lengths, chunks_of, meant
 from .machine import Machine
 from .memory import Memory, Projection, Sizes
 from .plan import Job, Plan, chunk_extent, size_text
@@ -37,15 +38,6 @@ REASONABLE_PX = 64
 """Below this side, tiles are so small that copying stores is the lesser evil."""
 
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
-
-
-def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
-    """The chunks of the clip; one alone where statistics run over all of it."""
-    layout, frames = cast("Layout", settings.layout), job.source.t
-    encoding = job.program.stores[SOURCE].frames == 1
-    whole = settings.norm_scope is NormScope.CLIP
-    chunk_frames = 4 * frames if whole else settings.chunk_frames
-    return (encode_chunks if encoding else decode_chunks)(frames, chunk_frames, layout)
 
 
 def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
@@ -298,12 +290,32 @@ def _choose(
     return fallback
 
 
+def _cost(plan: Plan) -> tuple[int, int, int]:
+    """What speaks against a plan: how far away things live, bytes moved, and bytes held."""
+    return list(Placement).index(plan.placement), plan.moved_bytes, plan.peak_bytes
+
+
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
-    """The plan for `job` under `settings` on `machine`.
+    """The plan for `job` under `settings` on `machine`, whose own settings are those that it keeps:
+    chunks may be shorter where they do not change the result.
 
     Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits,
     and `SettingsError` where blended tiles cannot be had.
     """
+    settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
+    for length in chunk_lengths(job, settings):
+        try:
+            found.append(_plan(job, replace(settings, chunk_frames=length), machine))
+        except BudgetError as error:
+            failed.append(error)
+    if not found:
+        raise min(failed, key=lambda error: error.smallest_bytes)
+    best = min(found, key=_cost)
+    return replace(best, operations=_operations(best))
+
+
+def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
+    """The plan for chunks of one length, its operations not yet counted."""
     chunks, blend = chunks_of(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
     tried: list[_Candidate] = []
@@ -320,8 +332,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     candidate, largest = chosen
     rows = candidate.rows(largest)
     placement = _spilled(candidate.placement, rows, machine)
-    plan = Plan(job, settings, chunks, largest, placement, 0, rows, blend)
-    return replace(plan, operations=_operations(plan))
+    return Plan(job, settings, chunks, largest, placement, 0, rows, blend)
 
 
 def _blend(job: Job, settings: Settings) -> BlendGeometry | None:

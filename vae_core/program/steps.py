@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..geometry.grid import Chunk
+from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Halo, Interval, Region
 from .parts import STEADY, Attend, Conv, First, Norm, Rate, TimeMap, shown_cells, unfolded
 
@@ -237,6 +238,18 @@ class Program:
             step.operations(step.mixed_extent(extents[step.src], chunk), extents[step.src])
             for step in self.steps
         )
+
+    @property
+    def ratios(self) -> Ratios:
+        """What one of its latent elements stands for, at whichever end they are."""
+        ends = self.stores[SOURCE], self.stores[self.sink]
+        px, frames = (max(spec.px for spec in ends), max(spec.frames for spec in ends))
+        return Ratios(px, frames)
+
+    @property
+    def encodes(self) -> bool:
+        """Whether samples go in and latents come out."""
+        return self.stores[SOURCE].px == 1
 
     @property
     def has_statistics(self) -> bool:

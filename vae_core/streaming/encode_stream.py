@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..geometry.fitting import Fitted, fit
-from ..geometry.grid import Chunk, latent_frames
+from ..geometry.grid import Chunk
+from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Interval
 from ..planning.plan import Plan
 from ..running.execute import Execution
@@ -67,35 +68,37 @@ class Piece:
     """A chunk's frames as they came.
 
     start: the number of its first frame in the clip. last: whether no frame follows.
+    ratios: of the network that it goes through.
     """
 
     frames: Tensor
     start: int
     last: bool
+    ratios: Ratios
 
     def fitted(self, settings: Settings) -> tuple[Fitted, Fitted]:
         """How the clip up to here is fitted, and how this piece of it is."""
         size, h, w = self.frames.shape[2:]
         source = Extent(self.start + size, h, w)
         lenient = settings if self.last else replace(settings, frame_fit="pad")
-        whole = fit(source, lenient)
+        whole = fit(source, lenient, self.ratios)
         network = replace(whole.network, t=max(whole.network.t - self.start, 0))
         return whole, Fitted(Extent(size, h, w), network, ())
 
     def chunk(self, frames: int) -> Chunk:
         """The chunk that `frames` of it, fitted, are."""
         stop = self.start + frames
-        begins = latent_frames(self.start) if self.start else 0
-        target = Interval(begins, latent_frames(stop))
+        begins = self.ratios.latent_frames(self.start) if self.start else 0
+        target = Interval(begins, self.ratios.latent_frames(stop))
         return Chunk(Interval(self.start, stop), target, self.start == 0, Layout.ALIGNED)
 
 
-def _pieces(feed: FrameFeed, full: int) -> Iterator[Piece]:
+def _pieces(feed: FrameFeed, full: int, ratios: Ratios) -> Iterator[Piece]:
     """The clip in pieces of 1 + full, full, full ... frames, and the rest."""
     size = full + 1
     while held := feed.hold(size + 1):
         start = feed.given
-        yield Piece(feed.take(min(held, size)), start, held <= size)
+        yield Piece(feed.take(min(held, size)), start, held <= size, ratios)
         size = full
 
 
@@ -158,8 +161,9 @@ def encode_chunks_of(
     report = _report(settings, known)
     whole: Fitted | None = None
     with closing(Execution(plan.job.program, weights, plan, report)) as execution:
-        for piece in _pieces(feed, settings.chunk_frames):
-            whole, own = piece.fitted(settings)
+        program, own_settings = plan.job.program, plan.settings
+        for piece in _pieces(feed, own_settings.chunk_frames, program.ratios):
+            whole, own = piece.fitted(own_settings)
             if own.network.t:
                 read = fitted_frames(own, piece.frames, Interval(0, own.network.t))
                 chunk = piece.chunk(own.network.t)

@@ -1,0 +1,43 @@
+"""Into which chunks may a clip be cut, and which settings mean something for a network?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from ..geometry.grid import Chunk, decode_chunks, encode_chunks
+from ..program.steps import Program
+from ..settings import Layout, NormScope, Settings, Tiling
+from .plan import Job
+
+
+def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
+    """The chunks of the clip; one alone where statistics run over all of it."""
+    layout, frames = cast("Layout", settings.layout), job.source.t
+    ratios, cut = job.program.ratios, encode_chunks if job.program.encodes else decode_chunks
+    whole = settings.norm_scope is NormScope.CLIP
+    chunk_frames = ratios.frames * frames if whole else settings.chunk_frames
+    return cut(frames, chunk_frames, layout, ratios)
+
+
+def meant(program: Program, settings: Settings) -> Settings:
+    """`settings` as far as they mean something for a program, and otherwise the usual ones.
+
+    Where no statistics are gathered there is no scope of them, and no layout of frames but one.
+    """
+    if program.has_statistics:
+        return settings
+    return replace(settings, norm_scope=NormScope.CHUNK, layout=Layout.ALIGNED)
+
+
+def chunk_lengths(job: Job, settings: Settings) -> tuple[int, ...]:
+    """The lengths of chunks to choose from: the one asked for, and where no statistics depend on
+    it, its halves down to one latent frame.
+    """
+    least = job.program.ratios.frames
+    longest = max(settings.chunk_frames // least * least, least)
+    lengths = [longest]
+    free = not job.program.has_statistics and settings.tiling is not Tiling.BLEND
+    while free and lengths[-1] >= 2 * least:
+        lengths.append(lengths[-1] // 2 // least * least)
+    return tuple(lengths)
