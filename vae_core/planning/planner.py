@@ -291,8 +291,15 @@ def _choose(
 
 
 def _cost(plan: Plan) -> tuple[int, int, int]:
-    """What speaks against a plan: how far away things live, bytes moved, and bytes held."""
-    return list(Placement).index(plan.placement), plan.moved_bytes, plan.peak_bytes
+    """What speaks against a plan: how far away things live, then the bytes that are moved and held.
+
+    Within a budget moving counts first; where there is none, what is held does, to a tenth.
+    """
+    place = list(Placement).index(plan.placement)
+    held = plan.peak_bytes.bit_length() * 8 + (plan.peak_bytes * 8 >> plan.peak_bytes.bit_length())
+    if plan.settings.budget_bytes is None:
+        return place, held, plan.moved_bytes
+    return place, plan.moved_bytes, held
 
 
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
