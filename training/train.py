@@ -1,21 +1,19 @@
-"""How were the weights in ``assets/tiny_vae`` made?
+"""How were the weights in ``assets/tiny_vae`` and ``assets/tiny_wan_vae`` made?
 
 Steps:
 
 1. Cache the training clips as uint8 arrays (``data.py``).
-2. Start from a nearly linear coder (``network.py``) and train it for the first share of the
+2. Start from a nearly linear coder (``network_FAMILY.py``) and train it for the first share of the
    time without its residual branches, which is several times cheaper a step and quickly beats
    what the full network reaches in the same time; then switch the branches on.
-3. Until the time budget is spent: draw a crop shape from the phase of the run, round-trip a batch
-   as diffusers does at inference, and step on the root of its squared error plus a very small
+3. Until the time budget is spent: draw a crop shape from the phase of the run (``recipes.py``),
+   round-trip a batch to the result that diffusers has at inference, and step on the root of its squared error plus a very small
    divergence of the posterior from a unit normal.  Errors of colour weigh more at the start:
    otherwise whole hues are left out and stay so.
 4. Keep an exponential mean of the weights; every few minutes store it, and a checkpoint from
    which ``--resume`` continues.  At the end store the last weights instead.
 
-Small crops come first for many steps, large crops last, because normalisation statistics are
-taken over the crop here and over the full frame at inference.  The script needs one processor
-core and no accelerator.  It evaluates nothing: see ``evaluate.py``.
+The script needs one processor core and no accelerator.  It evaluates nothing: see ``evaluate.py``.
 """
 
 import argparse
@@ -27,62 +25,13 @@ from statistics import fmean
 
 import torch
 from data import CropSampler, CropShape, build_cache, load_clips
-from network import build, export, replace_file, round_trip, use_branches
+from families import FAMILIES, Family
 from optimizer import Mover, schedule
-from safetensors.torch import load_file
+from storing import replace_file
 from torch import nn
 
 LOG = logging.getLogger("train")
 
-# Share of the budget spent on the linear paths alone.
-LINEAR_SHARE = 0.2
-# (share of the budget at which the phase ends, [(weight, shape), ...]).  Only 8k+1 frames appear:
-# that is what the family decodes to the length it was given.
-PHASES = (
-    (
-        LINEAR_SHARE,
-        [
-            (0.30, CropShape(2, 9, 64, 64)),
-            (0.30, CropShape(1, 9, 96, 96)),
-            (0.27, CropShape(1, 17, 64, 64)),
-            (0.13, CropShape(6, 1, 96, 96)),
-        ],
-    ),
-    (
-        0.55,
-        [
-            (0.50, CropShape(1, 9, 64, 64)),
-            (0.12, CropShape(4, 1, 96, 96)),
-            (0.23, CropShape(1, 17, 64, 64)),
-            (0.15, CropShape(1, 9, 96, 96)),
-        ],
-    ),
-    (
-        0.85,
-        [
-            (0.25, CropShape(2, 9, 64, 64)),
-            (0.08, CropShape(4, 1, 128, 128)),
-            (0.30, CropShape(1, 17, 64, 64)),
-            (0.25, CropShape(1, 9, 96, 96)),
-            (0.10, CropShape(1, 17, 96, 96)),
-            (0.02, CropShape(1, 33, 64, 64)),
-        ],
-    ),
-    (
-        1.01,
-        [
-            (0.35, CropShape(1, 9, 128, 128)),
-            (0.08, CropShape(2, 1, 256, 256)),
-            (0.35, CropShape(1, 17, 96, 96)),
-            (0.20, CropShape(1, 17, 128, 128)),
-            (0.02, CropShape(1, 33, 96, 96)),
-        ],
-    ),
-)
-# Share of the crops whose colour channels are permuted, before and after a share of the budget:
-# first every hue must find its way through the network, then the usual hues count more.
-PERMUTED = (0.8, 0.3)
-PERMUTED_UNTIL = 0.45
 MEAN_DECAY = 0.997
 LOG_EVERY = 50
 STORE_EVERY_SECONDS = 180.0
@@ -113,9 +62,10 @@ def chroma(video: torch.Tensor) -> torch.Tensor:
 class Trainer:
     """The network, its mover, its mean weights and the clock of the run."""
 
-    def __init__(self, settings: Settings, cache: Path) -> None:
+    def __init__(self, family: Family, settings: Settings, cache: Path) -> None:
+        self.family = family
         self.settings = settings
-        self.vae = build(settings.seed)
+        self.vae = family.network.build(settings.seed)
         self.mover = Mover(self.vae, settings.weight_decay)
         self.sampler = CropSampler(load_clips(cache), settings.seed)
         self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
@@ -129,13 +79,13 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """Take one step and return what is worth logging."""
-        settings = self.settings
-        branches = self.progress >= LINEAR_SHARE
-        use_branches(self.vae, branches)
-        self.sampler.permuted = PERMUTED[self.progress >= PERMUTED_UNTIL]
+        settings, recipe, network = self.settings, self.family.recipe, self.family.network
+        branches = self.progress >= recipe.linear_share
+        network.use_branches(self.vae, branches)
+        self.sampler.permuted = recipe.permuted[self.progress >= recipe.permuted_until]
         video = self.sampler.batch(self._draw_shape())
         with torch.autocast("cpu", torch.bfloat16):
-            sample, divergence = round_trip(self.vae, video)
+            sample, divergence = network.round_trip(self.vae, video)
         error = nn.functional.mse_loss(sample, video, reduction="none").mean(dim=(1, 2, 3, 4))
         hue = nn.functional.mse_loss(chroma(sample), chroma(video))
         pull = settings.chroma * (1.0 - self.progress) * hue
@@ -156,7 +106,7 @@ class Trainer:
         }
 
     def _draw_shape(self) -> CropShape:
-        choices = next(choices for end, choices in PHASES if self.progress < end)
+        choices = self.family.recipe.choices(self.progress)
         weights = [weight for weight, _ in choices]
         index = self.sampler.random.choice(len(choices), p=weights)
         return choices[index][1]
@@ -169,8 +119,7 @@ class Trainer:
 
     def start_from(self, folder: Path, progress: float) -> None:
         """Continue from stored weights, with a fresh mover, at a share of the budget."""
-        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
-        self.vae.load_state_dict({name: value.float() for name, value in weights.items()})
+        self.vae.load_state_dict(self.family.network.load_state(folder))
         self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
         self.spent = progress * 60.0 * self.settings.minutes
 
@@ -225,12 +174,13 @@ def store(trainer: Trainer, checkpoint: Path, output: Path) -> None:
     replace_file(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
     # With the rate at zero the last weights carry no noise, while the mean still holds older ones.
     weights = trainer.mean if trainer.progress < 1.0 else trainer.vae.state_dict()
-    export(weights, output, scaling_factor=1.0)
+    trainer.family.network.export(weights, output)
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Train the tiny CogVideoX autoencoder.")
+    parser = argparse.ArgumentParser(description="Train a tiny autoencoder.")
+    parser.add_argument("--family", choices=sorted(FAMILIES), default="cogvideox")
     parser.add_argument("clips", type=Path, help="folder of animated WebP clips")
     parser.add_argument("--cache", type=Path, required=True, help="folder for decoded clips")
     parser.add_argument("--checkpoint", type=Path, required=True, help="file to resume from")
@@ -260,7 +210,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     build_cache(arguments.clips, arguments.cache)
     values = {name: getattr(arguments, name) for name in Settings.__dataclass_fields__}
-    trainer = Trainer(Settings(**values), arguments.cache)
+    trainer = Trainer(FAMILIES[arguments.family], Settings(**values), arguments.cache)
     if arguments.resume and arguments.checkpoint.exists():
         trainer.load_state_dict(torch.load(arguments.checkpoint, weights_only=True))
     elif arguments.start:
