@@ -13,16 +13,12 @@ Steps:
 The module holds no training loop and no optimiser.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import (
-    WanAttentionBlock,
-    WanCausalConv3d,
-    WanResample,
-    WanResidualBlock,
-)
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock
 from safetensors.torch import load_file
 from storing import mirror, store_half
 from torch import nn
@@ -53,6 +49,7 @@ END_NAMES = {
     "decoder.norm_out.": "decoder.head.0.",
     "decoder.conv_out.": "decoder.head.2.",
 }
+BRANCH_PARTS = (".norm1.", ".conv1.", ".norm2.", ".conv2.")
 MIDDLE_NAMES = {"resnets.0.": "0.", "attentions.0.": "1.", "resnets.1.": "2."}
 
 
@@ -62,6 +59,16 @@ def build(seed: int) -> AutoencoderKLWan:
     vae = AutoencoderKLWan(**CONFIG)
     with torch.no_grad():
         initialise(vae)
+    return channels_last(vae)
+
+
+def channels_last(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """Lay the weights out so that a step on a processor takes about two thirds of the time."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
     return vae
 
 
@@ -138,17 +145,32 @@ def start_heads(vae: AutoencoderKLWan) -> None:
         after.weight.mul_(PEDESTAL * (2.0 / before.out_channels) ** 0.5)
 
 
-def use_branches(vae: AutoencoderKLWan, on: bool) -> None:
-    """Switch all residual branches; without them a step costs a small part."""
-    for block in vae.modules():
-        if isinstance(block, WanResidualBlock):
-            block.__dict__.pop("forward", None)
-            if not on:
-                block.forward = block.conv_shortcut.forward
-        if isinstance(block, WanAttentionBlock):
-            block.__dict__.pop("forward", None)
-            if not on:
-                block.forward = nn.Identity().forward
+def is_branch(name: str) -> bool:
+    """Say whether a weight belongs to a residual branch."""
+    return "attentions" in name or any(part in name for part in BRANCH_PARTS)
+
+
+def use_branches(vae: AutoencoderKLWan, finest: float) -> None:
+    """Switch residual branches on where sides are reduced at least by ``finest``, else off.
+
+    Most of a step is spent on full sides; without any branch it costs a sixth.
+    """
+    for block, reduced in reductions(vae):
+        block.__dict__.pop("forward", None)
+        if reduced < finest:
+            shortcut = getattr(block, "conv_shortcut", None)
+            block.forward = (shortcut if isinstance(shortcut, nn.Conv3d) else nn.Identity()).forward
+
+
+def reductions(vae: AutoencoderKLWan) -> Iterator[tuple[nn.Module, float]]:
+    """Yield every block that has a branch, and by how much the sides are reduced there."""
+    ends = [[*vae.encoder.down_blocks, *middle(vae.encoder)], decoder_layers(vae.decoder)]
+    for layers, reduced, factor in zip(ends, (1.0, 8.0), (2.0, 0.5), strict=True):
+        for layer in layers:
+            if isinstance(layer, WanResample):
+                reduced *= factor
+            else:
+                yield layer, reduced
 
 
 def resample(block: WanResample, hidden: torch.Tensor) -> torch.Tensor:
@@ -180,6 +202,14 @@ def middle(end: nn.Module) -> list[nn.Module]:
     return [before, end.mid_block.attentions[0], after]
 
 
+def decoder_layers(decoder: nn.Module) -> list[nn.Module]:
+    """Return the layers between a decoder's ends in order."""
+    layers = middle(decoder)
+    for block in decoder.up_blocks:
+        layers += [*block.resnets, *(block.upsamplers or ())]
+    return layers
+
+
 def moments(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
     """Return mean and log-variance [b, 2c, t, h, w] of a clip of 4k+1 frames."""
     encoder = vae.encoder
@@ -190,14 +220,12 @@ def moments(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
 def sample(vae: AutoencoderKLWan, latent: torch.Tensor) -> torch.Tensor:
     """Return the decoded clip [b, c, t, h, w], not clamped."""
     decoder = vae.decoder
-    levels = middle(decoder)
-    for block in decoder.up_blocks:
-        levels += [*block.resnets, *(block.upsamplers or ())]
-    return run(decoder, levels, decoder.conv_in(vae.post_quant_conv(latent)))
+    return run(decoder, decoder_layers(decoder), decoder.conv_in(vae.post_quant_conv(latent)))
 
 
 def round_trip(vae: AutoencoderKLWan, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the decoded sample [b, c, t, h, w] and the divergence per latent value [b]."""
+    video = video.contiguous(memory_format=torch.channels_last_3d)
     mean, logvar = moments(vae, video).float().chunk(2, dim=1)
     logvar = logvar.clamp(-30.0, 20.0)
     latent = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)

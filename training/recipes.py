@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from data import CropShape
 
+# Beyond every reduction of the sides: no branch is on.
+NONE = float("inf")
+
 Choice = tuple[float, CropShape]
 
 
@@ -15,14 +18,20 @@ Choice = tuple[float, CropShape]
 class Recipe:
     """Crops and switches of a run; every share is one of the time budget."""
 
-    # Spent on the linear paths alone.
-    linear_share: float
+    # (share at which it ends, least reduction of the sides where residual branches are on).
+    branches: tuple[tuple[float, float], ...]
+    # Rate of the linear paths while branches are on, as a share of the branches' rate.
+    linear_rate: float
     # (share at which the phase ends, [(weight, shape), ...]).
     phases: tuple[tuple[float, list[Choice]], ...]
     # Share of the crops whose colour channels are permuted, before and after ``permuted_until``:
     # first every hue must find its way through the network, then the usual hues count more.
     permuted: tuple[float, float]
     permuted_until: float
+
+    def finest(self, progress: float) -> float:
+        """Return the least reduction of the sides where branches are on at this moment."""
+        return next(finest for end, finest in self.branches if progress < end)
 
     def choices(self, progress: float) -> list[Choice]:
         """Return the weighted crop shapes of this moment."""
@@ -33,7 +42,8 @@ class Recipe:
 # first for many steps, large crops last.  Only 8k+1 frames appear: that is what the family decodes
 # to the length it was given.
 COGVIDEOX = Recipe(
-    linear_share=0.2,
+    branches=((0.2, NONE), (1.01, 1.0)),
+    linear_rate=1.0,
     phases=(
         (
             0.2,
@@ -81,7 +91,8 @@ COGVIDEOX = Recipe(
 # No statistic reaches beyond a voxel: crops stay small to the end, and only become longer, because
 # what a convolution finds before the crop is zero, and in the middle of a clip it is not.
 WAN = Recipe(
-    linear_share=0.06,
+    branches=((0.06, NONE), (0.4, 4.0), (1.01, 1.0)),
+    linear_rate=0.2,
     phases=(
         (
             0.06,

@@ -7,9 +7,9 @@ Steps:
    time without its residual branches, which is several times cheaper a step and quickly beats
    what the full network reaches in the same time; then switch the branches on.
 3. Until the time budget is spent: draw a crop shape from the phase of the run (``recipes.py``),
-   round-trip a batch to the result that diffusers has at inference, and step on the root of its squared error plus a very small
-   divergence of the posterior from a unit normal.  Errors of colour weigh more at the start:
-   otherwise whole hues are left out and stay so.
+   round-trip a batch to the result that diffusers has at inference, and step on the root of its
+   squared error plus a very small divergence of the posterior from a unit normal.  Errors of
+   colour weigh more at the start: otherwise whole hues are left out and stay so.
 4. Keep an exponential mean of the weights; every few minutes store it, and a checkpoint from
    which ``--resume`` continues.  At the end store the last weights instead.
 
@@ -27,6 +27,7 @@ import torch
 from data import CropSampler, CropShape, build_cache, load_clips
 from families import FAMILIES, Family
 from optimizer import Mover, schedule
+from recipes import NONE
 from storing import replace_file
 from torch import nn
 
@@ -66,7 +67,7 @@ class Trainer:
         self.family = family
         self.settings = settings
         self.vae = family.network.build(settings.seed)
-        self.mover = Mover(self.vae, settings.weight_decay)
+        self.mover = Mover(self.vae, family.network.is_branch, settings.weight_decay)
         self.sampler = CropSampler(load_clips(cache), settings.seed)
         self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
         self.steps = 0
@@ -80,8 +81,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Take one step and return what is worth logging."""
         settings, recipe, network = self.settings, self.family.recipe, self.family.network
-        branches = self.progress >= recipe.linear_share
-        network.use_branches(self.vae, branches)
+        finest = recipe.finest(self.progress)
+        network.use_branches(self.vae, finest)
         self.sampler.permuted = recipe.permuted[self.progress >= recipe.permuted_until]
         video = self.sampler.batch(self._draw_shape())
         with torch.autocast("cpu", torch.bfloat16):
@@ -91,9 +92,10 @@ class Trainer:
         pull = settings.chroma * (1.0 - self.progress) * hue
         loss = (error + pull + ROOT_FLOOR).sqrt().mean() + settings.divergence * divergence.mean()
         loss.backward()
-        rate = settings.branch_rate if branches else settings.rate
+        linear = finest == NONE
+        rate = settings.rate if linear else settings.branch_rate
         factor = schedule(self.progress, settings.warm_up, settings.decay_from)
-        norm = self.mover.step(rate * factor)
+        norm = self.mover.step(rate * factor, 1.0 if linear else recipe.linear_rate)
         self.steps += 1
         self._follow()
         psnr = 10.0 * torch.log10(4.0 / error.detach()).mean()
