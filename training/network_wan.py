@@ -175,18 +175,26 @@ def reductions(vae: AutoencoderKLWan) -> Iterator[tuple[nn.Module, float]]:
 
 def resample(block: WanResample, hidden: torch.Tensor) -> torch.Tensor:
     """Change the resolution [b, c, t, h, w]; the first frame passes by the maps in time."""
-    if block.mode == "upsample3d":
-        first, rest = hidden[:, :, :1], hidden[:, :, 1:]
-        if rest.shape[2]:
-            pairs = block.time_conv(rest).unflatten(1, (2, -1))  # [b, 2, c, t, h, w]
-            rest = pairs.movedim(1, 3).flatten(2, 3)
-        hidden = torch.cat([first, rest], dim=2)
-    batch = hidden.shape[0]
-    hidden = block.resample(hidden.transpose(1, 2).flatten(0, 1))
-    hidden = hidden.unflatten(0, (batch, -1)).transpose(1, 2)
-    if block.mode == "downsample3d" and hidden.shape[2] > 1:
-        hidden = torch.cat([hidden[:, :, :1], block.time_conv(hidden)], dim=2)
-    return hidden
+    if block.mode.startswith("upsample"):
+        return resample_space(block, resample_time(block, hidden))
+    return resample_time(block, resample_space(block, hidden))
+
+
+def resample_space(block: WanResample, hidden: torch.Tensor) -> torch.Tensor:
+    """Change the sides alone."""
+    pictures = block.resample(hidden.transpose(1, 2).flatten(0, 1))
+    return pictures.unflatten(0, (hidden.shape[0], -1)).transpose(1, 2)
+
+
+def resample_time(block: WanResample, hidden: torch.Tensor) -> torch.Tensor:
+    """Change the number of frames alone, where the block does."""
+    if not hasattr(block, "time_conv") or hidden.shape[2] == 1:
+        return hidden
+    first = hidden[:, :, :1]
+    if block.mode == "downsample3d":
+        return torch.cat([first, block.time_conv(hidden)], dim=2)
+    pairs = block.time_conv(hidden[:, :, 1:]).unflatten(1, (2, -1))  # [b, 2, c, t, h, w]
+    return torch.cat([first, pairs.movedim(1, 3).flatten(2, 3)], dim=2)
 
 
 def run(end: nn.Module, levels: list[nn.Module], hidden: torch.Tensor) -> torch.Tensor:

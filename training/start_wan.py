@@ -16,7 +16,7 @@ The module moves nothing by gradients and knows the Wan network only.
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
-from network_wan import resample
+from network_wan import resample, resample_space, resample_time
 from torch import nn
 from torch.nn import functional
 
@@ -26,6 +26,7 @@ RIDGE = 1e-6
 # Least variance, as a share of the largest, that is lifted to one in the latents.
 FLOOR = 1e-5
 LOG_VARIANCE = -7.0
+QUIET = 0.01
 
 
 def components(rows: torch.Tensor, count: int) -> torch.Tensor:
@@ -129,10 +130,12 @@ def embed(conv: nn.Conv3d, count: int) -> None:
     place(conv, [*range(count)], [*range(count)], torch.eye(count)[..., None, None, None])
 
 
+@torch.no_grad()
 def start(vae: AutoencoderKLWan, video: torch.Tensor) -> None:
     """Compute the maps of a network with silent branches on crops [b, 3, t, h, w]."""
     stages = start_encoder(vae, video)
-    start_decoder(vae, video, stages)
+    latent = start_latents(vae, stages)
+    start_decoder(vae, latent, stages)
 
 
 def start_encoder(vae: AutoencoderKLWan, video: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -145,11 +148,11 @@ def start_encoder(vae: AutoencoderKLWan, video: torch.Tensor) -> dict[str, torch
     stream = encoder.conv_in(video)
     halve_sides(first.resample[1], stream[:, :3], [*range(HALF)])
     stream = resample(first, stream)
-    stages = {"half": stream[:, :HALF]}
+    stages = {"pixels": video, "half": stream[:, :HALF]}
     embed(widened[0], HALF)
     stream = widened[0](stream)
     halve_sides(second.resample[1], stream[:, :HALF], [*range(QUARTER)])
-    stages["quarter_frames"] = spatial(second, stream)[:, :QUARTER]
+    stages["quarter_frames"] = resample_space(second, stream)[:, :QUARTER]
     halve_frames(second.time_conv, stages["quarter_frames"], [*range(QUARTER)])
     stream = resample(second, stream)
     stages["quarter"] = stream[:, :QUARTER]
@@ -158,18 +161,12 @@ def start_encoder(vae: AutoencoderKLWan, video: torch.Tensor) -> dict[str, torch
     even = [*range(0, 2 * EIGHTH, 2)]
     halve_sides(third.resample[1], stream[:, :QUARTER], even)
     doubled(third.resample[1], even)
-    stages["eighth_frames"] = spatial(third, stream)[:, even]
+    stages["eighth_frames"] = resample_space(third, stream)[:, even]
     halve_frames(third.time_conv, stages["eighth_frames"], even)
     doubled(third.time_conv, even)
     stages["stream"] = resample(third, stream)
     stages["eighth"] = stages["stream"][:, even]
     return stages
-
-
-def spatial(block: WanResample, stream: torch.Tensor) -> torch.Tensor:
-    """Return [b, c, t, h, w] behind a reduction's convolution in space alone."""
-    reduced = block.resample(pictures(stream))
-    return reduced.unflatten(0, (stream.shape[0], -1)).transpose(1, 2)
 
 
 def embed_present(conv: nn.Conv3d) -> None:
@@ -183,8 +180,11 @@ def embed_present(conv: nn.Conv3d) -> None:
     )
 
 
-def whiten(vae: AutoencoderKLWan, eighth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return map and offset that turn the components into even ones, the latents first."""
+def whiten(eighth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return map [k, c] and offset [c] that turn the components even, the latents first.
+
+    Even latents make the optimiser's steps, of one size in every direction, equally daring.
+    """
     rows = as_rows(eighth)
     offset = rows.mean(dim=0)
     vectors = components(rows - offset, EIGHTH)
@@ -192,64 +192,59 @@ def whiten(vae: AutoencoderKLWan, eighth: torch.Tensor) -> tuple[torch.Tensor, t
     return vectors / spread.clamp(min=FLOOR * spread.max()).sqrt()[:, None], offset
 
 
-def start_decoder(vae, video, stages) -> None:
-    latents = vae.config.z_dim
-    turn, offset = whiten(vae, stages["eighth"])
-    even_out = lambda s: ((s.movedim(1, -1) - offset) @ turn.T).movedim(-1, 1)
-    eighth, eighth_frames = even_out(stages["eighth"]), even_out(stages["eighth_frames"])
-    head(vae.encoder, stages["stream"], eighth[:, :latents], latents)
-    vae.encoder.conv_out.weight[latents:] *= 0.01
-    vae.encoder.conv_out.bias[latents:] = LOG_VARIANCE
+def turned(stream: torch.Tensor, turn: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Return [b, k, t, h, w] from [b, c, t, h, w]."""
+    return ((stream.movedim(1, -1) - offset) @ turn.T).movedim(-1, 1)
+
+
+def start_latents(vae: AutoencoderKLWan, stages: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Compute what leads to the latents and return them; turn the last resolution likewise."""
+    count = vae.config.z_dim
+    turn, offset = whiten(stages["eighth"])
+    for name in ("eighth", "eighth_frames"):
+        stages[name] = turned(stages[name], turn, offset)
+    encoder = vae.encoder
+    head(encoder, stages["stream"], stages["eighth"][:, :count], count)
+    encoder.conv_out.weight[count:] *= QUIET
+    encoder.conv_out.bias[count:] = LOG_VARIANCE
     for conv in (vae.quant_conv, vae.post_quant_conv):
-        conv.weight.zero_()
         embed(conv, conv.in_channels)
-    latent = vae.encoder.conv_out(functional.silu(vae.encoder.norm_out(stages["stream"])))[
-        :, :latents
-    ]
-    print("latent err", (latent - eighth[:, :latents]).square().mean(dim=(0, 2, 3, 4)))
+    return encoder.conv_out(functional.silu(encoder.norm_out(stages["stream"])))[:, :count]
+
+
+def start_decoder(
+    vae: AutoencoderKLWan, latent: torch.Tensor, stages: dict[str, torch.Tensor]
+) -> None:
+    """Compute the decoder's maps from latents [b, c, t, h, w] to the pixels of the stages."""
     decoder = vae.decoder
-    embed_present(decoder.conv_in)
-    rows = [*range(latents, EIGHTH)]
-    weight, bias = regress(windows(latent), as_rows(eighth[:, latents:]))
-    place(
-        decoder.conv_in,
-        rows,
-        [*range(latents)],
-        functional.pad(weight.unflatten(1, (latents, 1, 3, 3)), (0, 0, 0, 0, 2, 0)),
-    )
-    decoder.conv_in.bias[rows] = bias
-    stream = decoder.conv_in(latent)
-    first, second, third = (b.upsamplers[0] for b in decoder.up_blocks[:3])
-    double_frames(first.time_conv, stream[:, :EIGHTH], eighth_frames)
-    double_sides(
-        first.resample[1],
-        wide_frames(first, stream)[:, :EIGHTH],
-        stages["quarter"],
-        [*range(QUARTER)],
-    )
+    first, second, third = (block.upsamplers[0] for block in decoder.up_blocks[:3])
+    stream = start_decoder_entry(decoder.conv_in, latent, stages["eighth"])
+    double_frames(first.time_conv, stream[:, :EIGHTH], stages["eighth_frames"])
+    wide = resample_time(first, stream)[:, :EIGHTH]
+    double_sides(first.resample[1], wide, stages["quarter"], [*range(QUARTER)])
     stream = resample(first, stream)
-    print("quarter", snr(stream[:, :QUARTER], stages["quarter"]))
     widened = decoder.up_blocks[1].resnets[0].conv_shortcut
     embed(widened, QUARTER)
     stream = widened(stream)
     double_frames(second.time_conv, stream[:, :QUARTER], stages["quarter_frames"])
-    double_sides(
-        second.resample[1], wide_frames(second, stream)[:, :QUARTER], stages["half"], [*range(HALF)]
-    )
+    wide = resample_time(second, stream)[:, :QUARTER]
+    double_sides(second.resample[1], wide, stages["half"], [*range(HALF)])
     stream = resample(second, stream)
-    print("half", snr(stream[:, :HALF], stages["half"]))
-    double_sides(third.resample[1], stream[:, :HALF], video, [0, 2, 4])
-    doubled(third.resample[1], [0, 2, 4])
-    stream = resample(third, stream)
-    print("pixels", snr(stream[:, [0, 2, 4]], video))
-    head(decoder, stream, video, 3)
+    colours = [0, 2, 4]
+    double_sides(third.resample[1], stream[:, :HALF], stages["pixels"], colours)
+    doubled(third.resample[1], colours)
+    head(decoder, resample(third, stream), stages["pixels"], len(colours))
 
 
-def snr(a, b):
-    return 10 * torch.log10(b.square().mean() / (a - b).square().mean()).item()
-
-
-def wide_frames(block, stream):
-    first, rest = stream[:, :, :1], stream[:, :, 1:]
-    made = block.time_conv(rest).unflatten(1, (2, -1)).movedim(1, 3).flatten(2, 3)
-    return torch.cat([first, made], dim=2)
+def start_decoder_entry(
+    conv: nn.Conv3d, latent: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Pass the latents on and predict the weaker components from their neighbourhood."""
+    count = latent.shape[1]
+    embed_present(conv)
+    weight, bias = regress(windows(latent), as_rows(target[:, count:]))
+    rows = [*range(count, target.shape[1])]
+    present = functional.pad(weight.unflatten(1, (count, 1, 3, 3)), (0, 0, 0, 0, 2, 0))
+    place(conv, rows, [*range(count)], present)
+    conv.bias[rows] = bias
+    return conv(latent)
