@@ -88,7 +88,7 @@ def is_branch(name: str) -> bool:
     return ".resnets." in name and "shortcut" not in name
 
 
-def use_branches(vae: AutoencoderKLCogVideoX, finest: float) -> None:
+def use_branches(vae: AutoencoderKLCogVideoX, finest: tuple[float, float]) -> None:
     """Switch all residual branches on, or off where ``finest`` is beyond every reduction.
 
     Without them a step costs about a quarter.
@@ -96,7 +96,7 @@ def use_branches(vae: AutoencoderKLCogVideoX, finest: float) -> None:
     for block in vae.modules():
         if isinstance(block, CogVideoXResnetBlock3D):
             block.__dict__.pop("forward", None)
-            if finest > REDUCTION:
+            if max(finest) > REDUCTION:
                 block.forward = partial(shortcut_only, block)
 
 

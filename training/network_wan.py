@@ -150,27 +150,28 @@ def is_branch(name: str) -> bool:
     return "attentions" in name or any(part in name for part in BRANCH_PARTS)
 
 
-def use_branches(vae: AutoencoderKLWan, finest: float) -> None:
+def use_branches(vae: AutoencoderKLWan, finest: tuple[float, float]) -> None:
     """Switch residual branches on where sides are reduced at least by ``finest``, else off.
 
-    Most of a step is spent on full sides; without any branch it costs a sixth.
+    ``finest`` holds one value for the encoder and one for the decoder.  Most of a step is spent on
+    full sides; without any branch it costs a sixth.
     """
-    for block, reduced in reductions(vae):
+    for block, reduced, end in reductions(vae):
         block.__dict__.pop("forward", None)
-        if reduced < finest:
+        if reduced < finest[end]:
             shortcut = getattr(block, "conv_shortcut", None)
             block.forward = (shortcut if isinstance(shortcut, nn.Conv3d) else nn.Identity()).forward
 
 
-def reductions(vae: AutoencoderKLWan) -> Iterator[tuple[nn.Module, float]]:
-    """Yield every block that has a branch, and by how much the sides are reduced there."""
+def reductions(vae: AutoencoderKLWan) -> Iterator[tuple[nn.Module, float, int]]:
+    """Yield every block with a branch, the reduction of the sides there, and 1 in the decoder."""
     ends = [[*vae.encoder.down_blocks, *middle(vae.encoder)], decoder_layers(vae.decoder)]
-    for layers, reduced, factor in zip(ends, (1.0, 8.0), (2.0, 0.5), strict=True):
+    for end, (layers, reduced, factor) in enumerate(zip(ends, (1.0, 8.0), (2.0, 0.5), strict=True)):
         for layer in layers:
             if isinstance(layer, WanResample):
                 reduced *= factor
             else:
-                yield layer, reduced
+                yield layer, reduced, end
 
 
 def resample(block: WanResample, hidden: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 from data import CropShape
 
-# Beyond every reduction of the sides: no branch is on.
-NONE = float("inf")
+# Beyond every reduction of the sides.
+NEVER = float("inf")
+# Least reduction of the sides where residual branches are on: (in the encoder, in the decoder).
+Finest = tuple[float, float]
+NO_BRANCH: Finest = (NEVER, NEVER)
+EVERY_BRANCH: Finest = (1.0, 1.0)
 
 Choice = tuple[float, CropShape]
 
@@ -18,8 +22,8 @@ Choice = tuple[float, CropShape]
 class Recipe:
     """Crops and switches of a run; every share is one of the time budget."""
 
-    # (share at which it ends, least reduction of the sides where residual branches are on).
-    branches: tuple[tuple[float, float], ...]
+    # (share at which it ends, where residual branches are on).
+    branches: tuple[tuple[float, Finest], ...]
     # Rate of the linear paths while branches are on, as a share of the branches' rate.
     linear_rate: float
     # (share at which the phase ends, [(weight, shape), ...]).
@@ -29,8 +33,8 @@ class Recipe:
     permuted: tuple[float, float]
     permuted_until: float
 
-    def finest(self, progress: float) -> float:
-        """Return the least reduction of the sides where branches are on at this moment."""
+    def finest(self, progress: float) -> Finest:
+        """Return where branches are on at this moment."""
         return next(finest for end, finest in self.branches if progress < end)
 
     def choices(self, progress: float) -> list[Choice]:
@@ -42,7 +46,7 @@ class Recipe:
 # first for many steps, large crops last.  Only 8k+1 frames appear: that is what the family decodes
 # to the length it was given.
 COGVIDEOX = Recipe(
-    branches=((0.2, NONE), (1.01, 1.0)),
+    branches=((0.2, NO_BRANCH), (1.01, EVERY_BRANCH)),
     linear_rate=1.0,
     phases=(
         (
@@ -91,35 +95,27 @@ COGVIDEOX = Recipe(
 # No statistic reaches beyond a voxel: crops stay small to the end, and only become longer, because
 # what a convolution finds before the crop is zero, and in the middle of a clip it is not.
 WAN = Recipe(
-    branches=((0.06, NONE), (0.4, 4.0), (1.01, 1.0)),
-    linear_rate=0.2,
+    branches=((0.5, (4.0, 1.0)), (1.01, EVERY_BRANCH)),
+    linear_rate=3.0,
     phases=(
         (
-            0.06,
+            0.5,
             [
-                (0.60, CropShape(1, 9, 64, 64)),
+                (0.70, CropShape(1, 9, 64, 64)),
                 (0.20, CropShape(1, 17, 48, 48)),
-                (0.20, CropShape(6, 1, 64, 64)),
-            ],
-        ),
-        (
-            0.70,
-            [
-                (0.60, CropShape(1, 9, 64, 64)),
-                (0.25, CropShape(1, 17, 48, 48)),
-                (0.15, CropShape(6, 1, 64, 64)),
+                (0.10, CropShape(6, 1, 64, 64)),
             ],
         ),
         (
             1.01,
             [
-                (0.35, CropShape(1, 17, 64, 64)),
-                (0.25, CropShape(1, 9, 96, 96)),
-                (0.25, CropShape(1, 25, 64, 64)),
-                (0.15, CropShape(3, 1, 128, 128)),
+                (0.60, CropShape(1, 17, 64, 64)),
+                (0.25, CropShape(1, 25, 48, 48)),
+                (0.10, CropShape(1, 9, 64, 64)),
+                (0.05, CropShape(6, 1, 64, 64)),
             ],
         ),
     ),
-    permuted=(0.8, 0.3),
-    permuted_until=0.3,
+    permuted=(0.3, 0.1),
+    permuted_until=0.5,
 )

@@ -14,6 +14,7 @@ The module moves nothing by gradients and knows the Wan network only.
 """
 
 import torch
+from branches_wan import Wanted, boost
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
 from network_wan import resample, resample_space, resample_time
@@ -225,15 +226,25 @@ def start_decoder(
     stream = resample(first, stream)
     widened = decoder.up_blocks[1].resnets[0].conv_shortcut
     embed(widened, QUARTER)
-    stream = widened(stream)
+    wanted = Wanted([*range(QUARTER)], stages["quarter"])
+    for block in decoder.up_blocks[1].resnets:
+        stream = boost(block, stream, wanted)
     double_frames(second.time_conv, stream[:, :QUARTER], stages["quarter_frames"])
     wide = resample_time(second, stream)[:, :QUARTER]
     double_sides(second.resample[1], wide, stages["half"], [*range(HALF)])
     stream = resample(second, stream)
+    for block in decoder.up_blocks[2].resnets:
+        stream = boost(block, stream, Wanted([*range(HALF)], stages["half"]))
     colours = [0, 2, 4]
     double_sides(third.resample[1], stream[:, :HALF], stages["pixels"], colours)
     doubled(third.resample[1], colours)
-    head(decoder, resample(third, stream), stages["pixels"], len(colours))
+    stream = resample(third, stream)
+    wanted = Wanted(
+        [*range(6)], torch.cat([stages["pixels"], -stages["pixels"]], dim=1)[:, [0, 3, 1, 4, 2, 5]]
+    )
+    for block in decoder.up_blocks[3].resnets:
+        stream = boost(block, stream, wanted)
+    head(decoder, stream, stages["pixels"], len(colours))
 
 
 def start_decoder_entry(

@@ -20,14 +20,17 @@ import argparse
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+import recipes
+import team
 import torch
 from data import CropSampler, CropShape, build_cache, load_clips
 from families import FAMILIES, Family
 from optimizer import Mover, schedule
-from recipes import NONE
 from storing import replace_file
 from torch import nn
 
@@ -35,6 +38,8 @@ LOG = logging.getLogger("train")
 
 MEAN_DECAY = 0.997
 LOG_EVERY = 50
+# Steps that the processes of a team take by themselves.
+MEET_EVERY = 8
 STORE_EVERY_SECONDS = 180.0
 # Keeps the gradient of the root finite on crops of a single colour.
 ROOT_FLOOR = 1e-4
@@ -68,7 +73,9 @@ class Trainer:
         self.settings = settings
         self.vae = family.network.build(settings.seed)
         self.mover = Mover(self.vae, family.network.is_branch, settings.weight_decay)
-        self.sampler = CropSampler(load_clips(cache), settings.seed)
+        self.sampler = CropSampler(load_clips(cache), settings.seed + team.rank())
+        # The same in every process of a team, so that all of them draw one shape.
+        self.shapes = np.random.default_rng(settings.seed)
         self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
         self.steps = 0
         self.spent = 0.0
@@ -92,11 +99,13 @@ class Trainer:
         pull = settings.chroma * (1.0 - self.progress) * hue
         loss = (error + pull + ROOT_FLOOR).sqrt().mean() + settings.divergence * divergence.mean()
         loss.backward()
-        linear = finest == NONE
+        linear = finest == recipes.NO_BRANCH
         rate = settings.rate if linear else settings.branch_rate
         factor = schedule(self.progress, settings.warm_up, settings.decay_from)
         norm = self.mover.step(rate * factor, 1.0 if linear else recipe.linear_rate)
         self.steps += 1
+        if self.steps % MEET_EVERY == 0:
+            team.average(self.vae)
         self._follow()
         psnr = 10.0 * torch.log10(4.0 / error.detach()).mean()
         return {
@@ -110,7 +119,7 @@ class Trainer:
     def _draw_shape(self) -> CropShape:
         choices = self.family.recipe.choices(self.progress)
         weights = [weight for weight, _ in choices]
-        index = self.sampler.random.choice(len(choices), p=weights)
+        index = self.shapes.choice(len(choices), p=weights)
         return choices[index][1]
 
     def _follow(self) -> None:
@@ -131,6 +140,7 @@ class Trainer:
             "vae": self.vae.state_dict(),
             "mover": self.mover.state_dict(),
             "mean": self.mean,
+            "shapes": self.shapes.bit_generator.state,
             "random": self.sampler.random.bit_generator.state,
             "torch_random": torch.get_rng_state(),
             "steps": self.steps,
@@ -142,6 +152,7 @@ class Trainer:
         self.vae.load_state_dict(state["vae"])
         self.mover.load_state_dict(state["mover"])
         self.mean = state["mean"]
+        self.shapes.bit_generator.state = state["shapes"]
         self.sampler.random.bit_generator.state = state["random"]
         torch.set_rng_state(state["torch_random"])
         self.steps, self.spent = state["steps"], state["spent"]
@@ -154,15 +165,20 @@ def run(trainer: Trainer, checkpoint: Path, output: Path) -> None:
     last = time.monotonic()
     while trainer.progress < 1.0:
         lines.append(trainer.step())
-        now = time.monotonic()
-        trainer.spent, last = trainer.spent + now - last, now
+        # The clock only moves where a team meets, so that all of it stops after the same step.
+        if trainer.steps % MEET_EVERY == 0:
+            now = time.monotonic()
+            trainer.spent, last = team.agree(trainer.spent + now - last), now
+        if team.rank():
+            continue
         if trainer.steps % LOG_EVERY == 0:
             LOG.info("step %d minute %.1f %s", trainer.steps, trainer.spent / 60.0, averages(lines))
             lines = []
         if trainer.spent - stored > STORE_EVERY_SECONDS:
             store(trainer, checkpoint, output)
             stored = trainer.spent
-    store(trainer, checkpoint, output)
+    if not team.rank():
+        store(trainer, checkpoint, output)
 
 
 def averages(lines: list[dict[str, float]]) -> str:
@@ -196,7 +212,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=float, default=0.01)
     parser.add_argument("--decay-from", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--processes", type=int, default=1, help="that draw a batch each")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--start", type=Path, help="folder of weights to start from")
     parser.add_argument(
@@ -205,12 +222,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Train from the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    arguments = parse()
+def work(arguments: argparse.Namespace) -> None:
+    """Train in this process, alone or as one of a team."""
     torch.set_num_threads(arguments.threads)
-    build_cache(arguments.clips, arguments.cache)
     values = {name: getattr(arguments, name) for name in Settings.__dataclass_fields__}
     trainer = Trainer(FAMILIES[arguments.family], Settings(**values), arguments.cache)
     if arguments.resume and arguments.checkpoint.exists():
@@ -218,6 +232,14 @@ def main() -> None:
     elif arguments.start:
         trainer.start_from(arguments.start, arguments.start_at)
     run(trainer, arguments.checkpoint, arguments.output)
+
+
+def main() -> None:
+    """Train from the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    arguments = parse()
+    build_cache(arguments.clips, arguments.cache)
+    team.run(arguments.processes, partial(work, arguments))
 
 
 if __name__ == "__main__":
