@@ -10,45 +10,44 @@ With the best that random features can do:
 The module knows the Wan network's blocks only and moves nothing by gradients.
 """
 
-from dataclasses import dataclass
-
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock
+from torch import nn
 from torch.nn import functional
 
 RIDGE = 1e-3
 # How far the second norm reaches into the bend of the activation.
 BEND = 1.5
-# Rows that one regression sees, and how many of them are made at a time.
+# Rows that one regression sees.
 ROWS = 120_000
+# Clips whose features are held at a time.
+BATCH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Channels of a stream [b, c, t, h, w] and what they should be."""
+def boost_all(level: nn.Module, stream: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Let a level's branches, one after the other, bring the stream's first channels to a target.
 
-    channels: list[int]
-    values: torch.Tensor
+    The stream is [b, c, t, h, w], the target [b, k, t, h, w]; the stream behind the level returns.
+    """
+    for block in level.resnets:
+        stream = boost(block, stream, target)
+    return stream
 
 
-def boost(block: WanResidualBlock, stream: torch.Tensor, wanted: Wanted) -> torch.Tensor:
-    """Let the block's branch add what is wanted, and return the stream behind the block."""
+def boost(block: WanResidualBlock, stream: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Let one branch add what the stream lacks."""
     entry = block.conv_shortcut(stream)
+    count = target.shape[1]
     excite(block, stream)
-    block.conv2.weight.zero_()
-    block.conv2.bias.zero_()
-    lack = wanted.values - entry[:, wanted.channels]
-    weight, bias = regress_batches(block, stream, lack)
-    block.conv2.weight[wanted.channels] = weight.unflatten(1, block.conv2.weight.shape[1:])
-    block.conv2.bias[wanted.channels] = bias
-    return torch.cat(
-        [
-            c + block.conv2(f)
-            for c, f in zip(
-                entry.split(8), (features(block, part) for part in stream.split(8)), strict=True
-            )
-        ]
-    )
+    weight, bias = regress_batches(block, stream, target - entry[:, :count])
+    conv = block.conv2
+    conv.weight.zero_()
+    conv.bias.zero_()
+    conv.weight[:count] = weight.unflatten(1, conv.weight.shape[1:])
+    conv.bias[:count] = bias
+    for part, into in zip(stream.split(BATCH), entry.split(BATCH), strict=True):
+        into += conv(features(block, part))
+    return entry
 
 
 def excite(block: WanResidualBlock, stream: torch.Tensor) -> None:

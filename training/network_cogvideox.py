@@ -126,3 +126,8 @@ def load_state(folder: Path) -> dict[str, torch.Tensor]:
 def load(folder: Path) -> AutoencoderKLCogVideoX:
     """Return the stored network, ready to run."""
     return AutoencoderKLCogVideoX.from_pretrained(folder).eval()
+
+
+def scale(folder: Path, spread: float) -> None:
+    """Store the scaling factor that brings latents of this spread to one."""
+    export(load_state(folder), folder, float(f"{1.0 / spread:.4g}"))

@@ -281,3 +281,7 @@ def load(folder: Path) -> AutoencoderKLWan:
     vae = AutoencoderKLWan(**CONFIG)
     vae.load_state_dict(load_state(folder))
     return vae.eval()
+
+
+def scale(folder: Path, spread: float) -> None:
+    """Store nothing: in this family the host's mean and spread of each channel do the scaling."""

@@ -14,7 +14,8 @@ The module moves nothing by gradients and knows the Wan network only.
 """
 
 import torch
-from branches_wan import Wanted, boost
+from branches_wan import boost_all
+from data import CropSampler, CropShape
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
 from network_wan import resample, resample_space, resample_time
@@ -26,6 +27,12 @@ HALF, QUARTER, EIGHTH = 12, 27, 27
 RIDGE = 1e-6
 # Least variance, as a share of the largest, that is lifted to one in the latents.
 FLOOR = 1e-5
+CROPS = 96
+SHAPE = CropShape(1, 9, 64, 64)
+# Share of the crops whose colour channels are permuted.
+PERMUTED = 0.4
+# Rows that one regression sees at most.
+ROWS = 200_000
 LOG_VARIANCE = -7.0
 QUIET = 0.01
 
@@ -39,6 +46,8 @@ def components(rows: torch.Tensor, count: int) -> torch.Tensor:
 
 def regress(features: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight [k, f] and bias [k] that predict target [n, k] from features [n, f]."""
+    seen = torch.randperm(len(features))[:ROWS]
+    features, target = features[seen], target[seen]
     rows = functional.pad(features, (0, 1), value=1.0).double()
     gram = rows.T @ rows / len(rows)
     gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
@@ -132,8 +141,10 @@ def embed(conv: nn.Conv3d, count: int) -> None:
 
 
 @torch.no_grad()
-def start(vae: AutoencoderKLWan, video: torch.Tensor) -> None:
-    """Compute the maps of a network with silent branches on crops [b, 3, t, h, w]."""
+def start(vae: AutoencoderKLWan, sampler: CropSampler) -> None:
+    """Compute the maps of a network with silent branches on training crops."""
+    sampler.permuted = PERMUTED
+    video = torch.cat([sampler.batch(SHAPE) for _ in range(CROPS)])
     stages = start_encoder(vae, video)
     latent = start_latents(vae, stages)
     start_decoder(vae, latent, stages)
@@ -226,24 +237,19 @@ def start_decoder(
     stream = resample(first, stream)
     widened = decoder.up_blocks[1].resnets[0].conv_shortcut
     embed(widened, QUARTER)
-    wanted = Wanted([*range(QUARTER)], stages["quarter"])
-    for block in decoder.up_blocks[1].resnets:
-        stream = boost(block, stream, wanted)
+    stream = boost_all(decoder.up_blocks[1], stream, stages["quarter"])
     double_frames(second.time_conv, stream[:, :QUARTER], stages["quarter_frames"])
     wide = resample_time(second, stream)[:, :QUARTER]
     double_sides(second.resample[1], wide, stages["half"], [*range(HALF)])
     stream = resample(second, stream)
-    for block in decoder.up_blocks[2].resnets:
-        stream = boost(block, stream, Wanted([*range(HALF)], stages["half"]))
+    stream = boost_all(decoder.up_blocks[2], stream, stages["half"])
     colours = [0, 2, 4]
     double_sides(third.resample[1], stream[:, :HALF], stages["pixels"], colours)
     doubled(third.resample[1], colours)
     stream = resample(third, stream)
-    wanted = Wanted(
-        [*range(6)], torch.cat([stages["pixels"], -stages["pixels"]], dim=1)[:, [0, 3, 1, 4, 2, 5]]
-    )
-    for block in decoder.up_blocks[3].resnets:
-        stream = boost(block, stream, wanted)
+    # The stream's colours come in pairs of opposite sign.
+    both = torch.stack([stages["pixels"], -stages["pixels"]], dim=2).flatten(1, 2)
+    stream = boost_all(decoder.up_blocks[3], stream, both)
     head(decoder, stream, stages["pixels"], len(colours))
 
 

@@ -47,6 +47,13 @@ def agree(value: float) -> float:
     return float(shared)
 
 
+def share(module: nn.Module) -> None:
+    """Give every process the first one's weights."""
+    if distributed.is_initialized():
+        for value in module.parameters():
+            distributed.broadcast(value.detach(), 0)
+
+
 def average(module: nn.Module) -> None:
     """Replace every weight by its mean over all processes."""
     if not distributed.is_initialized():

@@ -128,11 +128,21 @@ class Trainer:
         for name, value in self.vae.state_dict().items():
             self.mean[name].lerp_(value, 1.0 - decay)
 
+    def start_afresh(self) -> None:
+        """Compute the start on training crops, where the family has more than a random one."""
+        if self.family.start is not None and not team.rank():
+            self.family.start(self.vae, self.sampler)
+        self._settle()
+
     def start_from(self, folder: Path, progress: float) -> None:
         """Continue from stored weights, with a fresh mover, at a share of the budget."""
         self.vae.load_state_dict(self.family.network.load_state(folder))
-        self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
         self.spent = progress * 60.0 * self.settings.minutes
+        self._settle()
+
+    def _settle(self) -> None:
+        team.share(self.vae)
+        self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
 
     def state_dict(self) -> dict:
         """Return what a checkpoint needs."""
@@ -231,6 +241,8 @@ def work(arguments: argparse.Namespace) -> None:
         trainer.load_state_dict(torch.load(arguments.checkpoint, weights_only=True))
     elif arguments.start:
         trainer.start_from(arguments.start, arguments.start_at)
+    else:
+        trainer.start_afresh()
     run(trainer, arguments.checkpoint, arguments.output)
 
 
