@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import authors_wan
 import networks_wan
 import oracle_wan
 import pytest
@@ -72,3 +73,17 @@ def test_random_attention_prefers_some_places():
     query, key, _ = oracle_wan.conv(weights, "decoder.middle.1.to_qkv", x).flatten(2).chunk(3, 1)
     shares = torch.softmax(query.transpose(1, 2) @ key / 32**0.5, -1)
     assert float(shares.max()) > 4 / shares.shape[-1]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_authors_tree_takes_every_weight_and_keeps_its_order(channels):
+    module = networks_wan.random_wan(channels=channels)
+    tree = authors_wan.WanVAE(module)
+    weights = oracle_wan.weights_of(module)
+    held = tree.state_dict()
+    assert set(held) == set(weights)
+    assert all(torch.equal(held[name], value) for name, value in weights.items())
+    assert oracle_wan.weights_of(tree).keys() == held.keys()
+    clip = pixels(5, 16, 24, channels, torch.float32)
+    expected = networks_wan.whole_encode(module, clip)
+    assert_close(oracle_wan.encode(oracle_wan.weights_of(tree), clip), expected, SINGLE)
