@@ -22,8 +22,9 @@ import av
 import numpy as np
 import torch
 from data import to_signal
-from diffusers import AutoencoderKLCogVideoX
+from families import FAMILIES
 from PIL import Image
+from torch import nn
 
 
 def read_video(path: Path, frames: int) -> torch.Tensor:
@@ -45,9 +46,7 @@ def psnr(error: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def round_trip(
-    vae: AutoencoderKLCogVideoX, video: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def round_trip(vae: nn.Module, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the clamped result [1, c, t, h, w] and the latent [1, c, t, h, w]."""
     latent = vae.encode(video).latent_dist.mode()
     return vae.decode(latent).sample.clamp(-1.0, 1.0), latent
@@ -61,7 +60,7 @@ def side_by_side(video: torch.Tensor, result: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def report(vae: AutoencoderKLCogVideoX, path: Path, frames: int, picture: Path | None) -> None:
+def report(vae: nn.Module, path: Path, frames: int, picture: Path | None) -> None:
     """Round-trip one clip and print its line."""
     video = read_video(path, frames)
     start = time.monotonic()
@@ -84,7 +83,8 @@ def report(vae: AutoencoderKLCogVideoX, path: Path, frames: int, picture: Path |
 def main() -> None:
     """Evaluate from the command line."""
     parser = argparse.ArgumentParser(description="Measure round trips of real clips.")
-    parser.add_argument("weights", type=Path, help="folder with config.json and the weights")
+    parser.add_argument("--family", choices=sorted(FAMILIES), default="cogvideox")
+    parser.add_argument("weights", type=Path, help="folder of the weights")
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--frames", type=int, default=49)
     parser.add_argument("--picture", type=Path, help="folder for the pictures")
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    vae = AutoencoderKLCogVideoX.from_pretrained(arguments.weights).eval()
+    vae = FAMILIES[arguments.family].network.load(arguments.weights)
     with torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
         for path in arguments.clips:
             report(vae, path, arguments.frames, arguments.picture)

@@ -12,6 +12,8 @@ Progress is a share of the time budget, hence the decay ends when the time does,
 The module knows nothing about the network.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -68,31 +70,46 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
 
 class Mover:
-    """Both optimisers behind one step, with gradient clipping."""
+    """Both optimisers behind one step, with gradient clipping.
 
-    def __init__(self, module: nn.Module, weight_decay: float) -> None:
-        self.parameters = list(module.parameters())
-        matrices = [value for value in self.parameters if value.ndim > 1]
-        vectors = [value for value in self.parameters if value.ndim == 1]
+    Weights of residual branches take the rate, those of the linear paths a share of it.
+    """
+
+    def __init__(
+        self, module: nn.Module, is_branch: Callable[[str], bool], weight_decay: float
+    ) -> None:
+        named = list(module.named_parameters())
+        self.parameters = [value for _, value in named]
         self.optimizers = [
-            OrthogonalMomentum(matrices, weight_decay),
-            torch.optim.AdamW(vectors, betas=(0.9, 0.98), weight_decay=0.0),
+            (optimizer, branch)
+            for branch in (False, True)
+            for optimizer in pair([v for n, v in named if is_branch(n) == branch], weight_decay)
         ]
 
-    def step(self, rate: float) -> float:
+    def step(self, rate: float, linear_share: float) -> float:
         """Take one step and return the gradient's norm before clipping."""
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
-        for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = rate
+        for optimizer, branch in self.optimizers:
+            optimizer.param_groups[0]["lr"] = rate if branch else rate * linear_share
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
 
     def state_dict(self) -> list[dict]:
         """Return what a checkpoint needs."""
-        return [optimizer.state_dict() for optimizer in self.optimizers]
+        return [optimizer.state_dict() for optimizer, _ in self.optimizers]
 
     def load_state_dict(self, states: list[dict]) -> None:
         """Continue from a checkpoint."""
-        for optimizer, state in zip(self.optimizers, states, strict=True):
+        for (optimizer, _), state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
+
+
+def pair(parameters: list[nn.Parameter], weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Return the optimisers of the matrices and of the vectors among the parameters."""
+    matrices = [value for value in parameters if value.ndim > 1 and value.numel() > len(value)]
+    vectors = [value for value in parameters if value.ndim == 1 or value.numel() == len(value)]
+    return [
+        OrthogonalMomentum(matrices, weight_decay),
+        torch.optim.AdamW(vectors, betas=(0.9, 0.98), weight_decay=0.0),
+    ]

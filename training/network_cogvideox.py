@@ -1,4 +1,4 @@
-"""What does the tiny autoencoder look like, how does it start, and how is it stored?
+"""What does the tiny CogVideoX autoencoder look like, how does it start, and how is it stored?
 
 Steps:
 
@@ -11,15 +11,14 @@ Steps:
 The module holds no training loop and no optimiser.
 """
 
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXResnetBlock3D
-from safetensors.torch import save_file
+from safetensors.torch import load_file
+from storing import mirror, replace_file, store_half
 from torch import nn
 
 CONFIG = {
@@ -37,6 +36,9 @@ CONFIG = {
     "sample_height": 480,
     "sample_width": 720,
 }
+FILE = "diffusion_pytorch_model.safetensors"
+# By how much the network reduces the sides of a picture.
+REDUCTION = 8
 # Constant part of the encoder's last residual stream at the start.
 PEDESTAL = 2.0
 
@@ -73,12 +75,6 @@ def initialise(vae: AutoencoderKLCogVideoX) -> None:
     bias[1::2] = -PEDESTAL
 
 
-def mirror(before: nn.Module, after: nn.Module) -> None:
-    """Make channels pairs of opposite sign: silu(u) - silu(-u) = u passes them on linearly."""
-    before.weight[1::2] = -before.weight[0::2]
-    after.weight[:, 1::2] = -after.weight[:, 0::2]
-
-
 def shortcut_only(block: CogVideoXResnetBlock3D, *inputs: object, **_: object) -> tuple:
     """Stand in for a residual block whose branch is left out."""
     hidden = inputs[0]
@@ -87,12 +83,20 @@ def shortcut_only(block: CogVideoXResnetBlock3D, *inputs: object, **_: object) -
     return hidden, {}
 
 
-def use_branches(vae: AutoencoderKLCogVideoX, on: bool) -> None:
-    """Switch all residual branches; without them a step costs about a quarter."""
+def is_branch(name: str) -> bool:
+    """Say whether a weight belongs to a residual branch."""
+    return ".resnets." in name and "shortcut" not in name
+
+
+def use_branches(vae: AutoencoderKLCogVideoX, finest: tuple[float, float]) -> None:
+    """Switch all residual branches on, or off where ``finest`` is beyond every reduction.
+
+    Without them a step costs about a quarter.
+    """
     for block in vae.modules():
         if isinstance(block, CogVideoXResnetBlock3D):
             block.__dict__.pop("forward", None)
-            if not on:
+            if max(finest) > REDUCTION:
                 block.forward = partial(shortcut_only, block)
 
 
@@ -107,21 +111,23 @@ def round_trip(
     return vae.decode(latent).sample.float(), divergence.mean(dim=(1, 2, 3, 4))
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write through a temporary name, so that a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    temporary.chmod(0o644)
-    os.replace(temporary, path)
-
-
-def export(state: dict[str, torch.Tensor], folder: Path, scaling_factor: float) -> None:
+def export(state: dict[str, torch.Tensor], folder: Path, scaling_factor: float = 1.0) -> None:
     """Store the weights as float16 and the configuration beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {name: value.detach().to(torch.float16).contiguous() for name, value in state.items()}
-    replace_file(
-        folder / "diffusion_pytorch_model.safetensors",
-        lambda path: save_file(half, path, metadata={"format": "pt"}),
-    )
+    store_half(state, folder / FILE)
     vae = AutoencoderKLCogVideoX(**CONFIG, scaling_factor=scaling_factor)
     replace_file(folder / "config.json", lambda path: path.write_text(vae.to_json_string()))
+
+
+def load_state(folder: Path) -> dict[str, torch.Tensor]:
+    """Return stored weights as float32."""
+    return {name: value.float() for name, value in load_file(folder / FILE).items()}
+
+
+def load(folder: Path) -> AutoencoderKLCogVideoX:
+    """Return the stored network, ready to run."""
+    return AutoencoderKLCogVideoX.from_pretrained(folder).eval()
+
+
+def scale(folder: Path, spread: float) -> None:
+    """Store the scaling factor that brings latents of this spread to one."""
+    export(load_state(folder), folder, float(f"{1.0 / spread:.4g}"))
