@@ -142,7 +142,77 @@ class _Engine:
         """The class's `tiled_decode`: the video of `z`, by exact tiles."""
         return self._decoded((z,), self._bounded(self._decoding()), return_dict)
 
-    def _refuse_export(settings: Settings) -> None:
+    def _decoded(
+        self, clips: tuple[Tensor, ...], settings: Settings, return_dict: bool
+    ) -> DecoderOutput | tuple[Tensor]:
+        """The video of latents in the class's own type, clamped where the class clamps."""
+        from diffusers.models.autoencoders.vae import DecoderOutput
+
+        video = self._run(VideoVAE.decode, clips, settings)
+        if self.vae.family.clamps:
+            video.clamp_(-1, 1)
+        return DecoderOutput(sample=video) if return_dict else (video,)
+
+    def _moments(self, vae: VideoVAE, video: Tensor, settings: Settings) -> Tensor:
+        posterior = vae.encode(video, settings)
+        for note in posterior.fitted.notes:
+            self._tell(note)
+        return posterior.moments
+
+    def _clips(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The whole batch, or clip by clip where the module slices."""
+        slices = cast("Any", self.vae.module).use_slicing
+        return cast("tuple[Tensor, ...]", x.split(1)) if slices else (x,)
+
+    def _run(
+        self,
+        work: Callable[[VideoVAE, Tensor, Settings], Tensor],
+        clips: tuple[Tensor, ...],
+        settings: Settings,
+    ) -> Tensor:
+        """The results of `work` for `clips`, joined, over the module as it now is."""
+        module = cast("Any", self.vae.module)
+        _refuse_gradients(clips[0])
+        with _weights_at_hand(module):
+            vae = replace(self.vae, dtype=module.dtype, device=_device(module, clips[0]))
+            results = [work(vae, clip, settings) for clip in clips]
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _encoding(self) -> Settings:
+        return self._settings_now(self.kind.encoding)
+
+    def _decoding(self) -> Settings:
+        return self._settings_now(self.kind.decoding)
+
+    def _settings_now(self, meant: Callable[[nn.Module, Settings], Settings]) -> Settings:
+        """The settings as the class means them, with its tile as a bound where its tiling is on."""
+        module = self.vae.module
+        settings = meant(module, self.settings)
+        return self._bounded(settings) if cast("Any", module).use_tiling else settings
+
+    def _bounded(self, settings: Settings) -> Settings:
+        """`settings` with the class's tile as a bound."""
+        module = cast("Any", self.vae.module)
+        if settings.tiling is Tiling.BLEND:
+            return settings
+        sides = (module.tile_sample_min_height, module.tile_sample_min_width)
+        height, width = (max(int(side), SMALLEST_TILE_PX) for side in sides)
+        if settings.tiling is Tiling.EXACT and settings.tile_px is not None:
+            own = cast("tuple[int, int]", settings.tile_px)
+            height, width = min(height, own[0]), min(width, own[1])
+        self._tell(
+            f"enable_tiling: the engine uses exact tiles of at most {height}x{width} px in place of"
+            " blended ones; the result is that of the untiled network."
+        )
+        return replace(settings, tiling=Tiling.EXACT, tile_px=(height, width))
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self.told:
+            self.told.add(sentence)
+            _log.warning("%s", sentence)
+
+
+def _refuse_export(settings: Settings) -> None:
     """An exported program holds the class's network, so that it has to be what was asked for."""
     own = settings.layout is Layout.DIFFUSERS and settings.norm_scope is NormScope.CHUNK
     if not own or settings.tiling is Tiling.BLEND:
@@ -228,14 +298,15 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     """`target` itself, whose methods that encode and decode now run through the engine.
 
     target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan` or
-        `AutoencoderKLQwenImage`, or a pipeline with one as its `vae`; everything else that holds the same VAE object is accelerated with it.
+        `AutoencoderKLQwenImage`, or a pipeline with one as its `vae`; everything else that holds
+        the same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
         logged, since the class's return types cannot tell.
 
-    Signatures, return types and the meaning of a generator are the class's. Videos and latents may lie in host
-    memory while the module is on a device; results are where the input is, in the module's dtype.
-    A deep copy of an accelerated VAE is accelerated. Raises `InputError` for another object,
+    Signatures, return types and the meaning of a generator are the class's. Videos and latents may
+    lie in host memory while the module is on a device; results are where the input is, in the
+    module's dtype. A deep copy of an accelerated VAE is accelerated. Raises `InputError` for another object,
     `LoweringError` with a path for a module that the engine cannot run.
     """
     module, kind = _module_of(target)
