@@ -306,8 +306,8 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
 
     Signatures, return types and the meaning of a generator are the class's. Videos and latents may
     lie in host memory while the module is on a device; results are where the input is, in the
-    module's dtype. A deep copy of an accelerated VAE is accelerated. Raises `InputError` for another object,
-    `LoweringError` with a path for a module that the engine cannot run.
+    module's dtype. A deep copy of an accelerated VAE is accelerated. Raises `InputError` for
+    another object, `LoweringError` with a path for a module that the engine cannot run.
     """
     module, kind = _module_of(target)
     vae, before = from_module(module), _engine_of(module)
