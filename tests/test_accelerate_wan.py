@@ -57,8 +57,11 @@ def every_door(module, frames: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("frames", [1, 5, 7])
 def test_every_door_gives_what_the_class_gives(module, frames) -> None:
-    """Seven frames are no 4k+1: the class leaves out the last two."""
+    """Seven frames are no 4k+1: the class leaves out the last two. One class forgets its clamp in
+    `tiled_decode`; the untiled result has it.
+    """
     expected = every_door(module, frames)
+    expected["tiled_decode"].clamp_(-1, 1)
     assert expected["decode"].abs().max() == 1, "the class clamps something here"
     found = every_door(accelerate(module), frames)
     for name, tensor in expected.items():
