@@ -35,7 +35,8 @@ class Copies(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and out.device == CARD:
+        allocates = func.overloadpacket is torch.ops.aten.empty_like
+        if isinstance(out, torch.Tensor) and out.device == CARD and not allocates:
             read = (x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor))
             self.moved_bytes += sum(x.nbytes for x in read if x.device.type == "cpu" and x.ndim)
         return out
@@ -94,7 +95,7 @@ def core() -> SimpleNamespace:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.sd  # noqa: I001
+    import comfy.sd
     import comfy_aimdo.host_buffer
     import comfy_aimdo.model_vbar
     import comfy_aimdo.torch
