@@ -116,7 +116,7 @@ def test_weights_find_room_on_the_cards_of_first_users(monkeypatch, engine, size
     (asked,) = found.asked
     assert asked >= plan.peak_bytes + card.ALLOWANCE_BYTES
     left = found.free - found.reserve
-    assert left - plan.peak_bytes >= card.KEPT_SHARE * left + card.ALLOWANCE_BYTES
+    assert left - plan.peak_bytes >= left // card.KEPT_PART + card.ALLOWANCE_BYTES
 
 
 @pytest.mark.parametrize("gib", [2, 3, 4, 6, 8])
