@@ -81,7 +81,7 @@ def engine() -> Any:
 
 def a_vae(engine: Any, device: str = "meta", results: str = "cpu") -> Any:
     """A VAE of the host that runs on the card, with its weights there."""
-    weights = sum(p.nbytes for p in engine.module.parameters())
+    weights = sum(p.numel() * engine.dtype.itemsize for p in engine.module.parameters())
     patcher = SimpleNamespace(model_size=lambda: weights, model=SimpleNamespace())
     return SimpleNamespace(
         patcher=patcher,
