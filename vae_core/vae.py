@@ -11,11 +11,10 @@ Files, command lines and hosts are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +123,7 @@ class VideoVAE:
         """
         if self.loaded:
             return self.loaded.latent_statistics
-        config = cast("Mapping[str, Any]", getattr(self.module, "config", {}))
+        config = getattr(self.module, "config", None)
         return LatentStatistics.of_config(config, self.latent_channels)
 
     @property

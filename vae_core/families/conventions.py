@@ -139,17 +139,20 @@ class LatentStatistics:
             )
 
     @classmethod
-    def of_config(cls, config: Mapping[str, Any], channels: int) -> LatentStatistics | None:
-        """Those that a config.json gives, as `latents_mean` and `latents_std`; None where it has
-        neither.
+    def of_config(cls, config: object, channels: int) -> LatentStatistics | None:
+        """Those that a config.json, or a module's own, gives as `latents_mean` and `latents_std`;
+        None where there is no mapping, or it has neither.
 
         Raises `LoadError` where they are not numbers for `channels` channels.
         """
-        said = [config.get(name) for name in ("latents_mean", "latents_std")]
+        if not isinstance(config, Mapping):
+            return None
+        values = cast("Mapping[str, Any]", config)
+        said = [values.get(name) for name in ("latents_mean", "latents_std")]
         if said == [None, None]:
             return None
         try:
-            mean, std = (tuple(map(float, cast("Any", values))) for values in said)
+            mean, std = (tuple(map(float, cast("Any", one))) for one in said)
             found = cls(mean, std)
         except (TypeError, ValueError, InputError) as error:
             raise LoadError(
