@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vae_core.errors import InputError, VideoError
-from vae_core.families.conventions import Convention, Form
+from vae_core.families.conventions import WAN_2_1, Convention, Form
 from vae_core.geometry.region import Interval
 from vae_core.media.latent_file import (
     LATENT_KEY,
@@ -88,7 +88,12 @@ def test_the_file_says_layout_and_scale_in_words(tmp_path: Path) -> None:
     assert said["fps"] == "24000/1001"
 
 
-FORMS = [Form(), Form(Convention.CORE, 1.15258426), Form(Convention.KIJAI, 0.7)]
+FORMS = [
+    Form(),
+    Form(Convention.CORE, 1.15258426),
+    Form(Convention.KIJAI, 0.7),
+    Form(statistics=WAN_2_1),
+]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from vae_core import Extent
 from vae_core.errors import InputError, VideoError
-from vae_core.families.conventions import Convention, Form
+from vae_core.families.conventions import WAN_2_1, Convention, Form
 from vae_core.geometry.fitting import Fitted
 from vae_core.geometry.region import Interval
 from vae_core.media.latent_file import LATENT_KEY, LatentMeta, load_latents, save_latents
@@ -19,7 +19,12 @@ from vae_core.media.latent_stream import Kept, LatentFile, MomentSpool, write_sp
 from vae_core.posterior import Posterior
 
 META = LatentMeta(sample_frames=17, height_px=32, width_px=48, fps=Fraction(24000, 1001))
-FORMS = [Form(), Form(Convention.CORE, 1.15258426), Form(Convention.KIJAI, 0.7)]
+FORMS = [
+    Form(),
+    Form(Convention.CORE, 1.15258426),
+    Form(Convention.KIJAI, 0.7),
+    Form(statistics=WAN_2_1),
+]
 SIZE = Extent(17, 32, 48)
 
 
