@@ -15,7 +15,7 @@ from wan_files import authors_state, wan_module
 
 import vae_core
 from vae_core.cli import main
-from vae_core.datasets.shards import RECIPE
+from vae_core.datasets.shards import FORMAT, RECIPE, Shards
 from vae_core.families.conventions import WAN_2_1
 from vae_core.media.latent_file import LATENT_KEY, VERSION_KEY, load_latents
 from vae_core.media.video import read_video
@@ -189,3 +189,13 @@ def test_a_dataset_says_its_family_and_is_verified_by_it(run, files: Path) -> No
     code, out, _ = run("verify", "out", "--vae", files / "vae", "--decode", files / "clips")
     assert code == 0
     assert "1 clips, each as the index says" in out
+
+
+def test_a_dataset_of_before_there_were_families_is_cogvideox(tmp_path: Path) -> None:
+    said = {"format": FORMAT, "kind": "moments"}
+    (tmp_path / RECIPE).write_text(json.dumps(said))
+    ratios = {"px": 8, "frames": 4}
+    known = said | {"family": "cogvideox", "ratios": ratios, "latent_statistics": None}
+    Shards(tmp_path).check(known)
+    with pytest.raises(vae_core.SettingsError, match="family 'cogvideox', now 'wan'"):
+        Shards(tmp_path).check(known | {"family": "wan"})
