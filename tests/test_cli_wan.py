@@ -125,7 +125,7 @@ def test_latents_go_out_and_in_normalised(run, files: Path, options, statistics)
     assert run("decode", "bare.latent", "-o", "a.mkv", "--codec", "ffv1", *vae, *options)[0] == 0
     assert run("decode", "plain.latent", "-o", "b.mkv", "--codec", "ffv1", *vae)[0] == 0
     frames = [read_video(f"{name}.mkv").frames.astype(int) for name in "ab"]
-    assert np.abs(frames[0] - frames[1]).max() <= 1
+    assert np.abs(frames[0] - frames[1]).max() <= 3, "one level of Y, U and V"
 
 
 @pytest.mark.parametrize(
