@@ -164,7 +164,7 @@ def test_sixteen_latent_frames_of_wan_leave_nothing_open(tmp_path: Path, channel
     assert torch.equal(load_latents(tmp_path / "a.latent", family="wan")[0], latents)
     with LatentFile(tmp_path / "a.latent", family="wan") as file:
         assert torch.equal(file.take(Interval(0, 16)), latents)
-    with pytest.raises(vae_core.InputError, match="may be|looks like"):
+    with pytest.raises(vae_core.InputError, match=r"may be|looks like"):
         load_latents(tmp_path / "a.latent", family="cogvideox")
 
 
