@@ -257,7 +257,7 @@ def save_latents(
     """
     path = Path(path)
     check_latents("the tensor to be saved", latents, meta.family)
-    named = {LATENT_KEY: form.of(latents)}
+    named = {LATENT_KEY: form.of(latents.to(torch.float32))}
     if moments is not None:
         named |= {"mean": moments[0], "logvar": moments[1]}
     # A copy, since the mean may share memory with the latents, which safetensors refuses.
