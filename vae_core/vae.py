@@ -148,7 +148,7 @@ class VideoVAE:
         program = self.encoder
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         fitted = fit(extent, meant(program, settings), program.ratios)
-        return self._plan(program, shape[0], fitted.network, settings)
+        return self._plan(program, int(shape[0]), fitted.network, settings)
 
     @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
@@ -158,7 +158,7 @@ class VideoVAE:
         extent = checked_extent(
             shape, program.stores[SOURCE].channels, "latents [b, c, n, h/8, w/8]"
         )
-        return self._plan(program, shape[0], extent, settings)
+        return self._plan(program, int(shape[0]), extent, settings)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT

@@ -91,7 +91,7 @@ class Execution:
             with no_autocast(self._weights.device):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
-            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
+                check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
             self.tile_runner.settle()
             self.close()
