@@ -9,8 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.clips import Clip
 from benchmarks.counting import Count, Counter
 from benchmarks.limits import (
-    COUNTED_TILES,
-    TILES_PX,
+    BOUNDS,
     length_limits,
     memory_limits,
     operation_limits,
@@ -137,7 +136,8 @@ def test_statistics_of_249_frames_take_what_those_of_49_take(kind) -> None:
 
 @pytest.mark.slow
 def test_exact_tiles_compute_no_more_than_the_untiled_network() -> None:
-    assert_all_met(operation_limits(counted_operations, COUNTED_TILES, TILES_PX))
+    bounds = BOUNDS["cogvideox"]
+    assert_all_met(operation_limits(counted_operations, bounds.tiled, bounds.tiles_px))
 
 
 @pytest.mark.slow
