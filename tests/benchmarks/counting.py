@@ -8,8 +8,8 @@
 3. All sides are counted by the same code, ours and the peers'.
 
 An attention in one call counts as one that allocates its result alone, as the kernels of graphics
-cards do. Parameters, which exist before the counting starts, are left out, and so is the workspace of
-libraries, which no dispatcher sees.
+cards do. Parameters, which exist before the counting starts, are left out, and so is the workspace
+of libraries, which no dispatcher sees.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class Family:
     name: as `--family` takes it. title: as tables have it.
     unmade: on the device `meta`, in a dtype. made: random weights from a fixed seed, float32.
     code: the module of vae_core that its figures depend on beside the engine's own.
+    clamps: what diffusers clamps to [-1, 1], "decode" or nothing.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Family:
     unmade: Callable[[torch.dtype], Any]
     made: Callable[[], Any]
     code: str
+    clamps: str | None = None
 
 
 def _random_cogvideox() -> AutoencoderKLCogVideoX:
@@ -66,6 +68,6 @@ def _random_wan() -> torch.nn.Module:
 COGVIDEOX = Family(
     "cogvideox", "CogVideoX", full_size_module, _random_cogvideox, "families/cogvideox"
 )
-WAN = Family("wan", "Wan 2.1 and Qwen-Image", _unmade_wan, _random_wan, "families/wan")
+WAN = Family("wan", "Wan 2.1 and Qwen-Image", _unmade_wan, _random_wan, "families/wan", "decode")
 
 FAMILIES = {family.name: family for family in (COGVIDEOX, WAN)}

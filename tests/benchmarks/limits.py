@@ -26,6 +26,7 @@ GIB = 2**30
 Figure = Callable[[Case], float]
 """One figure of a case; not a number where there is none."""
 
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What must hold for a family.
@@ -234,3 +235,24 @@ def of_rows(rows: dict[tuple, Row], family: str = "cogvideox") -> Iterator[Limit
         )
         if not isnan(limit.found)
     )
+
+
+TIMES = {
+    "wan": (
+        (("of_whole", "of_core"), 0.85),
+        (("of_core_tiled",), 0.70),
+        (("of_bare",), 1.12),
+    ),
+}
+"""For a family: ratios of medians, of which the largest holds, and its bound."""
+
+
+def of_times(rows: Iterable[dict], family: str) -> Iterator[Limit]:
+    """The limits on seconds, of rows as they are kept."""
+    ours = [row for row in rows if row.get("family") == family and row["side"] == "ours, planner"]
+    for row in ours:
+        for names, bound in TIMES.get(family, ()):
+            found = [row[name] for name in names if row.get(name)]
+            if found:
+                what = f"time, {row['kind']} {row['clip']}, {' and '.join(names)}"
+                yield Limit(what, max(found), bound, "times")
