@@ -172,7 +172,7 @@ def timed_report(rows: list[dict]) -> str:
     title = (
         f"Timed on {first['machine']}, {first['threads']} threads, float32, full-size network with"
         f" random weights, no budget; {versions()}. Warm-up 1, median of {first['rounds']}, sides"
-        " taking turns in one process, ComfyUI core in one of its own. Resident: of a process of its"
+        " taking turns in one process, ComfyUI core in its own. Resident: of a process of its"
         " own, weights included. Error: the largest, over the range of the untiled result."
     )
     parts, ratios = [title], [name for name in _OF if any(row.get(name) for row in rows)]
