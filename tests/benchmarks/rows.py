@@ -104,16 +104,29 @@ def core_version() -> str:
     return text.rsplit('"', 2)[1]
 
 
-def projected(case: Case) -> Row:
-    """The row before anything is run; a peer's holds no figures."""
+def asked_for(case: Case) -> Row:
+    """The row of a case with nothing in it but what was asked for."""
     side = case.side
     asked = {"fingerprint": fingerprint(side, case.family), "family": case.family}
     row = Row(side.name, case.kind, str(case.clip), **asked)
     if not isinstance(side, Ours):
         return row
-    row = replace(
+    return replace(
         row, placement=side.placement, tile_px=side.tile_px, budget_bytes=side.budget_bytes
     )
+
+
+def key_of(case: Case) -> tuple:
+    """The key of a case's row; planned only where the plan chooses the placement."""
+    chosen = isinstance(case.side, Ours) and case.side.placement == "auto"
+    return (projected if chosen else asked_for)(case).key
+
+
+def projected(case: Case) -> Row:
+    """The row before anything is run; a peer's holds no figures."""
+    side, row = case.side, asked_for(case)
+    if not isinstance(side, Ours):
+        return row
     plan = side.plan(case.kind, case.clip, case.family)
     attention = attention_operations(plan)
     return replace(
@@ -170,7 +183,7 @@ def collect(cases: list[Case], jobs: int, fresh: bool) -> dict[tuple, Row]:
         print(f"counted {done} of {len(missing)}: {what}", flush=True)
         rows[row.key] = row
         _keep(rows)
-    keys = dict.fromkeys(projected(case).key for case in cases)
+    keys = dict.fromkeys(key_of(case) for case in cases)
     return {key: rows[key] for key in keys if key in rows}
 
 
@@ -193,7 +206,7 @@ def _order(item: tuple[tuple, Row]) -> tuple:
 
 
 def _holds(rows: dict[tuple, Row], case: Case) -> bool:
-    row = rows.get(projected(case).key)
+    row = rows.get(key_of(case))
     if row is None or row.fingerprint != fingerprint(case.side, case.family):
         return False
     return row.peak_bytes is not None or row.failure is not None
