@@ -21,7 +21,7 @@ from vae_core.program.moments import Moments
 from vae_core.program.parts import Attend
 from vae_core.program.steps import SOURCE, Program, Step
 from vae_core.running.execute import Execution
-from vae_core.running.tile import Pass
+from vae_core.running.task import Pass
 from vae_core.running.weights import Weights
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}

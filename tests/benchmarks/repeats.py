@@ -22,7 +22,8 @@ from vae_core.geometry.grid import cells_of
 from vae_core.geometry.region import Interval, Region
 from vae_core.program.moments import Moments
 from vae_core.program.steps import SOURCE
-from vae_core.running.tile import Task, TileRunner
+from vae_core.running.task import Task
+from vae_core.running.tile import TileRunner
 
 from .counting import Count, Counter
 

@@ -17,7 +17,7 @@ from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
 from ..program.steps import Program
 from ..settings import Place, Placement, Settings
-from .memory import Projection
+from .projection import Projection
 
 _GIB = 2**30
 

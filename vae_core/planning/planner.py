@@ -26,9 +26,10 @@ from ..program.steps import SOURCE, Step
 from ..settings import NormScope, Placement, Settings, Tiling
 from .chunking import chunk_lengths, chunks_of, meant
 from .machine import Machine
-from .memory import Memory, Projection, Sizes
+from .memory import Memory
 from .plan import Job, Plan, chunk_extent, size_text
 from .pool import Pool, held_bytes
+from .projection import Projection, Sizes
 from .tile_sizes import largest_fitting, shrinking
 
 _WHOLE = sys.maxsize

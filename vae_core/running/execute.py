@@ -35,7 +35,8 @@ from .autocast import no_autocast
 from .finite import check_result
 from .graphs import outside_graphs
 from .stores import allocate, memory_for
-from .tile import Pass, Task, TileRunner
+from .task import Pass, Task
+from .tile import TileRunner
 from .transfers import Transfers, lanes_for
 from .weights import Weights
 

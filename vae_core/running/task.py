@@ -1,0 +1,100 @@
+"""What do the tiles of one step share, and what does each of them read?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..geometry.grid import Chunk
+from ..geometry.region import Extent, Region
+from ..program.moments import Moments
+from ..program.steps import SOURCE, Step
+from . import kernels
+from .transfers import Arrival
+
+
+@dataclass(slots=True)
+class Pass:
+    """One chunk on its way through the program.
+
+    index: of the chunk. extents: of every store.
+    stores: the live activations, by store index; the caller's own tensors at both ends. A video
+        may be smaller than its extent: its last elements stand for those that are missing.
+    moments: statistics of the stores that a later step normalises.
+    """
+
+    chunk: Chunk
+    index: int
+    extents: tuple[Extent, ...]
+    stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    moments: dict[int, Moments] = field(default_factory=dict[int, Moments])
+
+    def src(self, step: Step) -> Extent:
+        """The extent of the store that a step reads."""
+        return self.extents[step.src]
+
+    def keeps_first(self, store: int) -> bool:
+        """Whether the first frame of a store stands alone."""
+        return self.chunk.keeps_first(self.extents[store].t)
+
+    def view(self, store: int, where: Region) -> Tensor:
+        """What there is of the elements `where`: the last ones where all of them are missing."""
+        x = self.stores[store]
+        sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
+        return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
+
+    def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
+        """[b, channels, *extent]."""
+        return (self.stores[SOURCE].shape[0], channels, extent.t, extent.h, extent.w)
+
+
+@dataclass(slots=True)
+class Task:
+    """One step of one pass, with everything that its tiles share.
+
+    phases: the convolutions of each cell. shortcut: weight and bias of the residual's own.
+    norm: the affine map of src's finished statistics, or what every voxel goes through by itself;
+        None where it normalises nothing.
+    groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
+    old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
+        end.
+    first: what makes the first frame where that is another step, see `Step.runs`.
+    """
+
+    step: Step
+    at: Pass
+    phases: tuple[kernels.Phase, ...]
+    shortcut: kernels.Kernel | None
+    norm: kernels.Affine | kernels.VoxelNorm | None
+    groups: int | None
+    old_cache: Tensor | None = None
+    new_cache: Tensor | None = None
+    first: Task | None = None
+
+    def of(self, cells: Region) -> Task:
+        """The task that makes `cells`, which are all of a first frame, or all of others."""
+        return self.first if self.first and cells.t.start == 0 else self
+
+    @property
+    def src(self) -> Extent:
+        return self.at.extents[self.step.src]
+
+    @property
+    def keeps_first(self) -> bool:
+        return self.at.keeps_first(self.step.src)
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What a tile reads.
+
+    latents: for the maps of a modulated norm, the cells `cells`. past: of the causal cache.
+    """
+
+    where: Region
+    src: Arrival
+    added: Arrival | None
+    latents: Arrival | None
+    cells: Region | None
+    past: Arrival | None
