@@ -9,6 +9,7 @@ from .bridge.widgets import CATEGORY
 TO_CORE, TO_WRAPPER = "CogVideoXWrapper to core", "core to CogVideoXWrapper"
 STAYS_CORE = "core, as it is"
 """For latents of 16 frames, whose shape says nothing: says that they are core's."""
+WAN_TO_CORE, WAN_TO_WRAPPER = "WanVideoWrapper to core", "core to WanVideoWrapper"
 
 
 class ExactVAELatentConvert:
@@ -32,7 +33,7 @@ class ExactVAELatentConvert:
             "required": {
                 "samples": ("LATENT", {"tooltip": "CogVideoX latents."}),
                 "direction": (
-                    [TO_CORE, TO_WRAPPER, STAYS_CORE],
+                    [TO_CORE, TO_WRAPPER, STAYS_CORE, WAN_TO_CORE, WAN_TO_WRAPPER],
                     {"tooltip": "Whose latents come in, and for whom they are."},
                 ),
                 "scale": (
@@ -67,7 +68,12 @@ class ExactVAELatentConvert:
     ) -> tuple[Any]:
         """A LATENT in the other convention."""
         from .bridge.images import as_core, for_wrapper, from_wrapper
+        from .bridge.latents import for_wan_wrapper, from_wan_wrapper
 
+        if direction == WAN_TO_CORE:
+            return (from_wan_wrapper(samples),)
+        if direction == WAN_TO_WRAPPER:
+            return (for_wan_wrapper(samples),)
         if direction == TO_WRAPPER:
             return (for_wrapper(samples, scale, max(additional_frames, 0)),)
         if direction == STAYS_CORE:

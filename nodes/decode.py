@@ -44,16 +44,17 @@ class ExactVAEDecodeFramewise:
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
-        """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
-        from .bridge.images import checked_latents
+        """IMAGE [b * t, h, w, c] in [0, 1] and report of a LATENT."""
+        from .bridge.latents import latents_for
         from .bridge.live import Watch
         from .bridge.origin import own_size
-        from .bridge.running import decode_latents, report, settings_of
+        from .bridge.running import decode_latents, report, settings_for
         from .bridge.vae import exact_vae
 
-        settings, vae = settings_of(values), exact_vae(vae)
-        latents, notes = checked_latents(samples, vae.latent_channels)
+        vae = exact_vae(vae)
+        settings = settings_for(vae, values)
+        latents, notes = latents_for(vae, samples)
         size, told = own_size(samples, latents)
         watch = Watch("decode", unique_id, values.get("extra_pnginfo"))
         run = decode_latents(vae, latents, settings, size, watch)
-        return (run.images.flatten(0, 1), report(run.plan, run.seconds, [*notes, *told]))
+        return (run.images.flatten(0, 1), report(vae, run.plan, run.seconds, [*notes, *told]))

@@ -47,14 +47,15 @@ class ExactVAEEncodeTiled:
         from .bridge.images import checked_image
         from .bridge.live import Watch
         from .bridge.origin import latent_of
-        from .bridge.running import chosen_samples, encode_image, report, settings_of
+        from .bridge.running import chosen_samples, encode_image, report, settings_for
         from .bridge.vae import exact_vae
 
-        settings, vae = settings_of(values), exact_vae(vae)
-        image, notes = checked_image(images)
+        vae = exact_vae(vae)
+        settings = settings_for(vae, values)
+        image, notes = checked_image(images, vae.ends.colours_in)
         watch = Watch("encode", unique_id, values.get("extra_pnginfo"))
         run = encode_image(vae, image, settings, watch)
         samples = chosen_samples(run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
-        return (latent, report(run.plan, run.seconds, notes, fitted))
+        return (latent, report(vae, run.plan, run.seconds, notes, fitted))

@@ -113,7 +113,8 @@ class ExactVAEApply:
 
     def apply(self, vae: Any, **values: Any) -> tuple[Any]:
         """`vae`, with these settings for core's nodes."""
-        from .bridge.running import settings_of
-        from .bridge.vae import with_settings
+        from .bridge.running import settings_for
+        from .bridge.vae import exact_vae, with_settings
 
-        return (with_settings(vae, settings_of(values)),)
+        vae = exact_vae(vae)
+        return (with_settings(vae, settings_for(vae, values)),)

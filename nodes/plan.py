@@ -50,10 +50,12 @@ class ExactVAEPlan:
         self, vae: Any, operation: str, width: int, height: int, frames: int, **values: Any
     ) -> Any:
         """The plan in words and numbers."""
-        from .bridge.running import planned, settings_of
+        from .bridge.running import planned, settings_for
         from .bridge.vae import exact_vae
 
-        found = planned(exact_vae(vae), operation, (frames, height, width), settings_of(values))
+        vae = exact_vae(vae)
+        settings = settings_for(vae, values)
+        found = planned(vae, operation, (frames, height, width), settings)
         text, peak = found.describe(), found.peak_bytes / 2**30
         result = (text, round(peak, 3), found.tile_count(), len(found.chunks))
         return {"ui": {"text": [text]}, "result": result}
