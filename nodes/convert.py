@@ -13,12 +13,14 @@ WAN_TO_CORE, WAN_TO_WRAPPER = "WanVideoWrapper to core", "core to WanVideoWrappe
 
 
 class ExactVAELatentConvert:
-    """Turn latents of CogVideoXWrapper into core's, and back."""
+    """Turn latents of kijai's wrappers into core's, and back."""
 
     DESCRIPTION = (
         "CogVideoXWrapper's latents are [b, t, c, h, w], multiplied by 0.7, and may begin with"
         " filler frames; those of core and of this pack are [b, c, t, h, w] and unscaled. This node"
         " turns one into the other, and says whose they are where 16 latent frames leave that open."
+        " WanVideoWrapper's are [b, c, t, h, w], each channel less its mean and over its standard"
+        " deviation; core's are as the VAE gives them. Shapes do not tell them apart."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT",)
@@ -31,7 +33,7 @@ class ExactVAELatentConvert:
         """The host asks for this."""
         return {
             "required": {
-                "samples": ("LATENT", {"tooltip": "CogVideoX latents."}),
+                "samples": ("LATENT", {"tooltip": "Latents of CogVideoX, or of Wan 2.1."}),
                 "direction": (
                     [TO_CORE, TO_WRAPPER, STAYS_CORE, WAN_TO_CORE, WAN_TO_WRAPPER],
                     {"tooltip": "Whose latents come in, and for whom they are."},

@@ -11,15 +11,21 @@ class ExactVAEEncodeTiled:
     """Encode a clip in chunks and tiles, with the untiled network's result."""
 
     DESCRIPTION = (
-        "Encodes a clip into CogVideoX latents, chunk by chunk and tile by tile, with the same"
-        " result as the untiled network. Takes any CogVideoX VAE."
+        "Encodes a clip, or a picture, into latents, chunk by chunk and tile by tile, with the same"
+        " result as the untiled network. Takes any VAE of CogVideoX, Wan 2.1 or Qwen-Image."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT", "STRING")
     RETURN_NAMES = ("latent", "report")
     OUTPUT_TOOLTIPS = ("Unscaled latents.", "What was planned, used and padded.")
     FUNCTION = "encode"
-    SEARCH_ALIASES = ("vae encode", "cogvideox encode", "video to latent", "encode tiled")
+    SEARCH_ALIASES = (
+        "vae encode",
+        "cogvideox encode",
+        "wan encode",
+        "video to latent",
+        "encode tiled",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -27,7 +33,7 @@ class ExactVAEEncodeTiled:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The frames of one clip, in order."}),
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
                 **RUN_WIDGETS,
                 **FIT_WIDGETS,
                 "posterior": POSTERIOR,
@@ -47,11 +53,10 @@ class ExactVAEEncodeTiled:
         from .bridge.images import checked_image
         from .bridge.live import Watch
         from .bridge.origin import latent_of
-        from .bridge.running import chosen_samples, encode_image, report, settings_for
+        from .bridge.running import chosen_samples, encode_image, report, settings_of
         from .bridge.vae import exact_vae
 
-        vae = exact_vae(vae)
-        settings = settings_for(vae, values)
+        settings, vae = settings_of(values), exact_vae(vae)
         image, notes = checked_image(images, vae.ends.colours_in)
         watch = Watch("encode", unique_id, values.get("extra_pnginfo"))
         run = encode_image(vae, image, settings, watch)

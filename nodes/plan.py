@@ -35,7 +35,7 @@ class ExactVAEPlan:
         frames = {"default": 49, "min": 1, "max": 100_000, "tooltip": "Video frames of the clip."}
         return {
             "required": {
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
                 "operation": (["decode", "encode"], {"tooltip": "What is to be planned."}),
                 "width": ("INT", {"default": 720, **sides, "tooltip": "Of the video, in pixels."}),
                 "height": ("INT", {"default": 480, **sides, "tooltip": "Of the video, in pixels."}),
@@ -50,12 +50,10 @@ class ExactVAEPlan:
         self, vae: Any, operation: str, width: int, height: int, frames: int, **values: Any
     ) -> Any:
         """The plan in words and numbers."""
-        from .bridge.running import planned, settings_for
+        from .bridge.running import planned, settings_of
         from .bridge.vae import exact_vae
 
-        vae = exact_vae(vae)
-        settings = settings_for(vae, values)
-        found = planned(vae, operation, (frames, height, width), settings)
+        found = planned(exact_vae(vae), operation, (frames, height, width), settings_of(values))
         text, peak = found.describe(), found.peak_bytes / 2**30
         result = (text, round(peak, 3), found.tile_count(), len(found.chunks))
         return {"ui": {"text": [text]}, "result": result}

@@ -302,10 +302,9 @@ def device_memory() -> DeviceMemory:
     return DeviceMemory(torch.device(device), max(int(free - reserve), 1), int(total))
 
 
-def native_network() -> Any:
-    """The host's own class of this network; None where it has none."""
-    module = sys.modules.get("comfy.ldm.cogvideo.vae")
-    return getattr(module, "AutoencoderKLCogVideoX", None)
+def native_network(model: str, name: str) -> Any:
+    """The host's own class of a model's network; None where it has none."""
+    return getattr(sys.modules.get(f"comfy.ldm.{model}.vae"), name, None)
 
 
 # Routes

@@ -143,14 +143,6 @@ def settings_of(values: dict[str, Any]) -> Settings:
     )
 
 
-def settings_for(vae: Any, values: dict[str, Any]) -> Settings:
-    """As `settings_of`, without what means nothing to this VAE: where no statistics reach beyond a
-    voxel, they have no scope, and a clip need not be kept for it.
-    """
-    settings = settings_of(values)
-    return settings if vae.ends.scoped else replace(settings, norm_scope="chunk")
-
-
 def report(
     vae: Any, plan: Plan, seconds: float, notes: list[str], fitted: Fitted | None = None
 ) -> str:

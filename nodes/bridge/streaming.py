@@ -31,7 +31,7 @@ from .images import with_colours
 from .latents import latents_for
 from .live import Watch
 from .origin import latent_of, own_size
-from .running import chosen_samples, report, settings_for, settled
+from .running import chosen_samples, report, settings_of, settled
 from .vae import exact_vae
 
 _SUFFIXES = {"vp9": ".webm", "prores": ".mov"}
@@ -98,8 +98,7 @@ def encode_file(
     vae: Any, source: Source, values: dict[str, Any], node_id: str | None
 ) -> tuple[dict[str, Any], float, str]:
     """LATENT, frames a second and report of a video."""
-    vae = exact_vae(vae)
-    settings = settings_for(vae, values)
+    settings, vae = settings_of(values), exact_vae(vae)
     engine, watch = vae.video_vae, Watch("encode", node_id, values.get("extra_pnginfo"))
     parts: list[Tensor] = []
     with open_video(source.file, _selection(source, values), _resize(source, values)) as video:
@@ -183,8 +182,7 @@ def decode_file(
     vae: Any, latent: Any, values: dict[str, Any], node_id: str | None
 ) -> dict[str, Any]:
     """What the node gives back: VIDEO, report, and the file for the client to show."""
-    vae = exact_vae(vae)
-    settings = settings_for(vae, values)
+    settings, vae = settings_of(values), exact_vae(vae)
     samples, notes = latents_for(vae, latent)
     if samples.shape[0] != 1:
         raise InputError(

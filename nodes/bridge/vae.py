@@ -126,9 +126,8 @@ class ExactMixin:
         from .running import encode_image
 
         clips = pixels if pixels.ndim == 5 else pixels.unsqueeze(0)
-        cropped = [
-            _centre(with_colours(clip, self.ends.colours_in), self.ends.px) for clip in clips
-        ]
+        ends = self.ends
+        cropped = [_centre(with_colours(clip, ends.colours_in), ends.px) for clip in clips]
         runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
         return torch.cat([run.posterior.mode() for run in runs]).to(
             self.output_device, host.result_dtype()
@@ -188,8 +187,8 @@ def _furnished(vae: Any, network: nn.Module) -> Any:
     vae.latent_channels, vae.output_channels = ends.channels, ends.colours_in
     vae.latent_dim, vae.size = 3, None
     vae.upscale_ratio = (ends.sample_frames, ends.px, ends.px)
-    vae.downscale_ratio = (ends.latent_frames, ends.px, ends.px)
-    vae.upscale_index_formula = vae.downscale_index_formula = (ends.frames, ends.px, ends.px)
+    vae.downscale_ratio = (ends.whole_latent_frames, ends.px, ends.px)
+    vae.upscale_index_formula = vae.downscale_index_formula = (ends.ratios.frames, ends.px, ends.px)
     vae.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     vae.process_input = lambda image: image * 2.0 - 1.0
     vae.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
