@@ -26,10 +26,12 @@ def _paths() -> dict[str, Path]:
 
 def _choices() -> list[str]:
     """All names; those that look right come first, the shipped ones last."""
-    return sorted(_paths(), key=lambda name: (name in SHIPPED, _unlikeliness(name), name))
+    return sorted(_paths(), key=lambda name: (_unlikeliness(name), name))
 
 
 def _unlikeliness(name: str) -> int:
+    if name in SHIPPED:
+        return len(_LIKELY) + 1
     found = (rank for rank, word in enumerate(_LIKELY) if word in name.lower())
     return next(found, len(_LIKELY))
 

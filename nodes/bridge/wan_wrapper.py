@@ -80,7 +80,8 @@ def from_theirs(latent: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
     `InputError` for what only that decoder can decode.
     """
     for key, what in (("looped", "a loop"), ("end_image", "a clip with an end image")):
-        if latent.get(key) not in (None, False):
+        value = latent.get(key)
+        if value is not None and value is not False:
             raise InputError(
                 f"these latents of WanVideoWrapper are of {what}, which its own decoder puts"
                 " together in another way. Decode them with WanVideo Decode."
