@@ -202,7 +202,10 @@ def test_wan_video_wrappers_other_vaes_are_refused_by_name():
 
 def theirs_of(latents: Tensor, **keys: Any) -> dict[str, Any]:
     """Latents as WanVideoWrapper's sampler gives them, scaled here by its own numbers."""
-    mean, std = (torch.tensor(one).view(1, 16, 1, 1, 1) for one in (wrapper.MEAN, wrapper.STD))
+    mean, std = (
+        torch.tensor(one).view(1, 16, 1, 1, 1)
+        for one in (wrapper.LATENTS.mean, wrapper.LATENTS.std)
+    )
     own = {"has_ref": False, "drop_last": False, "looped": False, "end_image": None}
     return {"samples": (latents - mean) / std, **own, **keys}
 
