@@ -57,4 +57,4 @@ class ExactVAEEncodeTiled:
         samples = chosen_samples(run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
-        return (latent, report(run.plan, run.seconds, notes, fitted))
+        return (latent, report(run.plan, run.seconds, [*notes, *run.notes], fitted))

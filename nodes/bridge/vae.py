@@ -22,6 +22,7 @@ from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
 from ...vae_core.settings import SMALLEST_TILE_PX
 from . import host
+from .lending import Lender
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
 _DTYPES = {
@@ -44,7 +45,7 @@ class EngineModule(nn.Module):
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
         """The engine over this network."""
-        return vae_core.from_module(self, dtype, device)
+        return replace(vae_core.from_module(self, dtype, device), lender=Lender())
 
     def encode(self, x: Tensor, device: torch.device | None = None, tile_px: Any = None) -> Tensor:
         """Latents [b, c, n, h/8, w/8] of `x` [b, 3, t, h, w] in [-1, 1]."""
