@@ -62,4 +62,5 @@ class ExactVAEDecodeFramewise:
         size, told = own_size(samples, latents)
         watch = Watch("decode", unique_id, values.get("extra_pnginfo"))
         run = decode_latents(vae, latents, settings, size, watch)
-        return (run.images.flatten(0, 1), report(vae, run.plan, run.seconds, [*notes, *told]))
+        notes = [*notes, *told, *run.notes]
+        return (run.images.flatten(0, 1), report(vae, run.plan, run.seconds, notes))

@@ -63,4 +63,5 @@ class ExactVAEEncodeTiled:
         samples = chosen_samples(run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
+        notes += run.notes
         return (latent, report(vae, run.plan, run.seconds, notes, fitted))

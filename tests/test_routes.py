@@ -17,6 +17,7 @@ from questions import TEN_SETTINGS, USUAL, fuzzed
 
 routes, planning = part("nodes.bridge.routes"), part("nodes.bridge.planning")
 running, host, core = part("nodes.bridge.running"), part("nodes.bridge.host"), part("vae_core")
+card = part("nodes.bridge.card")
 
 
 def ask(question: dict[str, Any] | bytes) -> tuple[int, dict[str, Any]]:
@@ -44,7 +45,7 @@ def own_plan(question: dict[str, Any]) -> Any:
 @pytest.fixture(autouse=True)
 def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans on a processor depend on what is free, which is not the same twice."""
-    for module in (part("vae_core.planning.machine"), host):
+    for module in (part("vae_core.planning.machine"), card):
         memory = type("Memory", (), {"available": 64 * 2**30, "total": 128 * 2**30})
         monkeypatch.setattr(module.psutil, "virtual_memory", lambda memory=memory: memory)
 

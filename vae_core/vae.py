@@ -37,7 +37,7 @@ from .program.steps import SOURCE, Program
 from .running.execute import Execution
 from .running.graphs import outside_graphs
 from .running.stores import new_result, reserve
-from .running.weights import Weights
+from .running.weights import Lender, Weights
 from .settings import (
     Layout,
     NormScope,
@@ -62,12 +62,14 @@ class VideoVAE:
     module: a live `AutoencoderKLCogVideoX`; its parameters are used where they are.
     dtype, device: what is computed in, and on.
     loaded: the file that it came from; None for a live module.
+    lender: what a host that keeps the parameters itself lends them through.
     """
 
     module: nn.Module
     dtype: torch.dtype
     device: torch.device
     loaded: LoadedModule | None = None
+    lender: Lender | None = None
 
     @property
     def family(self) -> Family:
@@ -310,7 +312,7 @@ class VideoVAE:
         own.
         """
         reserve(plan)
-        weights = Weights(self.module, self.dtype, self.device)
+        weights = Weights(self.module, self.dtype, self.device, lender=self.lender)
         with closing(
             Execution(plan.job.program, weights, plan, plan.settings.on_progress)
         ) as execution:

@@ -1,7 +1,8 @@
 """What does this pack ask of ComfyUI, and what does it do where there is none?
 
-The only file that knows the host. Everything is looked up when it is asked for: importing the pack
-imports nothing of ComfyUI, and where it is not running (tests, scripts) the same nodes work on the
+The only file that imports the host; what its card can give is asked in `card.py`, and how weights
+are read in `lending.py`. Everything is looked up when it is asked for: importing the pack imports
+nothing of ComfyUI, and where it is not running (tests, scripts) the same nodes work on the
 processor, without a progress bar. Versions that lack a call get its plainest substitute; the oldest
 that is tested is 0.3.75.
 """
@@ -17,7 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -32,7 +32,8 @@ def running() -> bool:
     return "comfy.sd" in sys.modules and "folder_paths" in sys.modules
 
 
-def _management() -> Any:
+def management() -> Any:
+    """What the host decides about devices and memory with."""
     import comfy.model_management
 
     return comfy.model_management
@@ -230,7 +231,7 @@ def vae_dtype() -> torch.dtype:
     """The dtype that the host wants this network to run in."""
     if not running():
         return torch.float32
-    manage = _management()
+    manage = management()
     wanted = [torch.bfloat16, torch.float16, torch.float32]
     return manage.vae_dtype(manage.vae_device(), wanted)
 
@@ -239,67 +240,29 @@ def patcher_of(module: torch.nn.Module, vae: Any) -> Any:
     """The host's handle on a module: it loads it when asked, and puts it away when it must."""
     if not running():
         return None
-    import comfy.model_patcher
+    import comfy.model_patcher as patching
 
-    manage = _management()
+    manage = management()
     archive = getattr(manage, "archive_model_dtypes", None)
     if archive is not None:
         archive(module)
-    return comfy.model_patcher.ModelPatcher(
-        module, load_device=vae.device, offload_device=manage.vae_offload_device()
-    )
+    kind = getattr(patching, "CoreModelPatcher", patching.ModelPatcher)
+    return kind(module, load_device=vae.device, offload_device=manage.vae_offload_device())
 
 
 def result_dtype() -> torch.dtype:
     """The dtype in which the host wants pictures and latents handed on."""
     if not running():
         return torch.float32
-    choose = getattr(_management(), "intermediate_dtype", None)
+    choose = getattr(management(), "intermediate_dtype", None)
     return choose() if choose else torch.float32
 
 
-def make_room(vae: Any, needed_bytes: int) -> None:
-    """Load the VAE's weights, with room beside them; other models stay where there is enough."""
-    if vae.patcher is not None:
-        _management().load_models_gpu([vae.patcher], memory_required=needed_bytes)
-
-
-def free_bytes(vae: Any) -> int | None:
-    """Bytes free on the VAE's device, less what the host keeps in reserve; None where its memory is
-    the computer's, which the planner looks after.
+def operations() -> Any:
+    """The host's own kinds of layers, with what reads their weights; None where there is no
+    host.
     """
-    if vae.patcher is None or torch.device(vae.device).type == "cpu":
-        return None
-    manage = _management()
-    ask = getattr(vae.patcher, "get_free_memory", manage.get_free_memory)
-    reserve = getattr(manage, "extra_reserved_memory", lambda: 0)()
-    return max(int(ask(vae.device) - reserve), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """The device that a VAE runs on, and its memory in bytes; `apart`: not the computer's own."""
-
-    device: torch.device
-    free_bytes: int
-    total_bytes: int
-
-    @property
-    def apart(self) -> bool:
-        """Whether this memory is not the computer's."""
-        return self.device.type != "cpu"
-
-
-def device_memory() -> DeviceMemory:
-    """Where a VAE would run now, and how much of its memory is free, less the host's reserve."""
-    device = _management().vae_device() if running() else torch.device("cpu")
-    if not running() or torch.device(device).type == "cpu":
-        memory = psutil.virtual_memory()
-        return DeviceMemory(torch.device("cpu"), int(memory.available), int(memory.total))
-    manage = _management()
-    reserve = getattr(manage, "extra_reserved_memory", lambda: 0)()
-    free, total = manage.get_free_memory(device), manage.get_total_memory(device)
-    return DeviceMemory(torch.device(device), max(int(free - reserve), 1), int(total))
+    return sys.modules.get("comfy.ops") if running() else None
 
 
 def native_network(model: str, name: str) -> Any:
@@ -359,7 +322,7 @@ def _other_copy(handler: Any) -> Path | None:
 def stop_if_interrupted() -> None:
     """Raise the host's own exception where a person has asked to stop."""
     if running():
-        _management().throw_exception_if_processing_interrupted()
+        management().throw_exception_if_processing_interrupted()
 
 
 class ProgressBar:

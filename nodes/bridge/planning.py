@@ -26,7 +26,7 @@ from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.planning.chunking import meant
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
-from . import host
+from . import card, host
 from .running import settings_of
 
 COGVIDEOX: dict[str, dict[str, Any]] = {
@@ -182,7 +182,7 @@ def _planned(vae: VideoVAE, operation: str, source: Extent, settings: Settings) 
 
 def answer_for(request: dict[str, Any]) -> dict[str, Any]:
     """What the client shows of a checked request; see `routes.WIDGETS` for what it holds."""
-    memory = host.device_memory()
+    memory = card.device_memory()
     dtype = DTYPES.get(request["dtype"]) or host.vae_dtype()
     vae = engine(request["network"], dtype, memory.device)
     size = Extent(request["frames"], request["height"], request["width"])
@@ -203,10 +203,10 @@ def answer_for(request: dict[str, Any]) -> dict[str, Any]:
     return {**common, "fits": True, **_shown(totals, request["operation"], size)}
 
 
-def _within(memory: host.DeviceMemory, settings: Settings) -> Settings:
+def _within(memory: card.DeviceMemory, settings: Settings) -> Settings:
     """`settings` with what is free as the budget, where none was given."""
     if settings.budget_bytes is None and memory.apart:
-        return replace(settings, budget_bytes=memory.free_bytes)
+        return replace(settings, budget_bytes=card.usable(memory.free_bytes))
     return settings
 
 
@@ -252,7 +252,7 @@ def _notes(operation: str, size: Extent) -> list[str]:
 
 
 def _fix(
-    vae: VideoVAE, memory: host.DeviceMemory, request: dict[str, Any], error: Exception
+    vae: VideoVAE, memory: card.DeviceMemory, request: dict[str, Any], error: Exception
 ) -> dict[str, Any] | None:
     """The first change of widgets that can be run, or None."""
     size = Extent(request["frames"], request["height"], request["width"])

@@ -1,6 +1,7 @@
 """How does a node run the engine inside the host?
 
-1. Plan with room to spare; ask the host for that much; where less is free, plan again within it.
+1. Plan within what the card can give, ask the host for that much once, and plan again where less is
+   free after all (`card`).
 2. Run chunk by chunk, watched (`live.Watch`); finished frames go straight into the result,
    wherever the host keeps results.
 3. Say what was done.
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from ...vae_core import Extent, Posterior, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
-from ...vae_core.planning.plan import Plan
-from . import host
+from ...vae_core.planning.plan import Plan, chunk_extent
+from . import card, host
 from .images import pixel_runs, write_frames
 from .live import Watch
 from .widgets import refusal
@@ -28,20 +29,22 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A clip's posterior and how it was made."""
+    """A clip's posterior and how it was made; notes: what to tell of it."""
 
     posterior: Posterior
     plan: Plan
     seconds: float
+    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Pictures [b, t, h, w, c] in [0, 1], and how they were made."""
+    """Pictures [b, t, h, w, c] in [0, 1], and how they were made; notes: what to tell of it."""
 
     images: Tensor
     plan: Plan
     seconds: float
+    notes: list[str]
 
 
 def settled(
@@ -52,28 +55,65 @@ def settled(
     Raises `BudgetError` where nothing fits.
     """
     plan = planner(settings)
-    host.make_room(vae, plan.peak_bytes)
-    free = host.free_bytes(vae)
-    if settings.budget_bytes is None and free is not None and plan.peak_bytes > free:
-        settings = replace(settings, budget_bytes=free)
-        plan = planner(settings)
-    return settings, plan
+    beside = _result_bytes(vae, plan)
+    settings, plan = _within(card.room_bytes(vae), beside, planner, (settings, plan))
+    card.load(vae, plan.peak_bytes + beside)
+    return _within(card.free_bytes(vae), beside, planner, (settings, plan))
+
+
+def _within(
+    room: int | None,
+    beside: int,
+    planner: Callable[[Settings], Plan],
+    made: tuple[Settings, Plan],
+) -> tuple[Settings, Plan]:
+    """Settings and a plan that leave `beside` bytes of `room`, made anew where those that are made
+    take more; None: there is no end to it.
+    """
+    settings, plan = made
+    if room is None or plan.peak_bytes <= room - beside:
+        return made
+    settings = replace(settings, budget_bytes=max(room - beside, 1))
+    return settings, planner(settings)
+
+
+def _result_bytes(vae: Any, plan: Plan) -> int:
+    """Bytes that a result takes where it stays on the card: in the host's dtype, and the part that
+    was computed last in the engine's.
+    """
+    if not card.keeps_results(vae):
+        return 0
+    job, sink = plan.job, plan.job.program.stores[plan.job.program.sink]
+    largest = max(plan.chunks, key=lambda chunk: chunk.target.size)
+    made = job.program.extents(chunk_extent(job, largest), largest)[job.program.sink]
+    frame = job.batch * sink.channels * made.h * made.w
+    frames = plan.chunks[-1].target.stop
+    last = frames if plan.blend else largest.target.size
+    return frame * (frames * host.result_dtype().itemsize + last * job.element_bytes)
 
 
 def planned(vae: Any, operation: str, size: tuple[int, int, int], settings: Settings) -> Plan:
-    """The plan for a clip of `size` (frames, height, width) with what is free now; nothing is
-    loaded or run.
+    """The plan for a clip of `size` (frames, height, width) as it would be run; nothing is loaded
+    or run.
     """
-    engine, free = vae.video_vae, host.free_bytes(vae)
-    if settings.budget_bytes is None and free is not None:
-        settings = replace(settings, budget_bytes=free)
-    if operation == "encode":
-        return engine.plan_encode((1, vae.ends.colours_in, *size), settings)
-    return engine.plan_decode(vae.ends.latent_shape(*size), settings)
+    engine = vae.video_vae
+
+    def planner(settings: Settings) -> Plan:
+        if operation == "encode":
+            return engine.plan_encode((1, vae.ends.colours_in, *size), settings)
+        return engine.plan_decode(vae.ends.latent_shape(*size), settings)
+
+    plan = planner(settings)
+    return _within(card.room_bytes(vae), _result_bytes(vae, plan), planner, (settings, plan))[1]
 
 
 def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encoded:
     """The posterior of an IMAGE [t, h, w, c] in [0, 1], of as many colours as the VAE takes."""
+    with card.current(vae):
+        return _encoded(vae, image, settings, watch)
+
+
+def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encoded:
     engine = vae.video_vae
     frames, height, width, colours = image.shape
     shape = (1, colours, frames, height, width)
@@ -90,13 +130,25 @@ def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> E
         watch.glimpse(image[min(vae.ends.sample_frames(encoded), frames) - 1, ..., :3])
     watch.end()
     moments = torch.cat(parts, dim=2)
-    return Encoded(Posterior.from_moments(moments, stream.fitted), plan, watch.seconds)
+    return Encoded(
+        Posterior.from_moments(moments, stream.fitted),
+        plan,
+        watch.seconds,
+        card.left_behind(vae, engine),
+    )
 
 
 def decode_latents(
     vae: Any, samples: Tensor, settings: Settings, size: Extent | None, watch: Watch
 ) -> Decoded:
     """The pictures of unscaled latents [b, c, n, h/8, w/8]; size: (t, h, w) to keep of them."""
+    with card.current(vae):
+        return _decoded(vae, samples, settings, size, watch)
+
+
+def _decoded(
+    vae: Any, samples: Tensor, settings: Settings, size: Extent | None, watch: Watch
+) -> Decoded:
     engine = vae.video_vae
     settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
     watch.begin(plan, vae)
@@ -113,7 +165,7 @@ def decode_latents(
             watch.show(images[0, stop - 1, ..., :3])
         at = stop
     watch.end()
-    return Decoded(images, plan, watch.seconds)
+    return Decoded(images, plan, watch.seconds, card.left_behind(vae, engine))
 
 
 def chosen_samples(posterior: Posterior, values: dict[str, Any]) -> Tensor:

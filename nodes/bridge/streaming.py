@@ -25,7 +25,7 @@ from ...vae_core.media.video import Resize, Selection, open_video
 from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from ...vae_core.planning.plan import Plan
 from ...vae_core.program.steps import SOURCE
-from . import host
+from . import card, host
 from .components import stream_of
 from .images import with_colours
 from .latents import latents_for
@@ -101,7 +101,10 @@ def encode_file(
     settings, vae = settings_of(values), exact_vae(vae)
     engine, watch = vae.video_vae, Watch("encode", node_id, values.get("extra_pnginfo"))
     parts: list[Tensor] = []
-    with open_video(source.file, _selection(source, values), _resize(source, values)) as video:
+    with (
+        card.current(vae),
+        open_video(source.file, _selection(source, values), _resize(source, values)) as video,
+    ):
         info = video.info
         frames = info.frames or 2 * settings.chunk_frames + 1
         shape = (1, vae.ends.colours_in, frames, info.height_px, info.width_px)
@@ -114,7 +117,7 @@ def encode_file(
             watch.glimpse(fed.newest)
 
         fitted = encode_video(fed, video, take, replace(settings, on_progress=watch))
-        notes = list(video.notes)
+        notes = [*video.notes, *card.left_behind(vae, engine)]
     plan = _as_run(engine, plan, fitted, settings)
     watch.end(plan)
     posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
@@ -202,12 +205,12 @@ def decode_file(
     full = tuple(vae.ends.px * side for side in samples.shape[3:])
     check_options(target.path, options, full if trim is None else (trim.h, trim.w), fps)
     watch.begin(plan, vae)
-    with open_writer(target.path, fps, options) as file:
+    with card.current(vae), open_writer(target.path, fps, options) as file:
         size = decode_video(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )
     watch.end()
-    notes += told
+    notes += [*told, *card.left_behind(vae, engine)]
     if vae.ends.colours_out > 3:
         notes.append("Alpha was left out: the file holds colours only.")
     notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")

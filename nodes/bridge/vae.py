@@ -26,6 +26,7 @@ from . import host
 from .core_files import core_vae
 from .ends import Ends, ends_of
 from .images import with_colours
+from .lending import Lender
 from .wan_wrapper import unwrapped
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
@@ -54,7 +55,7 @@ class EngineModule(nn.Module):
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
         """The engine over this network."""
-        return vae_core.from_module(self, dtype, device)
+        return replace(vae_core.from_module(self, dtype, device), lender=Lender())
 
     def encode(self, x: Tensor, device: torch.device | None = None, tile_px: Any = None) -> Tensor:
         """Latents [b, z, n, h/8, w/8] of `x` [b, c, t, h, w] in [-1, 1]."""

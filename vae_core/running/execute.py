@@ -72,6 +72,7 @@ class Execution:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
         self._memory.clear()
+        self._weights.give_back()
 
     @outside_graphs
     @torch.inference_mode()
@@ -117,6 +118,7 @@ class Execution:
             assert tile
             self._run_pieces(index, task, tile, following)
         self.tile_runner.settle()
+        self._weights.give_back()
         self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache

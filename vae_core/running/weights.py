@@ -4,17 +4,44 @@ A program names module paths; `Weights` looks them up in the live module each ti
 which moves or replaces parameters between runs (offloading) is followed. What a step needs is
 returned on the run's device and in its
 dtype: the parameter itself where it is so already, a passing copy otherwise.
+
+A host that pages parameters itself lends them (`Lender`): each module once a step, until the step
+is over.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from .kernels import statistics_dtype
+
+Lent: TypeAlias = "tuple[Tensor | None, Tensor | None]"
+"""Weight and bias of a module."""
+
+
+class Lender(Protocol):
+    """What a host lends parameters through, where it keeps them elsewhere than in modules."""
+
+    def __call__(
+        self, module: nn.Module, dtype: torch.dtype, device: torch.device
+    ) -> AbstractContextManager[Lent] | None:
+        """A block in which the module's own weight and bias, on the device and in the dtype, stay
+        as they are; None for a module whose parameters are to be read as they lie.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Loans:
+    """What has been lent since the step began, by module path."""
+
+    lent: dict[str, Lent] = field(default_factory=dict[str, Lent])
+    ends: ExitStack = field(default_factory=ExitStack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +49,38 @@ class Weights:
     """The parameters of `module`, by path.
 
     dtype, device: what the run computes in and on.
+    lender: of the host that keeps them; None where they are read from the module.
     """
 
     module: nn.Module
     dtype: torch.dtype
     device: torch.device
+    lender: Lender | None = None
+    _loans: _Loans = field(default_factory=_Loans, init=False, repr=False, compare=False)
+
+    def give_back(self) -> None:
+        """Let the host have what it lent for the step that is over; what was read stays no longer
+        valid.
+        """
+        self._loans.lent.clear()
+        self._loans.ends.close()
 
     def _parameter(self, path: str, name: str, dtype: torch.dtype) -> Tensor | None:
-        found = cast("Tensor | None", getattr(self.module.get_submodule(path), name))
+        lent = self._lent(path, dtype) if self.lender and name in _LENT else None
+        if lent is not None:
+            found = lent[_LENT.index(name)]
+        else:
+            found = cast("Tensor | None", getattr(self.module.get_submodule(path), name))
         return None if found is None else found.detach().to(self.device, dtype)
+
+    def _lent(self, path: str, dtype: torch.dtype) -> Lent | None:
+        """What the host lends of a module for this step; None where it does not keep it."""
+        found = self._loans.lent.get(path)
+        if found is None and self.lender:
+            loan = self.lender(self.module.get_submodule(path), dtype, self.device)
+            if loan is not None:
+                found = self._loans.lent[path] = self._loans.ends.enter_context(loan)
+        return found
 
     def conv(self, path: str) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in, t, h, w] and bias [out] of a convolution; one of single frames has t =
@@ -62,3 +112,6 @@ class Weights:
         return (ones if weight is None else weight), (
             torch.zeros_like(ones) if bias is None else bias
         )
+
+
+_LENT = ("weight", "bias")

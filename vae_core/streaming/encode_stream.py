@@ -29,7 +29,7 @@ from ..geometry.region import Extent, Interval
 from ..planning.plan import Plan
 from ..running.execute import Execution
 from ..running.stores import new_result, reserve
-from ..running.weights import Weights
+from ..running.weights import Lender, Weights
 from ..settings import Layout, NormScope, Progress, Settings, Tiling, as_integer
 from .fitted_frames import fitted_frames
 from .frame_feed import FrameFeed, no_frames
@@ -48,6 +48,9 @@ class Network(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def lender(self) -> Lender | None: ...
 
     def plan_encode(self, shape: tuple[int, ...], settings: Settings) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded."""
@@ -156,7 +159,7 @@ def encode_chunks_of(
     frame_count = _believed(frame_count)
     plan = _planned(network, feed, settings, frame_count)
     reserve(plan)
-    weights = Weights(network.module, network.dtype, network.device)
+    weights = Weights(network.module, network.dtype, network.device, lender=network.lender)
     known = frame_count is not None or feed.held < settings.chunk_frames + 2
     report = _report(settings, known)
     whole: Fitted | None = None
