@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from .errors import InputError, LoweringError, SettingsError
 from .families.conventions import LatentStatistics
+=======
+>>>>>>> main
 from .families.family import Family, family_of
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
@@ -50,16 +52,25 @@ from .settings import (
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
 from .streaming.frame_feed import FrameFeed, FrameRuns, is_frame_runs
-from .streaming.values import DTYPES, check_tensor, check_values, sizes_of
+from .streaming.values import (
+    check_dtype,
+    check_module,
+    check_tensor,
+    check_trim,
+    check_values,
+    checked_device,
+    checked_extent,
+)
 
 _DEFAULT = Settings()
 
 
 @dataclass(frozen=True, slots=True)
 class VideoVAE:
-    """A CogVideoX video VAE that runs in chunks and tiles, with the untiled network's result.
+    """A video VAE that runs in chunks and tiles, with the untiled network's result.
 
-    module: a live `AutoencoderKLCogVideoX`; its parameters are used where they are.
+    module: a live one of a family that the engine carries (`family`); its parameters are used where
+        they are.
     dtype, device: what is computed in, and on.
     loaded: the file that it came from; None for a live module.
     lender: what a host that keeps the parameters itself lends them through.
@@ -128,7 +139,7 @@ class VideoVAE:
         """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
         check_settings(settings)
         program = self.encoder
-        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         fitted = fit(extent, meant(program, settings), program.ratios)
         return self._plan(program, shape[0], fitted.network, settings)
 
@@ -137,7 +148,9 @@ class VideoVAE:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
         check_settings(settings)
         program = self.decoder
-        extent = _checked_shape(shape, program, "latents [b, c, n, h/8, w/8]")
+        extent = checked_extent(
+            shape, program.stores[SOURCE].channels, "latents [b, c, n, h/8, w/8]"
+        )
         return self._plan(program, shape[0], extent, settings)
 
     def latent_shape(
@@ -146,7 +159,7 @@ class VideoVAE:
         """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/8, w/8]."""
         check_settings(settings)
         program = self.encoder
-        extent = _checked_shape(shape, program, "a video [b, c, t, h, w]")
+        extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         settings, px = meant(program, settings), program.ratios.px
         network = fit(extent, settings, program.ratios).network
         job = Job(program, shape[0], network, self.dtype.itemsize)
@@ -355,36 +368,14 @@ def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:
     return x[:, :, frames.start : frames.stop] if isinstance(x, Tensor) else x.take(frames)
 
 
-def _checked_shape(shape: Sequence[int], program: Program, what: str) -> Extent:
-    """(t, h, w) of a shape that the program takes."""
-    channels = program.stores[SOURCE].channels
-    shape = sizes_of(shape, what)
-    if len(shape) != 5:
-        raise InputError(
-            f"{what} needs five dimensions; got {len(shape)}: {tuple(shape)}. Add the missing"
-            " ones, e.g. batch."
-        )
-    if min(shape) < 1:
-        raise InputError(
-            f"{what} needs at least one element in every dimension; got {tuple(shape)}."
-        )
-    if shape[1] != channels:
-        raise InputError(
-            f"{what} needs {channels} channels in dimension 1 for this VAE; got {shape[1]} in"
-            f" {tuple(shape)}."
-            " Another channel count means another model, or another order of dimensions."
-        )
-    return Extent(*shape[2:])
-
-
 def from_module(
     module: nn.Module,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     loaded: LoadedModule | None = None,
 ) -> VideoVAE:
-    """A `VideoVAE` over a live diffusers or ComfyUI `AutoencoderKLCogVideoX`, whose parameters are
-    shared, not copied.
+    """A `VideoVAE` over a live module of diffusers or ComfyUI, of a family that the engine carries:
+    CogVideoX, Wan 2.1 or Qwen-Image. Its parameters are shared, not copied.
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.
@@ -400,38 +391,3 @@ def from_module(
     parameter = next(module.parameters())
     where = where or parameter.device
     return VideoVAE(module, dtype or parameter.dtype, where, loaded)
-
-
-def check_module(module: object) -> None:
-    """`LoweringError` for what is no module at all."""
-    if not isinstance(module, nn.Module):
-        raise LoweringError(
-            f"a VAE must be a torch.nn.Module; got {type(module).__name__}. Files are loaded by"
-            " vae_core.load."
-        )
-
-
-def check_trim(trim: object) -> None:
-    """`InputError` for what is neither None nor the size of a clip."""
-    if trim is not None and not isinstance(trim, Extent):
-        raise InputError(
-            f"trim must be a vae_core.Extent(t, h, w) or None; got {trim!r}. Encoding gives one as"
-            " posterior.fitted.source."
-        )
-
-
-def check_dtype(dtype: object) -> None:
-    """`SettingsError` for what no VAE computes in; None stands for the VAE's own."""
-    if dtype is not None and dtype not in DTYPES:
-        names = ", ".join(str(one) for one in DTYPES)
-        raise SettingsError(f"dtype must be one of {names}; got {dtype!r}.")
-
-
-def checked_device(device: object) -> torch.device:
-    """The device of that name; `SettingsError` for what names none."""
-    try:
-        return torch.device(cast("Any", device))
-    except (RuntimeError, TypeError, ValueError):
-        raise SettingsError(
-            f"device must be a torch.device or a name such as 'cuda:0' or 'cpu'; got {device!r}."
-        ) from None

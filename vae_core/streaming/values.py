@@ -1,14 +1,18 @@
-"""Can these values go through a network: are they floating point, and finite?"""
+"""Is what a caller hands over what it should be: a module, a dtype, a shape, values of pixels?
+
+What is not gets one sentence, before anything is computed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, LoweringError, SettingsError
+from ..geometry.region import Extent
 from ..running.finite import first_not_finite
 from ..settings import as_integer
 
@@ -54,3 +58,59 @@ def check_values(x: Tensor, what: str, remedy: str, first_frame: int = 0) -> Non
             f"{what} holds NaN or infinite values, first in frame {first_frame + frame}; the"
             " network would spread them."
         )
+
+
+def checked_extent(shape: Sequence[int], channels: int, what: str) -> Extent:
+    """(t, h, w) of a shape [b, channels, t, h, w]."""
+    shape = sizes_of(shape, what)
+    if len(shape) != 5:
+        raise InputError(
+            f"{what} needs five dimensions; got {len(shape)}: {tuple(shape)}. Add the missing"
+            " ones, e.g. batch."
+        )
+    if min(shape) < 1:
+        raise InputError(
+            f"{what} needs at least one element in every dimension; got {tuple(shape)}."
+        )
+    if shape[1] != channels:
+        raise InputError(
+            f"{what} needs {channels} channels in dimension 1 for this VAE; got {shape[1]} in"
+            f" {tuple(shape)}."
+            " Another channel count means another model, or another order of dimensions."
+        )
+    return Extent(*shape[2:])
+
+
+def check_module(module: object) -> None:
+    """`LoweringError` for what is no module at all."""
+    if not isinstance(module, nn.Module):
+        raise LoweringError(
+            f"a VAE must be a torch.nn.Module; got {type(module).__name__}. Files are loaded by"
+            " vae_core.load."
+        )
+
+
+def check_trim(trim: object) -> None:
+    """`InputError` for what is neither None nor the size of a clip."""
+    if trim is not None and not isinstance(trim, Extent):
+        raise InputError(
+            f"trim must be a vae_core.Extent(t, h, w) or None; got {trim!r}. Encoding gives one as"
+            " posterior.fitted.source."
+        )
+
+
+def check_dtype(dtype: object) -> None:
+    """`SettingsError` for what no VAE computes in; None stands for the VAE's own."""
+    if dtype is not None and dtype not in DTYPES:
+        names = ", ".join(str(one) for one in DTYPES)
+        raise SettingsError(f"dtype must be one of {names}; got {dtype!r}.")
+
+
+def checked_device(device: object) -> torch.device:
+    """The device of that name; `SettingsError` for what names none."""
+    try:
+        return torch.device(cast("Any", device))
+    except (RuntimeError, TypeError, ValueError):
+        raise SettingsError(
+            f"device must be a torch.device or a name such as 'cuda:0' or 'cpu'; got {device!r}."
+        ) from None
