@@ -19,11 +19,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from .errors import InputError, LoweringError, SettingsError
 from .families.conventions import LatentStatistics
-=======
->>>>>>> main
 from .families.family import Family, family_of
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
