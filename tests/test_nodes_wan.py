@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from networks import random_latents
 from networks_wan import random_qwen_image, random_wan, whole_decode, whole_encode
 from pack import part, run
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 core = part("vae_core")
@@ -275,3 +277,56 @@ def test_wan_latents_are_refused_where_the_vae_is_cogvideox(cogvideox: Any):
 @pytest.fixture(scope="module")
 def cogvideox() -> Any:
     return run("ExactVAELoader")[0]
+
+
+# Loading
+
+SHIPPED = "tiny_wan_vae (ships with this pack, for trying out)"
+
+
+def test_the_shipped_wan_vae_works_in_every_job():
+    (vae,) = run("ExactVAELoader", change={"vae_name": SHIPPED, "dtype": "fp32"})
+    assert vae.video_vae.family.title == TITLE
+    image = pictures(5)
+    latent, _ = run("ExactVAEEncodeTiled", images=image, vae=vae)
+    images, _ = run("ExactVAEDecodeFramewise", samples=latent, vae=vae)
+    assert images.shape == image.shape
+    assert torch.equal(vae.decode(vae.encode(image))[0], images)
+    text, peak, _, _ = run("ExactVAEPlan", vae=vae)
+    assert peak > 0
+    assert text.startswith("decoder:")
+
+
+WAN_KEYS = {"decoder.middle.0.residual.0.gamma": torch.ones(8, 1, 1, 1)}
+WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": torch.ones(1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "asked"),
+    [
+        ("wan.safetensors", WAN_KEYS, True),
+        ("Wan2.1_VAE.pth", WAN_KEYS, True),
+        ("wan22.safetensors", WAN_22_KEYS, False),
+        ("diffusers.safetensors", {"decoder.conv_in.weight": torch.ones(1)}, False),
+        ("nested.pt", {"state_dict": WAN_KEYS}, False),
+        ("damaged.safetensors", None, False),
+        ("damaged.pth", None, False),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_host_builds_what_it_knows_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: Any, asked: bool
+):
+    path = tmp_path / name
+    if weights is None:
+        path.write_bytes(b"\x10 no weights at all")
+    elif path.suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    monkeypatch.setattr(host, "running", lambda: True)
+    monkeypatch.setattr(host, "weights_in", lambda path: path)
+    monkeypatch.setattr(host, "vae_of", lambda weights, dtype: (weights, dtype))
+    found = part("nodes.bridge.core_files").core_vae(path, torch.bfloat16)
+    assert found == ((path, torch.bfloat16) if asked else None)
+    assert part("nodes.bridge.core_files").core_vae(tmp_path, None) is None
