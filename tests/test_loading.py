@@ -308,7 +308,8 @@ WRONG: dict[str, tuple[Build, str]] = {
     "TorchScript": (archive("constants.pkl"), "TorchScript"),
     "a document": (archive("document.xml"), "a zip archive of v/document.xml"),
     "AutoencoderKL": (of_class("AutoencoderKL"), "names AutoencoderKL, an image VAE"),
-    "AutoencoderKLWan": (of_class("AutoencoderKLWan"), "names AutoencoderKLWan, the Wan VAE"),
+    "AutoencoderKLMagvit": (of_class("AutoencoderKLMagvit"), "an autoencoder of another family"),
+    "AutoencoderKLWan alone": (of_class("AutoencoderKLWan"), f"no {STEM}.safetensors"),
     "AutoencoderKLHunyuanVideo": (
         of_class("AutoencoderKLHunyuanVideo"),
         "names AutoencoderKLHunyuanVideo, a Hunyuan VAE",

@@ -11,14 +11,16 @@ Files, command lines and hosts are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from .families.conventions import LatentStatistics
 from .families.family import Family, family_of
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
@@ -111,6 +113,16 @@ class VideoVAE:
         not show it.
         """
         return self.loaded.scaling_factor if self.loaded else None
+
+    @property
+    def latent_statistics(self) -> LatentStatistics | None:
+        """Mean and deviation of each latent channel, as config.json or the live module's own config
+        has them; weights do not show them.
+        """
+        if self.loaded:
+            return self.loaded.latent_statistics
+        config = cast("Mapping[str, Any]", getattr(self.module, "config", {}))
+        return LatentStatistics.of_config(config, self.latent_channels)
 
     @property
     def latent_channels(self) -> int:

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, LoadError
 
 LATENT_CHANNELS = 16
 """Channels of CogVideoX latents."""
@@ -116,6 +116,72 @@ def unscaled(latents: Tensor, factor: float) -> Tensor:
     Raises `InputError` for a factor that is no number above 0.
     """
     return latents / _checked_factor(factor)
+
+
+@dataclass(frozen=True, slots=True)
+class LatentStatistics:
+    """Mean and standard deviation of each latent channel, by which a diffusion model's latents are
+    normalised: (latents - mean) / std.
+
+    Invariant: as many means as deviations, all finite, every deviation above 0. Raises
+    `InputError` for others.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        fits = len(self.mean) == len(self.std) > 0
+        if not fits or not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
+            raise InputError(
+                "latents are normalised by a mean and a standard deviation above 0 for each"
+                f" channel; got {list(self.mean)} and {list(self.std)}."
+            )
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any], channels: int) -> LatentStatistics | None:
+        """Those that a config.json gives, as `latents_mean` and `latents_std`; None where it has
+        neither.
+
+        Raises `LoadError` where they are not numbers for `channels` channels.
+        """
+        said = [config.get(name) for name in ("latents_mean", "latents_std")]
+        if said == [None, None]:
+            return None
+        try:
+            mean, std = (tuple(map(float, cast("Any", values))) for values in said)
+            found = cls(mean, std)
+        except (TypeError, ValueError, InputError) as error:
+            raise LoadError(
+                f"config.json: latents_mean or latents_std is wrong: {error}"
+            ) from error
+        if len(mean) != channels:
+            raise LoadError(
+                f"config.json gives latents_mean for {len(mean)} channels; these latents have"
+                f" {channels}."
+            )
+        return found
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """Unscaled latents [b, c, t, h, w] as a diffusion model sees them, in their dtype."""
+        mean, std = self._like(latents)
+        return (latents - mean) / std
+
+    def undone(self, latents: Tensor) -> Tensor:
+        """`normalised` undone, to rounding."""
+        mean, std = self._like(latents)
+        return latents * std + mean
+
+    def _like(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        if latents.ndim != 5 or latents.shape[1] != len(self.mean):
+            raise InputError(
+                f"these statistics are of latents [b, {len(self.mean)}, t, h, w]; got"
+                f" {list(latents.shape)}, which belong to another model."
+            )
+        mean, std = (
+            latents.new_tensor(values).view(1, -1, 1, 1, 1) for values in (self.mean, self.std)
+        )
+        return mean, std
 
 
 @dataclass(frozen=True, slots=True)
