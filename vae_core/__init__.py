@@ -47,8 +47,8 @@ __version__ = "0.1.0"
 def load(
     path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> VideoVAE:
-    """The VAE in a file or folder: a diffusers folder, one .safetensors (diffusers or SAT keys), or
-    a SAT .pt.
+    """The VAE in a file or folder, of CogVideoX or of Wan 2.1 and Qwen-Image: a diffusers folder,
+    or one file with diffusers' or the authors' keys, which may hold a whole checkpoint.
 
     dtype: to compute in, by default the file's own. device: where the weights go and the work is
     done. Raises `LoadError` with what the file looks like, where it is something else, and
@@ -62,10 +62,16 @@ def load(
 
 
 def tiny_vae_path() -> Path:
-    """The folder of the small trained VAE that ships with the repository, for trying out and for
-    tests.
+    """The folder of the small trained CogVideoX VAE that ships with the repository, for trying out
+    and for tests.
     """
     return Path(__file__).resolve().parent.parent / "assets" / "tiny_vae"
+
+
+def tiny_wan_vae_path() -> Path:
+    """The file of the small VAE of Wan 2.1's structure that ships with the repository."""
+    assets = Path(__file__).resolve().parent.parent / "assets"
+    return assets / "tiny_wan_vae" / "tiny_wan_vae.safetensors"
 
 
 def sample_clip_path() -> Path:
@@ -106,6 +112,7 @@ __all__ = [
     "scaled",
     "scaling_factor",
     "tiny_vae_path",
+    "tiny_wan_vae_path",
     "to_kijai",
     "unscaled",
 ]

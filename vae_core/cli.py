@@ -44,6 +44,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, nargs="?", help=f"VAE file or folder (default: {arguments.TINY})"
     )
+    arguments.add_family(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -51,7 +52,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape", type=arguments.shape, required=True, metavar="FRAMESxHEIGHTxWIDTH"
     )
-    arguments.add_network(parser, "CogVideoX's full-size network; no weights needed")
+    arguments.add_network(parser, "the family's full-size network; no weights needed")
     arguments.add_settings(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -141,9 +142,7 @@ _COMMANDS: dict[str, _Command] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; `args.run` is the command's function."""
-    parser = _Parser(
-        prog="python -m vae_core", description="Exact, memory-bounded CogVideoX video VAE."
-    )
+    parser = _Parser(prog="python -m vae_core", description="Exact, memory-bounded video VAEs.")
     parser.add_argument("--version", action="version", version=f"vae_core {options.version()}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (summary, add, run) in _COMMANDS.items():

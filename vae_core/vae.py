@@ -25,6 +25,7 @@ from .families.family import Family, family_of
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
+from .geometry.ratios import Ratios
 from .geometry.region import Extent, Interval, Region
 from .planning.chunking import chunks_of, meant
 from .planning.machine import machine_for
@@ -125,6 +126,16 @@ class VideoVAE:
             return self.loaded.latent_statistics
         config = cast("Mapping[str, Any]", getattr(self.module, "config", {}))
         return LatentStatistics.of_config(config, self.latent_channels)
+
+    @property
+    def ratios(self) -> Ratios:
+        """What one latent element stands for, in pixels and sample frames."""
+        return self.decoder.ratios
+
+    @property
+    def sample_channels(self) -> int:
+        """Channels of the frames that are encoded: 3, or 4 with opacity."""
+        return self.encoder.stores[SOURCE].channels
 
     @property
     def latent_channels(self) -> int:

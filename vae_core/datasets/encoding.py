@@ -67,10 +67,13 @@ class Recipe:
             "buckets": [str(bucket) for bucket in self.buckets],
             "frames": SPREAD if self.spread else FIRST,
             "fps": None if self.fps is None else str(self.fps),
+            "family": vae.family.name,
+            "ratios": asdict(vae.ratios),
             "vae": vae.loaded.source.name if vae.loaded else "a live module",
             "weights_sha256": weights_digest(vae),
             "dtype": str(vae.dtype).removeprefix("torch."),
             "scaling_factor": vae.scaling_factor,
+            "latent_statistics": vae.latent_statistics and asdict(vae.latent_statistics),
             **{name: getattr(settings[name], "value", settings[name]) for name in names},
         }
 

@@ -46,6 +46,13 @@ FORMAT = "exact-video-vae dataset 1"
 _FORMERLY = {"exact-video-vae dataset 1, laid out as cogvideox-factory's": FORMAT}
 """What folders of old call their format."""
 
+_UNSAID = {
+    "family": "cogvideox",
+    "ratios": {"px": 8, "frames": 4},
+    "latent_statistics": None,
+}
+"""What folders of old do not say, since there was nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -187,7 +194,11 @@ class Shards:
 
     def _check_recipe(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(wanted))
-        found = found | {"format": _FORMERLY.get(str(found.get("format")), found.get("format"))}
+        found = (
+            _UNSAID
+            | found
+            | {"format": _FORMERLY.get(str(found.get("format")), found.get("format"))}
+        )
         other = sorted(key for key in found | wanted if found.get(key) != wanted.get(key))
         if other:
             said = ", ".join(f"{key} {found.get(key)!r}, now {wanted.get(key)!r}" for key in other)

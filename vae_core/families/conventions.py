@@ -184,15 +184,55 @@ class LatentStatistics:
         return mean, std
 
 
+WAN_2_1 = LatentStatistics(
+    mean=(
+        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+    ),
+    std=(
+        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916),
+    ),
+)
+"""`latents_mean` and `latents_std` in vae/config.json of Wan 2.1's models and of Qwen-Image.
+
+By these kijai's ComfyUI-WanVideoWrapper normalises inside its VAE (its wanvideo/wan_video_vae.py,
+commit 721cd65, lines 525-562 and 606-616), so that its LATENT holds normalised [b, c, t, h, w].
+"""
+
+LATENT_STATISTICS = {"wan2.1": WAN_2_1, "qwen-image": WAN_2_1}
+"""By model."""
+
+
+def latent_statistics(asked: str, configured: LatentStatistics | None) -> LatentStatistics:
+    """The ones that `asked` means: a model's name, or "config" for what config.json gave.
+
+    configured: `VideoVAE.latent_statistics`. Raises `InputError` where neither says any.
+    """
+    found = configured if asked == "config" else LATENT_STATISTICS.get(asked.lower())
+    if found is None:
+        what = "config.json gives none" if asked == "config" else f"{asked!r} is none of these"
+        raise InputError(
+            "Wan's latents are normalised by a mean and a deviation for each channel, which weights"
+            f" do not show; {what}. Name the model, {' or '.join(LATENT_STATISTICS)}, or take a VAE"
+            " with a config.json that has latents_mean and latents_std, and say config."
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How latents lie in somebody's file: in whose order of dimensions, and times which factor.
+    """How latents lie in somebody's file: in whose order of dimensions, and times which factor, or
+    normalised by channel.
+
+    Invariant: the factor is 1 where there are statistics, and the order is core's.
 
     told: whether somebody said whose they are; else a shape that fits both is refused.
     """
 
     convention: Convention = Convention.CORE
     factor: float = 1.0
+    statistics: LatentStatistics | None = None
     told: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
@@ -205,11 +245,21 @@ class Form:
 
     def of(self, latents: Tensor) -> Tensor:
         """Unscaled latents [b, c, t, h, w] in this form."""
+        if self.statistics is not None:
+            return self.statistics.normalised(latents)
         return self._turned(scaled(latents, self.factor))
 
     def undo(self, stored: Tensor) -> Tensor:
         """Unscaled latents [b, c, t, h, w] of a tensor in this form, to rounding."""
+        if self.statistics is not None:
+            return self.statistics.undone(stored)
         return unscaled(self._turned(stored), self.factor)
+
+    def scaled(self, x: Tensor, channel: int | None) -> Tensor:
+        """Unscaled values of one channel, or of all where there are no statistics, in this form."""
+        if self.statistics is not None and channel is not None:
+            return (x - self.statistics.mean[channel]) / self.statistics.std[channel]
+        return x if self.factor == 1.0 else x * self.factor
 
     def _turned(self, x: Tensor) -> Tensor:
         """Dimensions 1 and 2 exchanged, which undoes itself; or `x`."""

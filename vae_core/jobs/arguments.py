@@ -15,12 +15,15 @@ from pathlib import Path
 
 from ..datasets.trainers import FORMATS
 from ..families.conventions import Convention
+from ..families.family import FAMILIES
 from ..media.framing import Framing
 from ..media.video_writing import QUALITIES
 from ..settings import BlendOrder, Fit, Layout, NormScope, Placement, Settings, Tiling
 from . import options
 
-TINY = "the tiny VAE that ships"
+Options = argparse.ArgumentParser | argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage]
+
+TINY = "the family's tiny VAE that ships"
 _USUAL = Settings()
 _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--tiling": (Tiling, "exact or blended tiles, or whole pictures"),
@@ -136,11 +139,21 @@ def rate(text: str) -> Fraction:
     return fps
 
 
+def add_family(parser: Options, usual: str = TINY) -> None:
+    """Whose VAE is meant."""
+    parser.add_argument(
+        "--family",
+        choices=[family.name for family in FAMILIES],
+        help=f"whose: without a file, {usual} (default: cogvideox, or the file's)",
+    )
+
+
 def add_network(parser: argparse.ArgumentParser, usual: str = TINY) -> None:
     group = parser.add_argument_group("network")
     group.add_argument(
         "--vae", type=Path, metavar="FILE", help=f"file or diffusers folder (default: {usual})"
     )
+    add_family(group, usual)
     group.add_argument(
         "--dtype", choices=options.DTYPES, default="float32", help="(default: float32)"
     )
@@ -216,7 +229,8 @@ def add_buckets(parser: argparse.ArgumentParser) -> None:
         type=shape,
         action="append",
         metavar="FRAMESxHEIGHTxWIDTH",
-        help="a size that clips are brought to; may be given again (default: 49x480x720)",
+        help="a size that clips are brought to; may be given again (default: 49x480x720; 81x480x832"
+        " for Wan)",
     )
     group.add_argument(
         "--frames",
@@ -260,12 +274,15 @@ def add_form(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--convention",
         choices=[one.value for one in Convention],
-        help="whose layout: core [b, c, t, h, w], or kijai [b, t, c, h, w] times 0.7",
+        help="whose: core, or kijai's wrappers ([b, t, c, h, w] times 0.7 for CogVideoX, normalised"
+        " for Wan)",
     )
     group.add_argument(
         "--scale",
         metavar="FACTOR",
-        help="times a factor: a number, a model (2b, 5b, 1.5), or config for the VAE's config.json",
+        help="as a diffusion model has them: for CogVideoX times a factor, a number or a model's"
+        " (2b, 5b, 1.5); for Wan normalised by channel, as wan2.1 or qwen-image; or as config, for"
+        " what the VAE's config.json says",
     )
 
 

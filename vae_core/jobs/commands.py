@@ -14,6 +14,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from math import ceil
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ import torch
 
 from ..errors import BudgetError, VideoError, counted
 from ..families.conventions import UNSCALED
+from ..families.family import COGVIDEOX, WAN
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
 from ..media.audio import AudioTrack
@@ -53,17 +55,29 @@ from .options import (
 
 def info(args: Namespace) -> None:
     """Architecture, parameters and dtype of a VAE file."""
-    vae = load(args.file, None, "cpu")
+    vae = load(args.file, args.family, None, "cpu")
+    statistics = vae.latent_statistics
     facts: dict[str, Any] = {
         "file": str(vae.loaded.source if vae.loaded else None),
         **asdict(vae.architecture),
         "scaling_factor": vae.scaling_factor,
+        "latents_mean": statistics and statistics.mean,
+        "latents_std": statistics and statistics.std,
     }
     if args.json:
         say(json_text(facts))
         return
+    foreign = _FOREIGN[vae.family.name]
     for name, value in facts.items():
-        say(f"{name.replace('_', ' '):<28} {_shown(name, value)}")
+        if name not in foreign:
+            say(f"{name.replace('_', ' '):<28} {_shown(name, value)}")
+
+
+_FOREIGN = {
+    COGVIDEOX.name: ("latents_mean", "latents_std"),
+    WAN.name: ("norm_num_groups", "scaling_factor"),
+}
+"""Facts that a family's VAEs do not have."""
 
 
 def _shown(name: str, value: object) -> str:
@@ -79,15 +93,17 @@ def _shown(name: str, value: object) -> str:
     )
 
 
+_PUBLISHED = {COGVIDEOX.name: "AutoencoderKLCogVideoX", WAN.name: "AutoencoderKLWan"}
+
+
 def _unweighted(args: Namespace) -> VideoVAE:
     """The VAE whose file was named, else the full-size network without weights."""
     if args.vae is not None:
         return load_for(args)
-    # diffusers is imported only where a module is built
-    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
-
+    network: Any = import_module("diffusers")  # only where a module is built
+    family = args.family or COGVIDEOX.name
     with torch.device("meta"):
-        module = AutoencoderKLCogVideoX()  # its defaults are CogVideoX's own numbers
+        module = getattr(network, _PUBLISHED[family])()  # its defaults are the published numbers
     # Without weights there is nothing to run: `meta` stands for a graphics card of any kind.
     return from_module(module, DTYPES[args.dtype], "cpu" if args.device == "cpu" else "meta")
 
@@ -96,7 +112,7 @@ def plan(args: Namespace) -> None:
     """Chunks, tiles and projected memory to encode and decode a shape; nothing is run."""
     settings = settings_of(args)
     vae = _unweighted(args)
-    plans = _both_plans(vae, (1, 3, *args.shape), settings)
+    plans = _both_plans(vae, (1, vae.sample_channels, *args.shape), settings)
     if args.json:
         say(json_text({name: found.as_dict() for name, found in plans.items()}))
     else:
@@ -141,8 +157,14 @@ def _refused(refusals: dict[str, BudgetError]) -> BudgetError:
 
 
 def _meta(vae: VideoVAE, video: VideoSource, fitted: Fitted, settings: Settings) -> LatentMeta:
+    ratios, statistics = vae.ratios, vae.latent_statistics
     return LatentMeta(
+        family=vae.family.name,
+        pixels_per_latent=ratios.px,
+        frames_per_latent=ratios.frames,
         scaling_factor=vae.scaling_factor,
+        latents_mean=statistics and statistics.mean,
+        latents_std=statistics and statistics.std,
         sample_frames=fitted.source.t,
         height_px=fitted.source.h,
         width_px=fitted.source.w,
@@ -190,9 +212,12 @@ def _trim(meta: LatentMeta) -> Extent | None:
     return None if meta.source is None else Extent(*meta.source)
 
 
-def _size(shape: Sequence[int], meta: LatentMeta) -> tuple[int, int]:
-    """Height and width of the video that latents of `shape` become."""
-    full, trim = [8 * side for side in shape[3:]], _trim(meta)
+def _size(shape: Sequence[int], px: int, meta: LatentMeta) -> tuple[int, int]:
+    """Height and width of the video that latents of `shape` become.
+
+    px: pixels for each place of the latents.
+    """
+    full, trim = [px * side for side in shape[3:]], _trim(meta)
     height, width = full if trim is None else map(min, full, (trim.h, trim.w))
     return height, width
 
@@ -210,7 +235,7 @@ def decode(args: Namespace) -> None:
     options = video_options(args, args.output)
     settings = settings_of(args)
     vae = load_for(args)
-    with LatentFile(args.latents, form_of(args, vae)) as latents:
+    with LatentFile(args.latents, form_of(args, vae), vae.family.name) as latents:
         meta, audio = latents.meta, _audio(args, latents.meta)
         check_distinct(args.latents, args.output)
         check_distinct(args.audio, args.output)
@@ -221,7 +246,7 @@ def decode(args: Namespace) -> None:
         if args.layout is None and meta.chunk_layout is not None:
             settings = replace(settings, layout=meta.chunk_layout)
         fps = args.fps or meta.fps or PICTURE_FPS
-        check_options(args.output, options, _size(latents.shape, meta), fps)
+        check_options(args.output, options, _size(latents.shape, vae.ratios.px, meta), fps)
         with open_writer(args.output, fps, options, audio) as writer:
             work = partial(decode_video, vae, latents, writer, _trim(meta))
             (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)

@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-
-import vae_core
 
 from ..datasets.buckets import Bucket
 from ..datasets.checking import Finding, check
@@ -42,17 +41,17 @@ from ..errors import SettingsError, VaeCoreError, VideoError
 from ..media.video import tensor_to_frames
 from ..settings import Settings
 from ..vae import VideoVAE
-from .options import DTYPES, device_name, load, load_for, say, settings_of
+from .options import DTYPES, device_name, load, load_for, say, settings_of, vae_path
 from .report import compare, decibels
 
-BUCKETS = (Bucket(49, 480, 720),)
-"""CogVideoX's own size."""
+BUCKETS = {"cogvideox": Bucket(49, 480, 720), "wan": Bucket(81, 480, 832)}
+"""Each family's own size."""
 
 
 def _recipe(args: Namespace) -> Recipe:
-    """Raises `SettingsError`."""
+    """With the buckets that were asked for, which may be none. Raises `SettingsError`."""
     asked: Sequence[tuple[int, int, int]] = args.bucket or []
-    buckets = tuple(sorted({Bucket(*one) for one in asked}, key=str)) or BUCKETS
+    buckets = tuple(sorted({Bucket(*one) for one in asked}, key=str))
     settings = settings_of(args)
     moments, spread = not args.latents, args.frames == "spread"
     return Recipe(buckets, settings, spread, args.resample, moments, format_of(args.format))
@@ -104,7 +103,7 @@ def _workers(
     """One process, or Ray's."""
     if args.ray is None:
         return partial(one_process, Encoding(vae, recipe, shards_for(args.output, recipe.format)))
-    path = (args.vae or vae_core.tiny_vae_path()).resolve()
+    path = vae_path(args.vae, args.family).resolve()
     device, threads = device_name(args.device), torch.get_num_threads()
     work = Work(path, DTYPES[args.dtype], device, threads, recipe, args.output.resolve())
     return partial(ray_workers, work, Cluster(args.ray, args.workers))
@@ -119,8 +118,9 @@ def encode_dataset(args: Namespace) -> None:
     found = find_clips(args.folder, args.output)
     clips, problems = (found.clips, []) if text is None else with_captions(found.clips)
     vae = load_for(args)
+    recipe = replace(recipe, buckets=recipe.buckets or (BUCKETS[vae.family.name],))
     for bucket in recipe.buckets:  # a budget that is too small is told at once
-        vae.plan_encode((1, 3, bucket.frames, *bucket.size), recipe.settings)
+        vae.plan_encode((1, vae.sample_channels, bucket.frames, *bucket.size), recipe.settings)
     shards, words = shards_for(args.output, recipe.format), recipe.as_dict(vae)
     words |= {} if text is None else {"text_encoder": text.digest()}
     shards.check(words)
@@ -256,7 +256,8 @@ def _channels(shards: Shards, said: dict[str, Any]) -> int:
 
 def _decoder(args: Namespace, said: dict[str, Any]) -> VideoVAE:
     """The VAE to decode with. Raises `SettingsError` where it is not the one that encoded."""
-    vae = load(args.vae, DTYPES[args.dtype], args.device)
+    family = args.family or (None if args.vae else said.get("family"))
+    vae = load(args.vae, family, DTYPES[args.dtype], args.device)
     same_kind = str(vae.dtype).removeprefix("torch.") == said.get("dtype")
     if same_kind and weights_digest(vae) != said.get("weights_sha256"):
         raise SettingsError(

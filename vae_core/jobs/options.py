@@ -24,7 +24,15 @@ from tqdm import tqdm
 import vae_core
 
 from ..errors import SettingsError
-from ..families.conventions import KIJAI_FACTOR, Convention, Form, scaling_factor
+from ..families.conventions import (
+    KIJAI_FACTOR,
+    WAN_2_1,
+    Convention,
+    Form,
+    latent_statistics,
+    scaling_factor,
+)
+from ..families.family import COGVIDEOX, WAN
 from ..media.files import check_output
 from ..media.video import Resize, Selection
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
@@ -93,14 +101,31 @@ def device_name(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-def load(path: Path | None, dtype: torch.dtype | None, device: str) -> VideoVAE:
-    """The VAE in `path`, or the one that ships; a dtype of None keeps the file's own."""
-    return vae_core.load(path or vae_core.tiny_vae_path(), dtype=dtype, device=device_name(device))
+def vae_path(path: Path | None, family: str | None) -> Path:
+    """`path`, or where the family's VAE that ships is; CogVideoX's where no family is named."""
+    return path or (
+        vae_core.tiny_wan_vae_path() if family == WAN.name else vae_core.tiny_vae_path()
+    )
+
+
+def load(path: Path | None, family: str | None, dtype: torch.dtype | None, device: str) -> VideoVAE:
+    """The VAE in `path`, or the one that ships; a dtype of None keeps the file's own.
+
+    Raises `SettingsError` where it is of another family than the one named.
+    """
+    found = vae_path(path, family)
+    vae = vae_core.load(found, dtype=dtype, device=device_name(device))
+    if family not in (None, vae.family.name):
+        raise SettingsError(
+            f"{found} is a VAE of {vae.family.title}, and --family says {family}. Leave it out, or"
+            " name another file."
+        )
+    return vae
 
 
 def load_for(args: Namespace) -> VideoVAE:
     """The VAE that the options name, in the dtype and on the device that they name."""
-    return load(args.vae, DTYPES[args.dtype], args.device)
+    return load(args.vae, args.family, DTYPES[args.dtype], args.device)
 
 
 def vae_name(vae: VideoVAE) -> str:
@@ -183,6 +208,8 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
     if args.convention is None and args.scale is None:
         return None
     convention = Convention(args.convention or Convention.CORE)
+    if vae.family is not COGVIDEOX:
+        return _normalised(args, convention, vae)
     if args.scale is None:
         return Form(convention, KIJAI_FACTOR if convention is Convention.KIJAI else 1.0)
     if convention is Convention.KIJAI:
@@ -190,6 +217,20 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
     asked = None if args.scale == "config" else args.scale
     factor = scaling_factor(asked, vae.scaling_factor)
     return Form(convention, factor, told=args.convention is not None)
+
+
+def _normalised(args: Namespace, convention: Convention, vae: VideoVAE) -> Form:
+    """How latents of a family lie that are normalised by channel, in core's order of dimensions."""
+    told = args.convention is not None
+    if convention is Convention.KIJAI:
+        if args.scale is not None:
+            raise SettingsError(
+                "kijai's latents of Wan 2.1 are always normalised by wan2.1; leave out --scale."
+            )
+        return Form(statistics=WAN_2_1)
+    if args.scale is None:
+        return Form(told=told)
+    return Form(statistics=latent_statistics(args.scale, vae.latent_statistics), told=told)
 
 
 def latents_of(args: Namespace, posterior: Posterior) -> torch.Tensor:

@@ -189,7 +189,7 @@ def _notes(encoded: _Encoded, decoded: _Decoded) -> tuple[str, ...]:
 
 def _plans(vae: VideoVAE, encoded: _Encoded, settings: Settings) -> dict[str, Any]:
     source = encoded.fitted.source
-    shape = (1, 3, source.t, source.h, source.w)
+    shape = (1, vae.sample_channels, source.t, source.h, source.w)
     return {
         "encode": vae.plan_encode(shape, settings).as_dict(),
         "decode": vae.plan_decode(encoded.latents.shape, settings).as_dict(),

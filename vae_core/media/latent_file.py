@@ -27,13 +27,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from ..errors import InputError, VideoError
-from ..families.conventions import UNSCALED, Convention, Form, either, fits_both
+from ..families.conventions import UNSCALED, Convention, Form, LatentStatistics, either, fits_both
 from .files import check_input, plainly_named, whole_file
 
 LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})
 LATENT_KEY = "latent_tensor"
 VERSION_KEY = "latent_format_version_0"
 SCALE = "unscaled"
+NORMALISED = "normalised"
+COGVIDEOX = "cogvideox"
 _CHANNELS = 16
 
 
@@ -41,8 +43,11 @@ _CHANNELS = 16
 class LatentMeta:
     """What a latent file says of its latents; None where it says nothing.
 
+    family: whose latents they are. pixels_per_latent, frames_per_latent: the network's ratios.
     scaling_factor: the VAE's own, by which a diffusion model's latents are multiplied. Not applied
         to the file.
+    latents_mean, latents_std: of each channel, by which a diffusion model's latents are normalised.
+        Applied only where the file's scale is "normalised".
     sample_frames, height_px, width_px: the source clip, to which a decode is trimmed.
     network_frames, network_height_px, network_width_px: what padding or cropping made of it.
     fps: sample frames a second. start_seconds: where the clip begins in its file, for its sound.
@@ -50,7 +55,12 @@ class LatentMeta:
         the `Settings`.
     """
 
+    family: str | None = None
+    pixels_per_latent: int | None = None
+    frames_per_latent: int | None = None
     scaling_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
     sample_frames: int | None = None
     height_px: int | None = None
     width_px: int | None = None
@@ -74,24 +84,43 @@ class LatentMeta:
         return self.sample_frames, self.height_px, self.width_px
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split()))
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     "float | None": float,
     "int | None": int,
     "Fraction | None": Fraction,
     "str | None": str,
+    "tuple[float, ...] | None": _numbers,
 }
 
 
 def strings_of(meta: LatentMeta, form: Form) -> dict[str, str]:
     """What a file's metadata say of its latents: layout, scale, and each field that is known."""
     said = {one.name: getattr(meta, one.name) for one in fields(meta)}
-    scale = SCALE if form.factor == 1.0 else repr(form.factor)
-    known = {name: str(value) for name, value in said.items() if value is not None}
+    if form.statistics is not None:
+        said |= {"latents_mean": form.statistics.mean, "latents_std": form.statistics.std}
+    known = {name: _text(value) for name, value in said.items() if value is not None}
     # A file's name may hold bytes that are no UTF-8; the header of safetensors may not.
     plain = {
         name: text.encode("utf-8", "backslashreplace").decode() for name, text in known.items()
     }
-    return {"layout": form.layout, "scale": scale} | plain
+    return {"layout": form.layout, "scale": _scale(form)} | plain
+
+
+def _text(value: object) -> str:
+    """A field as metadata have it; numbers one after the other."""
+    if isinstance(value, tuple):
+        return " ".join(map(repr, cast("tuple[float, ...]", value)))
+    return str(value)
+
+
+def _scale(form: Form) -> str:
+    if form.statistics is not None:
+        return NORMALISED
+    return SCALE if form.factor == 1.0 else repr(form.factor)
 
 
 def meta_of(path: Path, said: Mapping[str, str]) -> LatentMeta:
@@ -118,14 +147,30 @@ def form_of(path: Path, said: Mapping[str, str], told: Form | None) -> Form:
     layout, scale = said.get("layout", UNSCALED.layout), said.get("scale", SCALE)
     if layout not in layouts:
         raise InputError(f"latents must have layout {' or '.join(layouts)}; {path} says {layout}.")
-    factor = 1.0 if scale == SCALE else _value(path, "scale", float, scale)
-    form = Form(layouts[layout], factor, told="layout" in said or bool(told and told.told))
+    plain = scale in (SCALE, NORMALISED)
+    form = Form(
+        layouts[layout],
+        1.0 if plain else _value(path, "scale", float, scale),
+        _statistics(path, said) if scale == NORMALISED else None,
+        told="layout" in said or bool(told and told.told),
+    )
     if told is not None and told != form:
         raise InputError(
             f"{path} says that its latents are {layout}, scale {scale}; you say {told.layout},"
-            f" scale {told.factor}. Leave out --convention and --scale."
+            f" scale {_scale(told)}. Leave out --convention and --scale."
         )
     return form
+
+
+def _statistics(path: Path, said: Mapping[str, str]) -> LatentStatistics:
+    """By which a file's latents are normalised, as it says."""
+    meta = meta_of(path, said)
+    if meta.latents_mean is None or meta.latents_std is None:
+        raise InputError(
+            f"{path} says that its latents are normalised, but not by which latents_mean and"
+            " latents_std."
+        )
+    return LatentStatistics(meta.latents_mean, meta.latents_std)
 
 
 def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
@@ -134,6 +179,8 @@ def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
         value = kind(text)
     except (ValueError, ZeroDivisionError):
         value = 0
+    if isinstance(value, tuple):
+        return cast("tuple[float, ...]", value)
     if value == 0 or (kind is not str and not value > 0):
         raise InputError(
             f"the metadata of {path} say {name} = {text!r}, which is no number above 0."
@@ -141,11 +188,24 @@ def _value(path: Path, name: str, kind: Callable[[str], Any], text: str) -> Any:
     return value
 
 
-def check_told(path: Path, stored: Sequence[int], form: Form) -> None:
+def check_family(path: Path, meta: LatentMeta, family: str | None) -> None:
+    """`InputError` for a file that says that its latents are of another family than `family`."""
+    if family is not None and meta.family not in (None, family):
+        raise InputError(
+            f"{path} says that its latents are of the family {meta.family}; the VAE is of"
+            f" {family}, and would make nothing of them. Take a VAE of theirs: --family"
+            f" {meta.family}, or its file by --vae."
+        )
+
+
+def check_told(path: Path, stored: Sequence[int], form: Form, family: str | None = None) -> None:
     """`InputError` for latents that may be core's as well as kijai's, of which nobody said which.
 
-    stored: their shape as it lies in the file.
+    stored: their shape as it lies in the file. family: whose they are; only CogVideoX's lie in two
+    orders.
     """
+    if family not in (None, COGVIDEOX):
+        return
     if not form.told and len(stored) == 5 and fits_both(stored):
         raise InputError(
             f"{path}: {either(list(stored))} Its metadata do not say which: add --convention core"
@@ -221,10 +281,12 @@ def _read(path: Path) -> tuple[torch.Tensor, dict[str, str]]:
         return file.get_tensor(LATENT_KEY), file.metadata() or {}
 
 
-def load_latents(path: str | Path, form: Form | None = None) -> tuple[torch.Tensor, LatentMeta]:
+def load_latents(
+    path: str | Path, form: Form | None = None, family: str | None = None
+) -> tuple[torch.Tensor, LatentMeta]:
     """Latents [b, c, t, h, w], float32, unscaled, and what the file says of them.
 
-    form: how they lie in a file that does not say.
+    form: how they lie in a file that does not say. family: whose they shall be.
 
     Raises `VideoError` for a file that is no safetensors file, `InputError` for one without video
     latents.
@@ -236,7 +298,8 @@ def load_latents(path: str | Path, form: Form | None = None) -> tuple[torch.Tens
     except (SafetensorError, OSError) as error:
         raise VideoError(f"{path} is no latent file: it is not readable as safetensors.") from error
     meta, lies = meta_of(path, said), form_of(path, said, form)
-    check_told(path, latents.shape, lies)
+    check_family(path, meta, family)
+    check_told(path, latents.shape, lies, meta.family or family)
     if latents.ndim == 5:
         latents = lies.undo(latents.to(torch.float32)) if latents.is_floating_point() else latents
     check_latents(str(path), latents)

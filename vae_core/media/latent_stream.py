@@ -36,6 +36,7 @@ from .latent_file import (
     LATENT_KEY,
     VERSION_KEY,
     LatentMeta,
+    check_family,
     check_kind,
     check_latents,
     check_told,
@@ -149,11 +150,14 @@ def _noise(spool: MomentSpool, seed: int) -> Tensor:
 class _Part:
     """A piece of the latents as it follows in the file: mean, logarithm of variance, and noise
     where a sample is drawn.
+
+    channel: whose it is; None for all of them.
     """
 
     mean: Tensor
     logvar: Tensor | None
     noise: Tensor | None
+    channel: int | None = None
 
     def latents(self, dtype: torch.dtype) -> Tensor:
         """The sample, in the encoder's own dtype as `Posterior.sample` does it; or the mean."""
@@ -176,7 +180,7 @@ def _parts(spool: MomentSpool, kept: Kept) -> Iterator[_Part]:
         for run in _runs(spool.frames):
             drawn = None if noise is None else noise[channel, run.start : run.stop]
             logvar = None if noise is None else spool.plane(channels + channel, run)
-            yield _Part(spool.plane(channel, run), logvar, drawn)
+            yield _Part(spool.plane(channel, run), logvar, drawn, channel)
 
 
 def _runs(frames: int) -> Iterator[Interval]:
@@ -188,8 +192,7 @@ def _runs(frames: int) -> Iterator[Interval]:
 def _latents(spool: MomentSpool, kept: Kept) -> Iterator[Tensor]:
     """What the file holds of the latents, piece by piece."""
     for part in _parts(spool, kept):
-        latents = part.latents(spool.dtype)
-        yield latents if kept.form.factor == 1.0 else latents * kept.form.factor
+        yield kept.form.scaled(part.latents(spool.dtype), part.channel)
 
 
 def _moments(spool: MomentSpool, first_channel: int) -> Iterator[Tensor]:
@@ -244,19 +247,22 @@ def safetensors_header(
 class LatentFile:
     """The latents of a file, read run by run: a context manager, and a `frame_feed.FrameRuns`.
 
-    shape: [b, c, t, h, w]. meta: what the file says. Raises as `latent_file.load_latents` does,
-    for any of its values, when it is made.
+    shape: [b, c, t, h, w]. meta: what the file says. family: whose latents it shall
+    hold. Raises as `latent_file.load_latents` does, for any of its values, when it is made.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, path: str | Path, form: Form | None = None) -> None:
+    def __init__(
+        self, path: str | Path, form: Form | None = None, family: str | None = None
+    ) -> None:
         self._path = Path(path)
         check_input(self._path)
         stored, said, self._offset = self._header()
         self.meta, self._form = meta_of(self._path, said), form_of(self._path, said, form)
         self._stored: tuple[int, ...] = tuple(stored["shape"])
-        check_told(self._path, self._stored, self._form)
+        check_family(self._path, self.meta, family)
+        check_told(self._path, self._stored, self._form, self.meta.family or family)
         self._dtype = _DTYPES.get(stored["dtype"], torch.int32)
         shape = self.shape if len(self._stored) == 5 else self._stored
         check_kind(str(path), torch.empty(shape, dtype=self._dtype, device="meta"))
