@@ -27,8 +27,8 @@ from ...vae_core.planning.plan import size_text
 from . import host
 from .lending import Lender
 
-KEPT_SHARE = 0.1
-"""Of what is free: allocators round up, and leave gaps."""
+KEPT_PART = 10
+"""One byte of so many that are free stays free: allocators round up, and leave gaps."""
 
 ALLOWANCE_BYTES = 256 * 2**20
 """For what is loaded when it is first used, such as kernels."""
@@ -36,17 +36,17 @@ ALLOWANCE_BYTES = 256 * 2**20
 WINDOWS_BYTES = 512 * 2**20
 """More of it there: that driver does not refuse what is too much but moves it elsewhere, slowly."""
 
-_WEIGHTS_SHARE = 1.1  # of the weights' size: what the host itself makes free for them
+_WEIGHTS_TIMES = 1.1  # of the weights' size: what the host itself makes free for them
 
 
-def usable(free_bytes: float) -> int:
+def usable(free_bytes: int) -> int:
     """What a plan may take of so many free bytes; at least 1."""
-    return max(math.floor(free_bytes * (1 - KEPT_SHARE)) - _allowance(), 1)
+    return max(free_bytes * (KEPT_PART - 1) // KEPT_PART - _allowance(), 1)
 
 
 def needed(used_bytes: int) -> int:
     """What has to be free for a plan that takes so many bytes: `usable` turned round."""
-    return math.ceil((used_bytes + _allowance()) / (1 - KEPT_SHARE))
+    return -(-(used_bytes + _allowance()) * KEPT_PART // (KEPT_PART - 1))
 
 
 def _allowance() -> int:
@@ -76,7 +76,7 @@ def room_bytes(vae: Any) -> int | None:
         if loaded.model is not None and loaded.device == device
     )
     there = min(free, manage.get_total_memory(device)) - _reserve()
-    return usable(there - _WEIGHTS_SHARE * vae.patcher.model_size())
+    return usable(math.floor(there - _WEIGHTS_TIMES * vae.patcher.model_size()))
 
 
 def free_bytes(vae: Any) -> int | None:
@@ -95,7 +95,7 @@ def _free(vae: Any) -> int:
 
 
 def _reserve() -> int:
-    return getattr(host.management(), "extra_reserved_memory", lambda: 0)()
+    return int(getattr(host.management(), "extra_reserved_memory", lambda: 0)())
 
 
 def _is_paged(patcher: Any) -> bool:

@@ -2,8 +2,8 @@
 
 A program names module paths; `Weights` looks them up in the live module each time, so that a host
 which moves or replaces parameters between runs (offloading) is followed. What a step needs is
-returned on the run's device and in its
-dtype: the parameter itself where it is so already, a passing copy otherwise.
+returned on the run's device and in its dtype: the parameter itself where it is so already, a
+passing copy otherwise.
 
 A host that pages parameters itself lends them (`Lender`): each module once a step, until the step
 is over.
@@ -59,9 +59,7 @@ class Weights:
     _loans: _Loans = field(default_factory=_Loans, init=False, repr=False, compare=False)
 
     def give_back(self) -> None:
-        """Let the host have what it lent for the step that is over; what was read stays no longer
-        valid.
-        """
+        """Let the host have back what it lent: the step is over, and what was read may change."""
         self._loans.lent.clear()
         self._loans.ends.close()
 
