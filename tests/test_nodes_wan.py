@@ -206,7 +206,7 @@ def theirs_of(latents: Tensor, **keys: Any) -> dict[str, Any]:
     """Latents as WanVideoWrapper's sampler gives them, scaled here by its own numbers."""
     mean, std = (
         torch.tensor(one).view(1, 16, 1, 1, 1)
-        for one in (wrapper.LATENTS.mean, wrapper.LATENTS.std)
+        for one in (wrapper.WAN_2_1.mean, wrapper.WAN_2_1.std)
     )
     own = {"has_ref": False, "drop_last": False, "looped": False, "end_image": None}
     return {"samples": (latents - mean) / std, **own, **keys}

@@ -18,20 +18,8 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from ...vae_core import InputError
-from ...vae_core.families.conventions import LatentStatistics
+from ...vae_core.families.conventions import WAN_2_1
 from . import host
-
-LATENTS = LatentStatistics(
-    mean=(
-        -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-        0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-    ),
-    std=(
-        2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-    ),
-)  # fmt: skip
-"""Of Wan 2.1: `latents_mean` and `latents_std` in vae/config.json of its models."""
 
 SAMPLERS_KEYS = frozenset({"looped", "has_ref", "drop_last"})
 """Keys of a LATENT that only WanVideoWrapper's samplers write."""
@@ -94,9 +82,9 @@ def from_theirs(latent: Mapping[str, Any]) -> tuple[Tensor, list[str]]:
     notes = ["Latents of WanVideoWrapper: brought to core's scale."]
     if first or last:
         notes.append(f"Latent frames that are no part of the clip left out: {first + last}.")
-    return LATENTS.undone(kept), notes
+    return WAN_2_1.undone(kept), notes
 
 
 def to_theirs(samples: Tensor) -> Tensor:
     """Latents [b, c, t, h, w] of core as WanVideoWrapper's nodes have them."""
-    return LATENTS.normalised(samples)
+    return WAN_2_1.normalised(samples)
