@@ -104,11 +104,9 @@ class VideoVAE:
     @property
     def architecture(self) -> Architecture:
         """Widths, depth and counts, as the file or else the module's shapes say."""
-        return (
-            self.loaded.architecture
-            if self.loaded
-            else architecture_of_state(self.module.state_dict())
-        )
+        if self.loaded:
+            return self.loaded.architecture
+        return architecture_of_state(self.module.state_dict())
 
     @property
     def scaling_factor(self) -> float | None:

@@ -47,11 +47,12 @@ class EngineModule(nn.Module):
     comfy_has_chunked_io = True
 
     def __init__(self, network: nn.Module) -> None:
+        """Raises `LoweringError` where the engine cannot run the network."""
         super().__init__()
+        self.ends = ends_of(vae_core.from_module(network))
         for name, part in network.named_children():
             self.add_module(name, part)
         self.settings = CORE_SETTINGS
-        self.ends = ends_of(vae_core.from_module(self))
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
         """The engine over this network."""
@@ -226,7 +227,6 @@ def exact_vae(vae: Any) -> Any:
     if not isinstance(network, nn.Module):
         raise InputError(f"vae must be {WANTED}; got {_what(vae)}. {_REMEDY}")
     try:
-        vae_core.from_module(network)
         module = EngineModule(network).eval()
     except (LoweringError, AttributeError) as error:
         raise InputError(
