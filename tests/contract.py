@@ -7,7 +7,7 @@ region law can be put to each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,6 +18,7 @@ from vae_core.planning.machine import Machine
 from vae_core.planning.plan import Job, chunk_extent
 from vae_core.planning.planner import make_plan
 from vae_core.program.moments import Moments
+from vae_core.program.parts import Attend
 from vae_core.program.steps import SOURCE, Program, Step
 from vae_core.running.execute import Execution
 from vae_core.running.tile import Pass
@@ -117,21 +118,22 @@ class StepBench:
         return self.step.core(cells, self.extents[self.step.src], self.chunk)
 
     def cells(self, largest: Extent) -> list[Region]:
-        """The tiles of the step."""
-        extent = self.step.cell_extent(self.extents[self.step.src], self.chunk)
-        return list(tiles(extent, largest))
+        """The tiles of the step, those left out that the mix is not asked for."""
+        src = self.extents[self.step.src]
+        extent, lone = self.step.mixed_extent(src, self.chunk), self.step.lone(src, self.chunk)
+        return [tile.later(lone) for tile in tiles(extent, largest)]
 
     def poisoned(self, cells: Region) -> tuple[dict[int, torch.Tensor], torch.Tensor | None]:
         """Stores and cache with NaN everywhere outside of what the tile declares."""
         step, core = self.step, self.core(cells)
-        keep: dict[int, list[Region]] = {index: [] for index in self.stores}
-        region = step.source_region(cells, self.extents[step.src], self.chunk)
-        keep[step.src].append(region)
+        keep: dict[int, list[Box]] = {index: [] for index in self.stores}
+        keep[step.src] += self.read(cells)
         if step.residual:
             first = self.chunk.keeps_first(self.extents[step.residual.store].t)
-            keep[step.residual.store].append(step.residual.source(core, first))
+            keep[step.residual.store].append((ALL, step.residual.source(core, first)))
         if step.norm and step.norm.modulated:
-            keep[SOURCE].append(self.latents(region))
+            region = step.source_region(cells, self.extents[step.src], self.chunk)
+            keep[SOURCE].append((ALL, self.latents(region)))
         stores = {
             index: _outside_is_nan(store, keep[index]) for index, store in self.stores.items()
         }
@@ -140,8 +142,19 @@ class StepBench:
         cache = self.cache
         if cache is not None:
             t = Extent(cache.shape[2], *cache.shape[3:]).region.t
-            cache = _outside_is_nan(cache, [Region(t, declared.h, declared.w)])
+            cache = _outside_is_nan(cache, [(ALL, Region(t, declared.h, declared.w))])
         return stores, cache
+
+    def read(self, cells: Region) -> list[Box]:
+        """What a tile declares of the store that it reads: the region around its cells, and where
+        it attends, the keys and values of whole frames.
+        """
+        src, mix = self.extents[self.step.src], self.step.mix
+        region = self.step.source_region(cells, src, self.chunk)
+        if not isinstance(mix, Attend):
+            return [(ALL, region)]
+        queries, keys = slice(None, mix.read_channels), slice(mix.read_channels, None)
+        return [(queries, region), (keys, replace(src.region, t=region.t))]
 
     def latents(self, region: Region) -> Region:
         """The latent cells that modulate `region`, worked out element by element."""
@@ -155,22 +168,30 @@ class StepBench:
         return Region(*(type(region.t)(min(c), max(c) + 1) for c in cells))
 
 
-def _outside_is_nan(store: torch.Tensor, keep: list[Region]) -> torch.Tensor:
+Box = tuple[slice, Region]
+"""Channels, and the elements of them."""
+
+ALL = slice(None)
+
+
+def _outside_is_nan(store: torch.Tensor, keep: list[Box]) -> torch.Tensor:
     poisoned = torch.full_like(store, float("nan"))
-    for region in keep:
-        box = (..., *region.slices)
+    for channels, region in keep:
+        box = (slice(None), channels, *region.slices)
         poisoned[box] = store[box]
     return poisoned
 
 
 def chunk_and_source(
-    program: Program, first: bool, height: int = 24, width: int = 32
+    program: Program, which: str, height: int = 24, width: int = 32
 ) -> tuple[Chunk, Extent]:
-    """A small chunk at the clip's start or in its middle, with the extent of its source."""
+    """A small chunk at the clip's start (`"first"`) or in its middle (`"later"`), or a lone frame
+    (`"still"`), with the extent of its source.
+    """
     settings = Settings(chunk_frames=8)
     px, frames = program.stores[SOURCE].px, program.stores[SOURCE].frames
-    clip = 17 if frames == 1 else 5
+    clip = 1 if which == "still" else 17 if frames == 1 else 5
     job = Job(program, 1, Extent(clip, height // px, width // px), 8)
     plan = make_plan(job, settings, Machine(False, 2**24))
-    chunk = plan.chunks[0 if first else 1]
+    chunk = plan.chunks[int(which == "later")]
     return chunk, chunk_extent(job, chunk)

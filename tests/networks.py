@@ -4,8 +4,11 @@ identity.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from networks_wan import random_wan
 
 TINY = {"channels": (8, 8, 16, 16), "groups": 4, "layers": 1, "latent_channels": 4}
 
@@ -31,6 +34,18 @@ def random_module(
         if "norm" in name and parameter.ndim == 1:
             torch.nn.init.normal_(parameter, float(name.endswith("weight")), 0.3)
     return module.to(dtype).eval().requires_grad_(False)
+
+
+def narrow_wan(dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """A Wan 2.1 VAE of the least width, with random weights from a fixed seed."""
+    return random_wan(dtype=dtype)
+
+
+NARROW: dict[str, Callable[[torch.dtype], torch.nn.Module]] = {
+    "cogvideox": random_module,
+    "wan": narrow_wan,
+}
+"""A narrow network of every family, with random weights: the laws are put to each of them."""
 
 
 def diffusers_encode(

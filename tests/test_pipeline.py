@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -241,12 +242,17 @@ def test_a_second_interrupt_leaves_a_reader_that_stands_still(
         joining.set()
         look(thread)
 
+    # what a shell starts in the background ignores interrupts, and so would this process
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     look = pipeline._wait_for_end
     joining, interrupter = threading.Event(), threading.Thread(target=interrupt_twice)
     monkeypatch.setattr(pipeline, "_wait_for_end", wait_for_end)
     interrupter.start()
-    with pytest.raises(KeyboardInterrupt), read_ahead(stuck()) as items:
-        next(items)
+    try:
+        with pytest.raises(KeyboardInterrupt), read_ahead(stuck()) as items:
+            next(items)
+    finally:
+        signal.signal(signal.SIGINT, before)
     interrupter.join()
     gate.set()
     wait_until_none_is_left()

@@ -1,53 +1,63 @@
-"""The laws, put to every step of both programs by itself."""
+"""The laws, put to every step of every family's programs by itself."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from contract import StepBench, assert_close, chunk_and_source
-from networks import random_module
+from contract import ALL, StepBench, assert_close, chunk_and_source
+from networks import NARROW
 
-from vae_core.families.cogvideox import lower_decoder, lower_encoder
+from vae_core.families.family import family_of
 from vae_core.geometry.region import Extent, Interval, Region
-from vae_core.program.rewrites import unique_frames
+from vae_core.program.rewrites import still_frame, unique_frames
+from vae_core.program.steps import Program
 
-MODULE = random_module(torch.float64)
-PROGRAMS = {
-    "encoder": lower_encoder(MODULE),
-    "decoder": lower_decoder(MODULE),
-    "decoder of unique frames": unique_frames(lower_decoder(MODULE)),
-}
-STEPS = [(name, i) for name, program in PROGRAMS.items() for i in range(len(program.steps))]
+MODULES = {name: make(torch.float64) for name, make in NARROW.items()}
+
+
+def programs(module: torch.nn.Module) -> dict[str, Program]:
+    """All that a network is lowered and rewritten to, by name."""
+    family = family_of(module)
+    encoder, decoder = family.lower_encoder(module), family.lower_decoder(module)
+    found = {"encoder": encoder, "decoder": decoder}
+    if unique_frames(decoder) != decoder:
+        found["decoder of unique frames"] = unique_frames(decoder)
+    stills = {f"{name} of a lone frame": still_frame(p) for name, p in list(found.items())[:2]}
+    return found | stills
+
+
+PROGRAMS = {name: programs(module) for name, module in MODULES.items()}
+STEPS = [
+    (family, name, which, index)
+    for family, found in PROGRAMS.items()
+    for name, program in found.items()
+    for which in (["still"] if "lone" in name else ["first", "later"])
+    for index in range(len(program.steps))
+]
+SIZES = {"cogvideox": (24, 32)}  # elsewhere smaller: the steps are many
 LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 
 
-def bench(name: str, index: int, first: bool) -> StepBench:
-    program = PROGRAMS[name]
-    chunk, source = chunk_and_source(program, first)
-    return StepBench(program, MODULE, index, chunk, source)
+@pytest.fixture(params=STEPS, ids=lambda case: "-".join(map(str, case)))
+def step(request: pytest.FixtureRequest) -> StepBench:
+    family, name, which, index = request.param
+    program = PROGRAMS[family][name]
+    chunk, source = chunk_and_source(program, which, *SIZES.get(family, (16, 24)))
+    return StepBench(program, MODULES[family], index, chunk, source)
 
 
-@pytest.fixture(params=[True, False], ids=["first chunk", "later chunk"])
-def first(request: pytest.FixtureRequest) -> bool:
-    return request.param
-
-
-@pytest.mark.parametrize(("name", "index"), STEPS)
-def test_tiles_of_a_step_make_up_its_whole(name: str, index: int, first: bool) -> None:
-    step = bench(name, index, first)
+def test_tiles_of_a_step_make_up_its_whole(step: StepBench) -> None:
     (whole,) = step.cells(Extent(999, 999, 999))
     expected = step.run(whole, step.stores, step.cache)
+    start = step.core(whole).t.start
     for largest in LARGEST:
         for cells in step.cells(largest):
-            found = step.run(cells, step.stores, step.cache)
-            assert_close(found, expected[(..., *step.core(cells).slices)], 1e-12)
+            found, core = step.run(cells, step.stores, step.cache), step.core(cells)
+            part = Region(core.t.shift(-start), core.h, core.w)
+            assert_close(found, expected[(..., *part.slices)], 1e-12)
 
 
-@pytest.mark.parametrize(("name", "index"), STEPS)
-def test_nan_outside_the_declared_region_changes_nothing(
-    name: str, index: int, first: bool
-) -> None:
-    step = bench(name, index, first)
+def test_nan_outside_the_declared_region_changes_nothing(step: StepBench) -> None:
     for cells in step.cells(Extent(2, 3, 5)):
         clean = step.run(cells, step.stores, step.cache)
         stores, cache = step.poisoned(cells)
@@ -64,16 +74,13 @@ def faces(region: Region) -> list[Region]:
     return found
 
 
-@pytest.mark.parametrize(("name", "index"), STEPS)
-def test_the_declared_region_is_no_larger_than_the_measured_one(
-    name: str, index: int, first: bool
-) -> None:
-    step = bench(name, index, first)
+def test_the_declared_region_is_no_larger_than_the_measured_one(step: StepBench) -> None:
+    src = step.step.src
     for cells in step.cells(Extent(2, 3, 5)):
-        region = step.step.source_region(cells, step.extents[step.step.src], step.chunk)
-        for face in faces(region):
-            stores = {k: v.clone() for k, v in step.stores.items()}
-            stores[step.step.src][(..., *face.slices)] = float("nan")
-            assert step.run(cells, stores, step.cache).isnan().any(), (
-                f"{face} is declared but unused"
-            )
+        for channels, region in step.read(cells):
+            for face in faces(region):
+                stores = {k: v.clone() for k, v in step.stores.items()}
+                stores[src][(ALL, channels, *face.slices)] = float("nan")
+                assert step.run(cells, stores, step.cache).isnan().any(), (
+                    f"{face} is declared but unused"
+                )

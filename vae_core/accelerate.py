@@ -9,17 +9,21 @@
 3. Results come back in the class's own types, and `restore` takes the attributes away again.
 
 What decides, where the class and the settings both have a say:
-- Frames and chunks: `settings.layout` and `settings.chunk_frames`. Without settings the diffusers
-  layout is taken, which gives the counts that pipelines reckon with. The aligned layout decodes n
-  latent frames to 4(n-1)+1 also where n is even, and encodes what is not 4k+1 frames to one latent
-  frame more than the class, at which a video-to-video pipeline fails. The class's
-  `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings are
-  given, and are not read otherwise.
+- Frames and chunks of CogVideoX: `settings.layout` and `settings.chunk_frames`. Without settings
+  the diffusers layout is taken, which gives the counts that pipelines reckon with. The aligned
+  layout decodes n latent frames to 4(n-1)+1 also where n is even, and encodes what is not 4k+1
+  frames to one latent frame more than the class, at which a video-to-video pipeline fails. The
+  class's `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings
+  are given, and are not read otherwise.
+- Frames of Wan and Qwen-Image: the diffusers layout means that frames behind the last 4k+1 are left
+  out, as the class does; the aligned layout treats them by `settings.frame_fit`. Chunks change
+  nothing.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
   logged once. Blended tiles are had by settings with `tiling="blend"`, which are left as they are.
   `tiled_encode` and `tiled_decode` do the same whether or not it was called.
 - `enable_slicing`: clips of a batch one by one, as in the class.
+- Decoded frames are clamped to [-1, 1] where the class does so: for Wan and Qwen-Image.
 - `torch.compile`: a graph that calls a method breaks there. `torch.export`, which cannot hold the
   engine, gets the class's own network, where the settings ask for the class's own result.
 
@@ -40,10 +44,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from .class_doors import DROP_IN, KINDS, Kind, kind_of
 from .errors import InputError
 from .families.attributes import plain
 from .running.graphs import is_exporting, outside_graphs
-from .settings import SMALLEST_TILE_PX, TEMPORAL_RATIO, Fit, Layout, NormScope, Settings, Tiling
+from .settings import SMALLEST_TILE_PX, Layout, NormScope, Settings, Tiling
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -51,11 +56,6 @@ if TYPE_CHECKING:
     from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
 _log = logging.getLogger("vae_core")
-
-DROP_IN = Settings(layout=Layout.DIFFUSERS, size_fit=Fit.ERROR)
-"""What `accelerate` takes unless told otherwise: the class's own frame counts, and nothing padded,
-since the class's return types could not tell of it.
-"""
 
 _NAMES = ("encode", "decode", "_encode", "_decode", "tiled_encode", "tiled_decode")
 """The class's methods that run its parts."""
@@ -87,12 +87,14 @@ class _Engine:
     """What stands in for the methods of one module.
 
     vae: the module; dtype, device and programs are looked up anew for each call.
+    kind: which class it is of.
     settings: as they were given.
     covered: instance attributes of the same names that were there before, for `restore`.
     told: sentences that have been logged.
     """
 
     vae: VideoVAE
+    kind: Kind
     settings: Settings
     covered: dict[str, Any]
     told: set[str] = field(default_factory=set[str])
@@ -101,7 +103,7 @@ class _Engine:
     def encode(
         self, x: Tensor, return_dict: bool = True
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """`AutoencoderKLCogVideoX.encode`: the posterior of `x` [b, 3, t, h, w], by the engine.
+        """The class's `encode`: the posterior of `x` [b, c, t, h, w], by the engine.
 
         Raises `InputError` for an input that the engine does not take.
         """
@@ -114,33 +116,42 @@ class _Engine:
 
     @_door
     def _encode(self, x: Tensor) -> Tensor:
-        """`AutoencoderKLCogVideoX._encode`: the moments of `x` in one batch, by the engine."""
+        """The class's `_encode`: the moments of `x` in one batch, by the engine."""
         return self._run(self._moments, (x,), self._encoding())
 
     @_door
     def tiled_encode(self, x: Tensor) -> Tensor:
-        """`AutoencoderKLCogVideoX.tiled_encode`: the moments of `x`, by exact tiles."""
+        """The class's `tiled_encode`: the moments of `x`, by exact tiles."""
         return self._run(self._moments, (x,), self._bounded(self._encoding()))
 
     @_door
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """`AutoencoderKLCogVideoX.decode`: the video of `z` [b, c, n, h/8, w/8], by the engine.
+        """The class's `decode`: the video of `z` [b, c, n, h/8, w/8], by the engine.
 
         Raises `InputError` for an input that the engine does not take.
         """
-        video = self._run(VideoVAE.decode, self._clips(z), self._decoding())
-        return _decoded(video, return_dict)
+        return self._decoded(self._clips(z), self._decoding(), return_dict)
 
     @_door
     def _decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """`AutoencoderKLCogVideoX._decode`: the video of `z` in one batch, by the engine."""
-        return _decoded(self._run(VideoVAE.decode, (z,), self._decoding()), return_dict)
+        """The class's `_decode`: the video of `z` in one batch, by the engine."""
+        return self._decoded((z,), self._decoding(), return_dict)
 
     @_door
     def tiled_decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """`AutoencoderKLCogVideoX.tiled_decode`: the video of `z`, by exact tiles."""
-        settings = self._bounded(self._decoding())
-        return _decoded(self._run(VideoVAE.decode, (z,), settings), return_dict)
+        """The class's `tiled_decode`: the video of `z`, by exact tiles."""
+        return self._decoded((z,), self._bounded(self._decoding()), return_dict)
+
+    def _decoded(
+        self, clips: tuple[Tensor, ...], settings: Settings, return_dict: bool
+    ) -> DecoderOutput | tuple[Tensor]:
+        """The video of latents in the class's own type, clamped where the class clamps."""
+        from diffusers.models.autoencoders.vae import DecoderOutput
+
+        video = self._run(VideoVAE.decode, clips, settings)
+        if self.vae.family.clamps:
+            video.clamp_(-1, 1)
+        return DecoderOutput(sample=video) if return_dict else (video,)
 
     def _moments(self, vae: VideoVAE, video: Tensor, settings: Settings) -> Tensor:
         posterior = vae.encode(video, settings)
@@ -168,20 +179,16 @@ class _Engine:
         return results[0] if len(results) == 1 else torch.cat(results)
 
     def _encoding(self) -> Settings:
-        return self._settings_now(cast("Any", self.vae.module).num_sample_frames_batch_size)
+        return self._settings_now(self.kind.encoding)
 
     def _decoding(self) -> Settings:
-        latent_frames = cast("Any", self.vae.module).num_latent_frames_batch_size
-        return self._settings_now(TEMPORAL_RATIO * latent_frames)
+        return self._settings_now(self.kind.decoding)
 
-    def _settings_now(self, chunk_frames: int) -> Settings:
-        """The settings, with the class's chunks where none were given, and with its tile as a bound
-        where its tiling is on.
-        """
-        settings = self.settings
-        if settings == DROP_IN:
-            settings = replace(settings, chunk_frames=chunk_frames)
-        return self._bounded(settings) if cast("Any", self.vae.module).use_tiling else settings
+    def _settings_now(self, meant: Callable[[nn.Module, Settings], Settings]) -> Settings:
+        """The settings as the class means them, with its tile as a bound where its tiling is on."""
+        module = self.vae.module
+        settings = meant(module, self.settings)
+        return self._bounded(settings) if cast("Any", module).use_tiling else settings
 
     def _bounded(self, settings: Settings) -> Settings:
         """`settings` with the class's tile as a bound."""
@@ -203,12 +210,6 @@ class _Engine:
         if sentence not in self.told:
             self.told.add(sentence)
             _log.warning("%s", sentence)
-
-
-def _decoded(video: Tensor, return_dict: bool) -> DecoderOutput | tuple[Tensor]:
-    from diffusers.models.autoencoders.vae import DecoderOutput
-
-    return DecoderOutput(sample=video) if return_dict else (video,)
 
 
 def _refuse_export(settings: Settings) -> None:
@@ -272,20 +273,19 @@ def _refuse_offloading_to_disk(module: nn.Module) -> None:
             )
 
 
-def _module_of(target: object) -> nn.Module:
-    """The VAE that `target` is or holds; `InputError` unless it is diffusers'."""
-    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
-
+def _module_of(target: object) -> tuple[nn.Module, Kind]:
+    """The VAE that `target` is or holds, and its class; `InputError` unless it is diffusers'."""
     held_by = target if isinstance(target, nn.Module) else getattr(target, "vae", None)
     found = plain(held_by) if isinstance(held_by, nn.Module) else held_by
-    if not isinstance(found, AutoencoderKLCogVideoX):
-        what = type(target).__name__
+    kind = kind_of(found)
+    if not isinstance(found, nn.Module) or kind is None:
+        what, names = type(target).__name__, ", ".join(kind.name for kind in KINDS)
         held = "" if held_by is target else f", whose vae is {type(found).__name__}"
         raise InputError(
-            "accelerate and restore take diffusers' AutoencoderKLCogVideoX, or a pipeline with one"
-            f" as its vae; got {what}{held}. For other modules there is vae_core.from_module."
+            f"accelerate and restore take a VAE of diffusers ({names}), or a pipeline with one as"
+            f" its vae; got {what}{held}. For other modules there is vae_core.from_module."
         )
-    return found
+    return found, kind
 
 
 def _engine_of(module: nn.Module) -> _Engine | None:
@@ -297,22 +297,22 @@ def _engine_of(module: nn.Module) -> _Engine | None:
 def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     """`target` itself, whose methods that encode and decode now run through the engine.
 
-    target: a live diffusers `AutoencoderKLCogVideoX`, or a pipeline with one as its `vae`;
-        everything else that holds the same VAE object is accelerated with it.
+    target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan` or
+        `AutoencoderKLQwenImage`, or a pipeline with one as its `vae`; everything else that holds
+        the same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
         logged, since the class's return types cannot tell.
 
-    Signatures, return types and the meaning of a generator are the class's
-    (diffusers/models/autoencoders/autoencoder_kl_cogvideox.py). Videos and latents may lie in host
-    memory while the module is on a device; results are where the input is, in the module's dtype.
-    A deep copy of an accelerated VAE is accelerated. Raises `InputError` for another object,
-    `LoweringError` with a path for a module that the engine cannot run.
+    Signatures, return types and the meaning of a generator are the class's. Videos and latents may
+    lie in host memory while the module is on a device; results are where the input is, in the
+    module's dtype. A deep copy of an accelerated VAE is accelerated. Raises `InputError` for
+    another object, `LoweringError` with a path for a module that the engine cannot run.
     """
-    module = _module_of(target)
+    module, kind = _module_of(target)
     vae, before = from_module(module), _engine_of(module)
     own = {name: vars(module)[name] for name in _NAMES if name in vars(module)}
-    engine = _Engine(vae, settings, own if before is None else before.covered)
+    engine = _Engine(vae, kind, settings, own if before is None else before.covered)
     for name in _NAMES:
         if hasattr(type(module), name):  # tiled_encode is younger than the class
             setattr(module, name, getattr(engine, name))
@@ -325,7 +325,7 @@ def restore(target: TargetType) -> TargetType:
 
     Raises `InputError` for an object that `accelerate` does not take.
     """
-    module = _module_of(target)
+    module, _ = _module_of(target)
     engine = _engine_of(module)
     if engine is None:
         return target

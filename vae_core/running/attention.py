@@ -33,6 +33,7 @@ def attend(queries: Tensor, blocks: Iterator[Tensor], wide: torch.dtype) -> Tens
     total = torch.zeros_like(most)
     for block in blocks:
         keys, values = (_rows(part, wide) for part in block.chunk(2, dim=1))
+        del block
         logits = torch.bmm(q, keys.transpose(1, 2))  # [b, n, keys]
         del keys
         risen = torch.maximum(most, logits.amax(2, keepdim=True))
@@ -41,6 +42,7 @@ def attend(queries: Tensor, blocks: Iterator[Tensor], wide: torch.dtype) -> Tens
         total.mul_(shrink).add_(weights.sum(2, keepdim=True))
         acc.mul_(shrink).baddbmm_(weights, values)
         most = risen
+        del logits, weights, values  # before the next block comes
     return acc.div_(total)
 
 

@@ -1,0 +1,75 @@
+"""Does the engine give what core's own class of Wan 2.1 gives untiled, where core runs?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from host import server
+
+pytestmark = pytest.mark.host
+
+SCRIPT = """
+import json, sys
+import comfy.options
+comfy.options.enable_args_parsing()
+import comfy.ops
+import torch
+from comfy.ldm.wan.vae import WanVAE
+from vae_core import Settings, from_module
+
+def network(channels, dtype):
+    torch.manual_seed(0)
+    module = WanVAE(dim=8, z_dim=16, image_channels=channels, conv_out_channels=channels)
+    for name, parameter in module.named_parameters():
+        spread = 0.3 if name.endswith("gamma") else 0.5 * parameter[0].numel() ** -0.5
+        torch.nn.init.normal_(parameter, float(name.endswith("gamma")), spread)
+    return module.to(dtype).eval().requires_grad_(False)
+
+CUTS = (
+    {"chunk_frames": 4, "tile_px": 16},
+    {"chunk_frames": 8, "placement": "host", "tile_px": 24},
+    {},
+)
+worst = {}
+with torch.no_grad():
+    for dtype in (torch.float32, torch.float64):
+        for channels, frames in ((3, 1), (3, 5), (3, 9), (3, 13), (4, 5)):
+            module = network(channels, dtype)
+            vae, cut = from_module(module), Settings(**CUTS[frames % 3])
+            video = 2 * torch.rand(1, channels, frames, 24, 40, dtype=dtype) - 1
+            latents = torch.randn(1, 16, (frames + 3) // 4, 3, 5, dtype=dtype)
+            pairs = {
+                "encode": (vae.encode(video, cut).mean, module.encode(video)),
+                "decode": (vae.decode(latents, cut), module.decode(latents)),
+            }
+            for kind, (found, expected) in pairs.items():
+                assert found.shape == expected.shape, (found.shape, expected.shape)
+                error = (found - expected).abs().max() / (expected.max() - expected.min())
+                key = f"{kind} {str(dtype)[6:]}"
+                worst[key] = max(worst.get(key, 0.0), float(error))
+print(json.dumps(worst))
+"""
+
+
+def test_both_ways_equal_cores_class_untiled() -> None:
+    try:
+        host = server.checkout()
+    except server.HostMissing as error:
+        pytest.skip(str(error))
+    places = [str(host.folder), str(server.ROOT)]
+    run = subprocess.run(
+        [str(host.python), "-c", SCRIPT, "--cpu"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    worst = json.loads(run.stdout.splitlines()[-1])
+    assert len(worst) == 4
+    for name, error in worst.items():
+        limit = 1e-9 if name.endswith("float64") else 1e-4
+        assert error <= limit, f"{name} differs by {error:.3g} of the range"
