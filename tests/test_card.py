@@ -73,6 +73,14 @@ class Card:
         self.desktop += self.shrinks
 
 
+@pytest.fixture(autouse=True)
+def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not stay on the card goes where the computer has room, which varies."""
+    memory = SimpleNamespace(available=64 * GIB, total=128 * GIB)
+    machine = part("vae_core.planning.machine")
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: memory)
+
+
 @pytest.fixture(scope="module")
 def engine() -> Any:
     """The published network without weights, in bfloat16."""

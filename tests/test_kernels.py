@@ -18,7 +18,7 @@ def test_a_strided_result_of_one_column_is_as_in_double_precision(
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 32, 3, height, 3, generator=generator).to(dtype)
     weight = (torch.randn(32, 32, 1, 3, 3, generator=generator) / 17.0).to(dtype)
-    result = convolve(x, Phase(weight, None), stride=2)
+    result = convolve(x, Phase(weight, None), strides=(1, 2, 2))
     exact = F.conv3d(x.double(), weight.double(), stride=(1, 2, 2))
     assert result.shape == exact.shape
     error = (result.double() - exact).abs().max() / exact.abs().max()

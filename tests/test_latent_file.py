@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vae_core.errors import InputError, VideoError
-from vae_core.families.conventions import Convention, Form
+from vae_core.families.conventions import WAN_2_1, Convention, Form
 from vae_core.geometry.region import Interval
 from vae_core.media.latent_file import (
     LATENT_KEY,
@@ -88,7 +89,12 @@ def test_the_file_says_layout_and_scale_in_words(tmp_path: Path) -> None:
     assert said["fps"] == "24000/1001"
 
 
-FORMS = [Form(), Form(Convention.CORE, 1.15258426), Form(Convention.KIJAI, 0.7)]
+FORMS = [
+    Form(),
+    Form(Convention.CORE, 1.15258426),
+    Form(Convention.KIJAI, 0.7),
+    Form(statistics=WAN_2_1),
+]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -97,10 +103,12 @@ def test_latents_written_in_any_form_come_back_unscaled(tmp_path: Path, form: Fo
     save_latents(path, some_latents(), META, (some_latents(), some_latents()), form)
     assert torch.equal(load_file(path)[LATENT_KEY], form.of(some_latents()))
     assert torch.equal(load_file(path)["mean"], some_latents())
+    by = form.statistics
+    said = META if by is None else replace(META, latents_mean=by.mean, latents_std=by.std)
     for told in (None, form):
         latents, meta = load_latents(path, told)
         torch.testing.assert_close(latents, some_latents())
-        assert meta == META
+        assert meta == said
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -28,7 +28,8 @@ TEXT_SUFFIXES = {
 # The floors of `vae_core`, from the ground up: folders and single modules. Imports only go down.
 FLOORS = (
     "errors", "settings", "geometry", "program", "families", "planning", "running", "streaming",
-    "media", "posterior", "vae", "accelerate", "__init__", "datasets", "jobs", "cli", "__main__",
+    "media", "posterior", "vae", "class_doors", "accelerate", "__init__", "datasets", "jobs", "cli",
+    "__main__",
 )  # fmt: skip
 TORCH_FREE_FOLDERS = ("geometry", "program", "planning")
 

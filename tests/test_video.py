@@ -357,7 +357,7 @@ def test_the_old_file_stays_when_writing_breaks_off(tmp_path: Path) -> None:
     ("name", "frames", "fps", "options", "sentence"),
     [
         ("clip.mp4", 0, 8, VideoOptions(), "no frame to write"),
-        ("clip.mp4", 1, 0, VideoOptions(), "more than 0"),
+        ("clip.mp4", 1, 0, VideoOptions(), "fps must be from 1/65535"),
         ("clip.mp4", 1, 8, VideoOptions(codec="nonsense"), "not a video encoder"),
         ("clip.mp4", 1, 8, VideoOptions(codec="aac"), "not a video encoder"),
         ("clip.webm", 1, 8, VideoOptions(codec="libx264"), "cannot write"),

@@ -122,7 +122,11 @@ class VideoVAE:
         """
         if self.loaded:
             return self.loaded.latent_statistics
+<<<<<<< HEAD
         config = cast("Mapping[str, Any]", getattr(self.module, "config", {}))
+=======
+        config = getattr(self.module, "config", None)
+>>>>>>> main
         return LatentStatistics.of_config(config, self.latent_channels)
 
     @property
@@ -147,7 +151,7 @@ class VideoVAE:
         program = self.encoder
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         fitted = fit(extent, meant(program, settings), program.ratios)
-        return self._plan(program, shape[0], fitted.network, settings)
+        return self._plan(program, int(shape[0]), fitted.network, settings)
 
     @outside_graphs
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
@@ -157,7 +161,7 @@ class VideoVAE:
         extent = checked_extent(
             shape, program.stores[SOURCE].channels, "latents [b, c, n, h/8, w/8]"
         )
-        return self._plan(program, shape[0], extent, settings)
+        return self._plan(program, int(shape[0]), extent, settings)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT

@@ -17,16 +17,21 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 if not __package__:  # run as a folder: `benchmarks` and its neighbours are found in tests/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import cases, core, limits, plots, rewriting, rows, table, timing
-from benchmarks.clips import TABLE, Clip
+from benchmarks.clips import Clip
+from benchmarks.families import FAMILIES
 from benchmarks.quick import quick_limits
 
-TIMED_CLIPS = (Clip(9, 128, 192), Clip(9, 240, 360))
+TIMED_CLIPS = {
+    "cogvideox": (Clip(9, 128, 192), Clip(9, 240, 360)),
+    "wan": (Clip(9, 240, 416),),
+}
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -39,12 +44,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     mode.add_argument(
         "--project", action="store_true", help="as --report, and plans where no count is kept"
     )
-    mode.add_argument("--resident", nargs=3, help=argparse.SUPPRESS)
+    mode.add_argument("--resident", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--clip", nargs="+", type=Clip.parse, help="e.g. 49x480x720")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=tuple(FAMILIES))
     parser.add_argument("--kind", nargs="+", choices=cases.KINDS, default=cases.KINDS)
     parser.add_argument("--ours", nargs="+", choices=timing.SETTINGS, default=timing.SETTINGS)
     parser.add_argument("--rounds", type=int, default=5, help="of timing, after one to warm up")
     parser.add_argument("--jobs", type=int, default=1, help="processes that count")
+    parser.add_argument("--dry", action="store_true", help="keep no timed rows")
     parser.add_argument("--fresh", action="store_true", help="count kept rows too")
     return parser.parse_args(argv)
 
@@ -61,32 +68,39 @@ def _verdict(found: Iterable[limits.Limit]) -> int:
 
 def _count(arguments: argparse.Namespace) -> int:
     """Rows, tables, limits and plots."""
-    wanted = cases.table_cases(tuple(arguments.clip or TABLE))
-    if not arguments.clip:
-        wanted += cases.plot_cases()
+    wanted = []
+    for family in arguments.family:
+        wanted += cases.table_cases(family, tuple(arguments.clip or ()))
+        wanted += () if arguments.clip else cases.plot_cases(family)
     wanted = [case for case in dict.fromkeys(wanted) if case.kind in arguments.kind]
     found = rows.collect(wanted, arguments.jobs, arguments.fresh)
     if core.missing():
         print(core.missing())
-    _report(list(found.values()))
+    kept = rows.load()
+    _report(list(kept.values()))
     if not arguments.clip:
-        _plot(found)
-    return _verdict(limits.of_rows(found))
+        _plot(kept)
+    return _verdict(chain(*(limits.of_rows(found, family) for family in arguments.family)))
 
 
 def _report(found: list[rows.Row]) -> None:
     """Prints the tables and writes them down, with the timed ones that are kept."""
     parts = ["# Benchmarks", "Printed by `python tests/benchmarks`.", "## Counted"]
-    parts.append(table.counted_report(found))
+    parts.append(f"{table.COUNTED_TITLE}\n\n{table.versions()}")
+    for family in FAMILIES.values():
+        if any(row.family == family.name for row in found):
+            parts.append(f"## Counted: {family.title}")
+            parts.append(table.counted_report(found, family.name))
     parts.append(f"## Rewrites, {rewriting.CLIP}")
     for kind in cases.KINDS:
         parts.append(f"### {kind}\n\n{table.rewrite_table(rewriting.rewrite_rows(kind))}")
     parts.append(f"## Rewrites, one frame: {rewriting.STILL}")
     for kind in cases.KINDS:
         parts.append(f"### {kind}\n\n{table.rewrite_table(rewriting.still_rows(kind))}")
-    timed = rows.section("timed")
-    if timed:
-        parts += ["## Timed", table.timed_report(timed)]
+    for family in FAMILIES.values():
+        timed = [row for row in rows.section("timed") if _family(row) == family.name]
+        if timed:
+            parts += [f"## Timed: {family.title}", table.timed_report(timed)]
     text = "\n\n".join(parts) + "\n"
     print(text)
     (rows.ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
@@ -102,30 +116,43 @@ def _plot(found: dict[tuple, rows.Row]) -> None:
 
 def _time(arguments: argparse.Namespace) -> int:
     """Timed rows of each clip, kept and printed."""
-    kept = {(row["clip"], row["kind"], row["side"]): row for row in rows.section("timed")}
-    for clip in arguments.clip or TIMED_CLIPS:
-        for kind in arguments.kind:
-            for row in timing.time_clip(kind, clip, arguments.rounds, arguments.ours):
-                row["machine"] = table.processor()
-                kept[row["clip"], row["kind"], row["side"]] = row
-            rows.save("timed", kept.values())
-    print(table.timed_report(list(kept.values())))
-    return 0
+    kept = {_timed_key(row): row for row in rows.section("timed")}
+    for family in arguments.family:
+        for clip in arguments.clip or TIMED_CLIPS[family]:
+            for kind in arguments.kind:
+                what = timing.Subject(family, kind, clip)
+                for row in timing.time_clip(what, arguments.rounds, arguments.ours):
+                    row["machine"] = table.processor()
+                    kept[_timed_key(row)] = row
+                if not arguments.dry:
+                    rows.save("timed", kept.values())
+        found = [row for row in kept.values() if _family(row) == family]
+        print(table.timed_report(found))
+    return _verdict(chain(*(limits.of_times(kept.values(), each) for each in arguments.family)))
+
+
+def _family(row: dict) -> str:
+    return row.get("family", "cogvideox")
+
+
+def _timed_key(row: dict) -> tuple[str, ...]:
+    return _family(row), row["clip"], row["kind"], row["side"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 1 where a limit is not met."""
     arguments = _arguments(argv)
     if arguments.resident:
-        side, kind, clip = arguments.resident
-        print(timing.resident_here(side, kind, Clip.parse(clip)))
+        side, family, kind, clip = arguments.resident
+        print(timing.resident_here(side, timing.Subject(family, kind, Clip.parse(clip))))
         return 0
     if arguments.quick:
-        return _verdict(quick_limits())
+        return _verdict(chain(*map(quick_limits, arguments.family)))
     if arguments.time:
         return _time(arguments)
     if arguments.project:
-        rows.fill([*cases.table_cases(), *cases.plot_cases()])
+        for family in arguments.family:
+            rows.fill([*cases.table_cases(family), *cases.plot_cases(family)])
     if arguments.report or arguments.project:
         kept = rows.load()
         _report(list(kept.values()))

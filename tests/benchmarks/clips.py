@@ -56,3 +56,18 @@ OVER_FRAMES = tuple(Clip(frames, 768, 1360) for frames in (9, 17, 49, 81, 249))
 OVER_MEGAPIXELS = tuple(
     Clip(49, *size) for size in ((240, 360), (480, 720), (720, 1280), (1088, 1920), (2160, 3840))
 )
+
+WAN_TABLE = tuple(
+    Clip.parse(text)
+    for text in (
+        "1x1440x2560",
+        "9x240x416",
+        "81x480x832",
+        "81x720x1280",
+        "241x720x1280",
+        "81x2160x3840",
+    )
+)
+"""A single picture, a preview, what the published models make, 15 seconds of it, and 4K."""
+
+WAN_OVER_FRAMES = tuple(Clip(frames, 720, 1280) for frames in (5, 17, 49, 81, 241))

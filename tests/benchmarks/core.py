@@ -2,10 +2,12 @@
 
 1. COMFYUI_PATH names a ComfyUI folder, COMFYUI_PYTHON an interpreter with its requirements.
 2. This file runs in that interpreter as a script; it imports core's class, counts it with the same
-   `Counter`, and prints one line of JSON.
+   `Counter`, and prints one line of JSON. With `serve` it keeps one network and runs it for every
+   line that it is sent, so that it can take turns with others.
 3. Without both variables the rows are left out, and one line says so.
 
-    COMFYUI_PYTHON core.py encode 1 3 49 480 720
+    COMFYUI_PYTHON core.py count wan encode untiled 1 3 49 480 720
+    COMFYUI_PYTHON core.py serve wan encode untiled WEIGHTS
 """
 
 from __future__ import annotations
@@ -14,9 +16,26 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """family: whose class. kind: encode or decode. tiled: as core's tiled nodes do it."""
+
+    family: str
+    kind: str
+    tiled: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As the command line has it."""
+        return self.family, self.kind, "tiled" if self.tiled else "untiled"
 
 
 def missing() -> str | None:
@@ -27,50 +46,128 @@ def missing() -> str | None:
     return f"left out: ComfyUI core; set {' and '.join(absent)} (see tests/benchmarks/core.py)"
 
 
-def count_elsewhere(shape: tuple[int, ...], kind: str):
+def command(*words: str) -> tuple[list[str], dict[str, str]]:
+    """How this file is started in core's interpreter: arguments and environment."""
+    return [os.environ["COMFYUI_PYTHON"], __file__, *words], os.environ | {"PYTHONPATH": str(TESTS)}
+
+
+def count_elsewhere(task: Task, shape: tuple[int, ...]):
     """The `Count` of core's class, from its own interpreter; `RuntimeError` with its last line
     where it fails.
     """
     from .counting import Count
 
-    command = [os.environ["COMFYUI_PYTHON"], __file__, kind, *map(str, shape)]
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    arguments, environment = command("count", *task.words, *map(str, shape))
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return Count(*json.loads(done.stdout.splitlines()[-1]))
 
 
-def _load_class():
-    """Core's AutoencoderKLCogVideoX; core reads the command line when it is imported."""
+# What follows runs in core's interpreter.
+
+
+def _network(family: str) -> Callable[[], object]:
+    """What makes core's full-size network; core reads the command line when it is imported."""
     sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    sys.argv[1:] = ["--cpu"]
+    sys.argv[1:] = ["--cpu", "--use-pytorch-cross-attention"]
     import comfy.options  # noqa: TID251
 
     comfy.options.enable_args_parsing()
-    from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX  # noqa: TID251
+    if family == "cogvideox":
+        from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX  # noqa: TID251
 
-    return AutoencoderKLCogVideoX
+        return AutoencoderKLCogVideoX
+    from comfy.ldm.wan.vae import WanVAE  # noqa: TID251
+
+    in_time = [False, True, True]
+    return lambda: WanVAE(dim=96, z_dim=16, temperal_downsample=in_time)
 
 
-def main() -> None:
-    """Counts one run and prints [peak bytes, operations, moved bytes]."""
+def _runner(module, kind: str, tiled: bool, device: str) -> Callable:
+    """What takes a clip through core's network, which is on `device`."""
+    run = module.encode if kind == "encode" else module.decode
+    if not tiled:
+        return lambda x: run(x.to(device))
+    from comfy.utils import tiled_scale_multidim  # noqa: TID251
+
+    def piece(x):
+        return run(x.to(device)).float()
+
+    sizes = _ENCODE_TILES if kind == "encode" else _DECODE_TILES
+    return lambda x: tiled_scale_multidim(x, piece, output_device="cpu", **sizes)
+
+
+_ENCODE_TILES = {
+    "tile": (61, 512, 512),
+    "overlap": (5, 64, 64),
+    "upscale_amount": (lambda frames: max(0, (frames + 3) // 4), 8, 8),
+    "index_formulas": (4, 8, 8),
+    "out_channels": 16,
+    "downscale": True,
+}
+"""What VAE Encode (Tiled) makes of its defaults, 512, 64, 64 and 8, in sample frames and pixels."""
+
+_DECODE_TILES = {
+    "tile": (16, 64, 64),
+    "overlap": (2, 8, 8),
+    "upscale_amount": (lambda frames: max(0, frames * 4 - 3), 8, 8),
+    "index_formulas": (4, 8, 8),
+    "out_channels": 3,
+}
+"""What VAE Decode (Tiled) makes of the same, in latent frames and cells."""
+
+
+def _count(task: Task, shape: tuple[int, ...]) -> None:
+    """Counts one run and prints the fields of its `Count`."""
     import torch
 
     from benchmarks.counting import DEVICE, count
 
-    kind, shape = sys.argv[1], tuple(map(int, sys.argv[2:]))
-    network = _load_class()
+    network = _network(task.family)
 
     def prepare():
         torch.set_default_dtype(torch.bfloat16)
         with torch.device(DEVICE):
             module = network().eval().requires_grad_(False)
-        run = module.encode if kind == "encode" else module.decode
-        return lambda _: run(torch.empty(shape, dtype=torch.bfloat16, device=DEVICE))
+        torch.set_default_dtype(torch.float32)
+        run = _runner(module, task.kind, task.tiled, DEVICE)
+        at = "cpu" if task.tiled else DEVICE
+        return lambda _: run(torch.empty(shape, dtype=torch.bfloat16, device=at))
 
     found = count(prepare)
-    print(json.dumps([found.peak_bytes, found.operations, found.moved_bytes]))
+    print(json.dumps([found.peak_bytes, found.operations, found.moved_bytes, found.attention]))
+
+
+def _serve(task: Task, weights: str) -> None:
+    """Answers each line, the path of a clip and of its result or -, with the seconds it took."""
+    import torch
+
+    network = _network(task.family)
+    module = network().eval().requires_grad_(False)
+    module.load_state_dict(torch.load(weights))
+    run = _runner(module, task.kind, task.tiled, "cpu")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        source, target = json.loads(line)
+        x = torch.load(source)
+        with torch.inference_mode():
+            start = time.perf_counter()
+            result = run(x)
+            seconds = time.perf_counter() - start
+        if target:
+            torch.save(result, target)
+        print(json.dumps(seconds), flush=True)
+
+
+def main() -> None:
+    """One of the two commands that the module's words show."""
+    mode, family, kind, tiles, *rest = sys.argv[1:]
+    task = Task(family, kind, tiles == "tiled")
+    if mode == "count":
+        _count(task, tuple(map(int, rest)))
+    else:
+        _serve(task, *rest)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 1. Inside `FakeTensorMode` the device `meta` plays the accelerator, `cpu` the host; nothing is
    computed, so that clips which no machine here could hold can be counted.
 2. Every operation passes through `Counter`: live bytes on the device, the operations of every
-   convolution, and the bytes that cross between device and host.
+   convolution and, apart from them, of every attention, and the bytes that cross between device and
+   host.
 3. All sides are counted by the same code, ours and the peers'.
 
-Parameters, which exist before the counting starts, are left out, and so is the workspace of
-libraries, which no dispatcher sees.
+An attention in one call counts as one that allocates its result alone, as the kernels of graphics
+cards do. Parameters, which exist before the counting starts, are left out, and so is the workspace
+of libraries, which no dispatcher sees.
 """
 
 from __future__ import annotations
@@ -35,30 +37,52 @@ def convolution_operations(weight: Tensor, result: Tensor) -> int:
     return 2 * result.numel() * prod(weight.shape[1:])
 
 
+def _product_operations(left: Tensor, right: Tensor) -> int:
+    """Of products of matrices: left [..., n, k], right [..., k, m]."""
+    return 2 * left.numel() * right.shape[-1]
+
+
+def _fused_operations(queries: Tensor, keys: Tensor, values: Tensor) -> int:
+    """Of an attention in one call: [..., n, c], [..., m, c] and [..., m, c']."""
+    rows = queries.numel() // queries.shape[-1]
+    return 2 * rows * keys.shape[-2] * (keys.shape[-1] + values.shape[-1])
+
+
+_ATTENTION = {
+    torch.ops.aten.bmm: lambda args: _product_operations(*args[:2]),
+    torch.ops.aten.baddbmm_: lambda args: _product_operations(*args[1:3]),
+    torch.ops.aten.scaled_dot_product_attention: lambda args: _fused_operations(*args[:3]),
+}
+"""What attention is made of: no network here multiplies matrices for anything else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Count:
     """What one run took.
 
     peak_bytes: on the device, at most. operations: floating point, of convolutions.
-    moved_bytes: between device and host, both ways.
+    moved_bytes: between device and host, both ways. attention: operations of attention.
     """
 
     peak_bytes: int
     operations: int
     moved_bytes: int
+    attention: int = 0
 
 
 class Counter(DeviceBytes):
-    """Live bytes on the device, operations of convolutions and bytes moved, inside the block."""
+    """Live bytes on the device, operations and bytes moved, inside the block; see `Count`."""
 
     def __init__(self) -> None:
         super().__init__(DEVICE)
-        self.operations = self.moved_bytes = 0
+        self.operations = self.moved_bytes = self.attention = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if func.overloadpacket in CONVOLUTIONS:
             self.operations += convolution_operations(args[1], out)
+        elif func.overloadpacket in _ATTENTION:
+            self.attention += _ATTENTION[func.overloadpacket](args)
         elif isinstance(out, Tensor) and args and isinstance(args[0], Tensor):
             self._move(func, args, out)
         return out
@@ -68,15 +92,22 @@ class Counter(DeviceBytes):
         if source.device.type != out.device.type:
             self.moved_bytes += out.numel() * out.element_size()
 
+    def so_far(self) -> Count:
+        """What the block has taken up to now."""
+        return Count(self.peak_bytes, self.operations, self.moved_bytes, self.attention)
+
     def measure(self, run: Callable[[], object]) -> Count:
         """Runs `run` and says what it took by itself, its peak above what was alive before."""
-        before = (self.peak_bytes, self.operations, self.moved_bytes)
+        before = self.so_far()
         live_bytes = self.peak_bytes = self.live_bytes
         run()
         found = Count(
-            self.peak_bytes - live_bytes, self.operations - before[1], self.moved_bytes - before[2]
+            self.peak_bytes - live_bytes,
+            self.operations - before.operations,
+            self.moved_bytes - before.moved_bytes,
+            self.attention - before.attention,
         )
-        self.peak_bytes = max(self.peak_bytes, before[0])
+        self.peak_bytes = max(self.peak_bytes, before.peak_bytes)
         return found
 
     def add(self, found: Count) -> None:
@@ -84,6 +115,7 @@ class Counter(DeviceBytes):
         self.peak_bytes = max(self.peak_bytes, self.live_bytes + found.peak_bytes)
         self.operations += found.operations
         self.moved_bytes += found.moved_bytes
+        self.attention += found.attention
 
 
 def count(prepare: Callable[[], Callable[[Counter], object]]) -> Count:
@@ -92,4 +124,4 @@ def count(prepare: Callable[[], Callable[[Counter], object]]) -> Count:
         run = prepare()
         with Counter() as counter:
             run(counter)
-    return Count(counter.peak_bytes, counter.operations, counter.moved_bytes)
+    return counter.so_far()

@@ -1,7 +1,7 @@
 """Which counted figures must hold, and do they?
 
-1. Device bytes: caches on the host, and stores too, at given clips; flat in the clip's length.
-2. Operations against untiled diffusers at every tile size.
+1. Device bytes at given clips and placements; flat in the clip's length.
+2. Operations against an untiled peer at every tile size, attention apart.
 3. Projections: never below what is counted, and close to it.
 
 Figures come from a function, so that the same limits are checked against rows that were counted and
@@ -19,34 +19,93 @@ from vae_core.planning.memory import SLACK_BYTES
 
 from .clips import Clip
 from .rows import Case, Row
-from .sides import Diffusers, Ours
+from .sides import Core, Diffusers, Ours, Side
 
 GIB = 2**30
 
 Figure = Callable[[Case], float]
 """One figure of a case; not a number where there is none."""
 
-DEVICE_GIB = (
-    ("caches-on-host", "encode", Clip(49, 480, 720), 2.0),
-    ("caches-on-host", "decode", Clip(49, 480, 720), 2.5),
-    ("host", "encode", Clip(49, 480, 720), 0.6),
-    ("host", "decode", Clip(49, 480, 720), 0.6),
-    ("host", "encode", Clip(81, 768, 1360), 0.8),
-    ("host", "decode", Clip(81, 768, 1360), 0.8),
-    ("host", "encode", Clip(49, 2160, 3840), 1.2),
-    ("host", "decode", Clip(49, 2160, 3840), 1.2),
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What must hold for a family.
+
+    device_gib: (placement, kind, clip, GiB) at most. long, short: clips that must take the same, at
+    these placements. operations: of the peer `against`, at tiles of 256 pixels and more.
+    operations_small: the same at tiles of 64 pixels. attention: of the peer's, at every tile size.
+    tiled: the clip on which every tile size has a row. tiles_px: those sizes.
+    projected: a projection over what is counted, at most.
+    """
+
+    device_gib: tuple[tuple[str, str, Clip, float], ...]
+    long: Clip
+    short: Clip
+    placements: tuple[str, ...]
+    against: Side
+    operations: dict[str, float]
+    operations_small: float
+    attention: float | None
+    tiled: Clip
+    tiles_px: tuple[int | None, ...]
+    projected: float
+
+
+_TILES_PX = (None, 64, 128, 256, 512)
+_WAN_720, _WAN_4K, _PICTURE = (
+    Clip(81, 720, 1280),
+    Clip(81, 2160, 3840),
+    Clip(1, 1440, 2560),
 )
 
-LONG, SHORT = Clip(249, 768, 1360), Clip(81, 768, 1360)
-
-OPERATIONS = {"encode": 1.00, "decode": 0.94}
-"""Of untiled diffusers, at tiles of 256 pixels and more."""
-
-OPERATIONS_SMALL = 1.10
-"""The same at tiles of 64 pixels."""
-
-COUNTED_TILES, TILES_PX = Clip(49, 480, 720), (None, 64, 128, 256, 512)
-"""The clip on which every tile size has a row."""
+BOUNDS = {
+    "cogvideox": Bounds(
+        (
+            ("caches-on-host", "encode", Clip(49, 480, 720), 2.0),
+            ("caches-on-host", "decode", Clip(49, 480, 720), 2.5),
+            ("host", "encode", Clip(49, 480, 720), 0.6),
+            ("host", "decode", Clip(49, 480, 720), 0.6),
+            ("host", "encode", Clip(81, 768, 1360), 0.8),
+            ("host", "decode", Clip(81, 768, 1360), 0.8),
+            ("host", "encode", Clip(49, 2160, 3840), 1.2),
+            ("host", "decode", Clip(49, 2160, 3840), 1.2),
+        ),
+        Clip(249, 768, 1360),
+        Clip(81, 768, 1360),
+        ("caches-on-host", "host"),
+        Diffusers(),
+        {"encode": 1.00, "decode": 0.94},
+        1.10,
+        None,
+        Clip(49, 480, 720),
+        _TILES_PX,
+        1.15,
+    ),
+    "wan": Bounds(
+        (
+            ("device", "encode", _WAN_720, 4.21),  # what core takes untiled, and so in decoding
+            ("device", "decode", _WAN_720, 6.23),
+            ("caches-on-host", "encode", _WAN_720, 1.9),
+            ("caches-on-host", "decode", _WAN_720, 2.3),
+            ("host", "encode", _WAN_720, 0.4),
+            ("host", "decode", _WAN_720, 0.4),
+            ("host", "encode", _WAN_4K, 0.6),
+            ("host", "decode", _WAN_4K, 0.6),
+            ("host", "encode", _PICTURE, 0.5),
+            ("host", "decode", _PICTURE, 0.5),
+        ),
+        Clip(241, 720, 1280),
+        _WAN_720,
+        ("device", "caches-on-host", "host"),
+        Core(),
+        {"encode": 1.00, "decode": 1.00},
+        1.00,
+        1.02,
+        _WAN_720,
+        _TILES_PX,
+        1.25,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,56 +126,94 @@ class Limit:
         return f"{verdict}: {self.what}: {self.found:.4g} {self.unit}, at most {self.bound:g}"
 
 
-def memory_limits(peak: Figure, frames: int | None = None) -> Iterator[Limit]:
+def memory_limits(
+    peak: Figure, frames: int | None = None, family: str = "cogvideox"
+) -> Iterator[Limit]:
     """Device bytes; `frames` takes shorter clips of the smaller size in place of all."""
-    for placement, kind, clip, bound in DEVICE_GIB:
+    for placement, kind, clip, bound in BOUNDS[family].device_gib:
         if frames is not None and clip.megapixels > 0.5:
             continue
         used = Clip(frames or clip.frames, clip.height, clip.width)
-        found = peak(Case(Ours(placement), kind, used)) / GIB
+        found = peak(Case(Ours(placement), kind, used, family)) / GIB
         yield Limit(f"device memory, {placement}, {kind} {used}", found, bound, "GiB")
 
 
-def length_limits(peak: Figure) -> Iterator[Limit]:
+def length_limits(peak: Figure, family: str = "cogvideox") -> Iterator[Limit]:
     """A long clip takes what a short one takes."""
-    for placement in ("caches-on-host", "host"):
+    bounds = BOUNDS[family]
+    for placement in bounds.placements:
         for kind in ("encode", "decode"):
-            long, short = (peak(Case(Ours(placement), kind, clip)) for clip in (LONG, SHORT))
-            what = f"{LONG} over {SHORT}, {placement}, {kind}"
+            pair = (bounds.long, bounds.short)
+            long, short = (peak(Case(Ours(placement), kind, clip, family)) for clip in pair)
+            what = f"{bounds.long} over {bounds.short}, {placement}, {kind}"
             yield Limit(f"device memory, {what}", long / short, 1.02, "times")
 
 
 def operation_limits(
-    operations: Figure, clip: Clip, tiles_px: Iterable[int | None]
+    operations: Figure,
+    clip: Clip,
+    tiles_px: Iterable[int | None],
+    family: str = "cogvideox",
 ) -> Iterator[Limit]:
-    """Arithmetic against untiled diffusers."""
-    for kind, large in OPERATIONS.items():
-        untiled = operations(Case(Diffusers(), kind, clip))
+    """Arithmetic of convolutions against the peer's."""
+    bounds = BOUNDS[family]
+    for kind, large in bounds.operations.items():
+        untiled = operations(Case(bounds.against, kind, clip, family))
         for tile_px in tiles_px:
-            bound = large if tile_px is None or tile_px >= 256 else OPERATIONS_SMALL
-            found = operations(Case(Ours("caches-on-host", tile_px), kind, clip)) / untiled
-            tile = f"{tile_px} px" if tile_px else "left to the planner"
-            yield Limit(f"operations, {kind} {clip}, tiles {tile}", found, bound, "times")
+            bound = large if tile_px is None or tile_px >= 256 else bounds.operations_small
+            ours = Case(Ours("caches-on-host", tile_px), kind, clip, family)
+            what = f"operations, {kind} {clip}, tiles {_tile(tile_px)}"
+            yield Limit(what, operations(ours) / untiled, bound, "times")
 
 
-def projection_limits(rows: Iterable[Row]) -> Iterator[Limit]:
+def attention_limits(
+    attention: Figure, clip: Clip, tiles_px: Iterable[int | None], family: str
+) -> Iterator[Limit]:
+    """Arithmetic of attention against the peer's; nothing where a family has none."""
+    bounds = BOUNDS[family]
+    if bounds.attention is None:
+        return
+    for kind in bounds.operations:
+        untiled = attention(Case(bounds.against, kind, clip, family))
+        for tile_px in tiles_px:
+            ours = Case(Ours("caches-on-host", tile_px), kind, clip, family)
+            what = f"attention, {kind} {clip}, tiles {_tile(tile_px)}"
+            yield Limit(what, attention(ours) / untiled, bounds.attention, "times")
+
+
+def _tile(tile_px: int | None) -> str:
+    return f"{tile_px} px" if tile_px else "left to the planner"
+
+
+def projection_limits(rows: Iterable[Row], family: str = "cogvideox") -> Iterator[Limit]:
     """Of all rows, the one whose projection was the lowest and the one with the highest."""
-    pairs = [(r.projected_bytes, r.peak_bytes) for r in rows if r.projected_bytes and r.peak_bytes]
-    if pairs:
-        lowest = max(counted / projected for projected, counted in pairs)
-        highest = max((projected - SLACK_BYTES) / counted for projected, counted in pairs)
-        yield Limit(f"counted over projected, {len(pairs)} plans", lowest, 1.0, "times")
-        yield Limit(f"projected over counted, {len(pairs)} plans", highest, 1.15, "times")
+    found = [row for row in rows if row.projected_bytes and row.peak_bytes]
+    if found:
+        low = max(found, key=lambda row: row.peak_bytes / row.projected_bytes)
+        high = max(found, key=_over)
+        lowest, bound = low.peak_bytes / low.projected_bytes, BOUNDS[family].projected
+        yield Limit(f"counted over projected, {_of(low, found)}", lowest, 1.0, "times")
+        yield Limit(f"projected over counted, {_of(high, found)}", _over(high), bound, "times")
 
 
-def of_rows(rows: dict[tuple, Row]) -> Iterator[Limit]:
+def _over(row: Row) -> float:
+    return (row.projected_bytes - SLACK_BYTES) / row.peak_bytes
+
+
+def _of(row: Row, found: list[Row]) -> str:
+    return f"{len(found)} plans, at most in {row.kind} {row.clip} {row.placement}"
+
+
+def of_rows(rows: dict[tuple, Row], family: str = "cogvideox") -> Iterator[Limit]:
     """The limits for which counted rows are at hand."""
+    bounds = BOUNDS[family]
 
     def figure(case: Case, name: str) -> float:
         side = case.side
         asked = (side.placement, side.tile_px, None) if isinstance(side, Ours) else (None,) * 3
-        row = rows.get((str(case.clip), case.kind, side.name, *asked))
-        return nan if row is None or row.failure else getattr(row, name)
+        row = rows.get((family, str(case.clip), case.kind, side.name, *asked))
+        found = None if row is None or row.failure else getattr(row, name)
+        return nan if found is None else found
 
     def peak(case: Case) -> float:
         return figure(case, "peak_bytes")
@@ -124,13 +221,38 @@ def of_rows(rows: dict[tuple, Row]) -> Iterator[Limit]:
     def operations(case: Case) -> float:
         return figure(case, "operations")
 
+    def attention(case: Case) -> float:
+        return figure(case, "attention")
+
     yield from (
         limit
         for limit in chain(
-            memory_limits(peak),
-            length_limits(peak),
-            operation_limits(operations, COUNTED_TILES, TILES_PX),
-            projection_limits(rows.values()),
+            memory_limits(peak, family=family),
+            length_limits(peak, family),
+            operation_limits(operations, bounds.tiled, bounds.tiles_px, family),
+            attention_limits(attention, bounds.tiled, bounds.tiles_px, family),
+            projection_limits((row for row in rows.values() if row.family == family), family),
         )
         if not isnan(limit.found)
     )
+
+
+TIMES = {
+    "wan": (
+        (("of_whole", "of_core"), 0.85),
+        (("of_core_tiled",), 0.70),
+        (("of_bare",), 1.12),
+    ),
+}
+"""For a family: ratios of medians, of which the largest holds, and its bound."""
+
+
+def of_times(rows: Iterable[dict], family: str) -> Iterator[Limit]:
+    """The limits on seconds, of rows as they are kept."""
+    ours = [row for row in rows if row.get("family") == family and row["side"] == "ours, planner"]
+    for row in ours:
+        for names, bound in TIMES.get(family, ()):
+            found = [row[name] for name in names if row.get(name)]
+            if found:
+                what = f"time, {row['kind']} {row['clip']}, {' and '.join(names)}"
+                yield Limit(what, max(found), bound, "times")

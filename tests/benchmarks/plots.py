@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .clips import OVER_FRAMES, OVER_MEGAPIXELS, Clip
+from .clips import OVER_FRAMES, OVER_MEGAPIXELS, WAN_OVER_FRAMES, Clip
 from .rows import ROOT, Row
 
 GIB = 2**30
@@ -37,6 +37,7 @@ class Line:
 LINES = (
     Line(("diffusers untiled", None), "diffusers untiled", "#b23a48"),
     Line(("ComfyUI core", None), "ComfyUI core", "#c77d0a"),
+    Line(("ComfyUI core tiled", None), "core tiled\n(another result)", "#5f8f5b"),
     Line(("diffusers tiled", None), "diffusers tiled\n(another result)", "#8a6fb0"),
     Line(("ours", "device"), "ours, on the device", "#6fa8dc", 2.4),
     Line(("ours", "caches-on-host"), "ours, caches on host", "#2f6fb2", 2.4),
@@ -46,13 +47,15 @@ LINES = (
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What runs along the bottom of a picture."""
+    """What runs along the bottom of a picture. limits_gib: the least and the most that it shows."""
 
     clips: tuple[Clip, ...]
     value: Callable[[Clip], float]
     label: str
     title: str
     ticks: tuple[tuple[float, str], ...]
+    family: str = "cogvideox"
+    limits_gib: tuple[float, float] = (0.15, 150)
 
 
 FRAMES = Axis(
@@ -71,11 +74,22 @@ MEGAPIXELS = Axis(
     tuple((clip.megapixels, f"{clip.height}\nx{clip.width}") for clip in OVER_MEGAPIXELS),
 )
 
+WAN_FRAMES = Axis(
+    WAN_OVER_FRAMES,
+    lambda clip: clip.frames,
+    "sample frames",
+    "Wan 2.1: peak device memory over clip length, 720x1280, bfloat16",
+    tuple((clip.frames, str(clip.frames)) for clip in WAN_OVER_FRAMES),
+    "wan",
+    (0.15, 30),
+)
+
 
 def _found(rows: dict[tuple, Row], line: Line, kind: str, axis: Axis) -> list[tuple]:
     """(place on the axis, its row) for every clip that has one."""
     side, placement = line.key
-    keys = ((clip, (str(clip), kind, side, placement, None, None)) for clip in axis.clips)
+    asked = (kind, side, placement, None, None)
+    keys = ((clip, (axis.family, str(clip), *asked)) for clip in axis.clips)
     return [(axis.value(clip), rows[key]) for clip, key in keys if key in rows]
 
 
@@ -143,10 +157,11 @@ def _dress(panel, kind: str, axis: Axis) -> None:
     panel.set_yscale("log")
     panel.set_title(kind, loc="left", fontsize=10, color=INK, fontweight="bold")
     panel.set_xticks([place for place, _ in axis.ticks], [text for _, text in axis.ticks])
-    panel.set_yticks(TICKS_GIB, [f"{size:g}" for size in TICKS_GIB])
+    ticks = [size for size in TICKS_GIB if size < axis.limits_gib[1]]
+    panel.set_yticks(ticks, [f"{size:g}" for size in ticks])
     panel.minorticks_off()
     panel.set_xlim(axis.ticks[0][0] * 0.6, axis.ticks[-1][0] * 1.06)
-    panel.set_ylim(0.15, 150)
+    panel.set_ylim(*axis.limits_gib)
     panel.set_xlabel(axis.label, fontsize=9, color=INK)
     panel.tick_params(colors=INK, labelsize=8)
     panel.spines[["top", "right"]].set_visible(False)
@@ -181,8 +196,12 @@ def draw(rows: dict[tuple, Row], axis: Axis, path: Path) -> None:
 
 
 def draw_all(rows: dict[tuple, Row]) -> list[Path]:
-    """Both pictures, in docs/."""
-    pictures = {"memory_frames.png": FRAMES, "memory_megapixels.png": MEGAPIXELS}
+    """All pictures, in docs/."""
+    pictures = {
+        "memory_frames.png": FRAMES,
+        "memory_megapixels.png": MEGAPIXELS,
+        "memory_frames_wan.png": WAN_FRAMES,
+    }
     for name, axis in pictures.items():
         draw(rows, axis, ROOT / "docs" / name)
     return [ROOT / "docs" / name for name in pictures]

@@ -1,4 +1,4 @@
-"""What does each rewrite of the programs save?
+"""What does each rewrite of CogVideoX's programs save?
 
 1. Each is added to those before it, on the same clip, everything on the device.
 2. Operations and bytes are what plans say; the diffusers row is counted.

@@ -23,13 +23,15 @@ import torch
 
 from . import core
 from .clips import Clip
-from .sides import Core, Diffusers, Ours, Side
+from .families import FAMILIES
+from .sides import Core, Diffusers, Ours, Side, attention_operations
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "docs" / "benchmarks.json"
 
-DECIDING = ("settings", "geometry", "program", "families/cogvideox", "planning", "running", "vae")
-"""What of vae_core the counted figures depend on: modules, and folders of them."""
+DECIDING = ("settings", "geometry", "program", "planning", "running", "vae")
+"""What of vae_core the counted figures depend on beside the family: modules, and folders of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Case:
     side: Side
     kind: str
     clip: Clip
+    family: str = "cogvideox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Row:
     placement, tile_px, budget_bytes: as asked for, and the placement that was chosen.
     tiles: how many, of all steps and chunks. projected_bytes: what the plan says.
     peak_bytes, operations, moved_bytes: as counted. failure: why there are none.
+    attention: operations of attention, which `operations` leaves out.
     """
 
     side: str
@@ -63,18 +67,20 @@ class Row:
     operations: int | None = None
     moved_bytes: int | None = None
     failure: str | None = None
+    attention: int | None = None
+    family: str = "cogvideox"
 
     @property
     def key(self) -> tuple:
         """What makes it another row."""
         asked = (self.placement, self.tile_px, self.budget_bytes)
-        return (self.clip, self.kind, self.side, *asked)
+        return (self.family, self.clip, self.kind, self.side, *asked)
 
 
-@lru_cache(maxsize=1)
-def _engine_fingerprint() -> str:
+@lru_cache(maxsize=2)
+def _engine_fingerprint(family: str) -> str:
     digest = hashlib.sha256(torch.__version__.encode())
-    for name in DECIDING:
+    for name in (*DECIDING, FAMILIES[family].code):
         path = ROOT / "vae_core" / name
         files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
         for file in files:
@@ -82,10 +88,10 @@ def _engine_fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
-def fingerprint(side: Side) -> str:
+def fingerprint(side: Side, family: str) -> str:
     """The code that a side's figures describe."""
     if isinstance(side, Ours):
-        return _engine_fingerprint()
+        return _engine_fingerprint(family)
     if isinstance(side, Diffusers):
         return f"diffusers {diffusers.__version__}, torch {torch.__version__}"
     return "ComfyUI " + core_version()
@@ -98,22 +104,38 @@ def core_version() -> str:
     return text.rsplit('"', 2)[1]
 
 
-def projected(case: Case) -> Row:
-    """The row before anything is run; a peer's holds no figures."""
+def asked_for(case: Case) -> Row:
+    """The row of a case with nothing in it but what was asked for."""
     side = case.side
-    row = Row(side.name, case.kind, str(case.clip), fingerprint(side))
+    asked = {"fingerprint": fingerprint(side, case.family), "family": case.family}
+    row = Row(side.name, case.kind, str(case.clip), **asked)
     if not isinstance(side, Ours):
         return row
-    row = replace(
+    return replace(
         row, placement=side.placement, tile_px=side.tile_px, budget_bytes=side.budget_bytes
     )
-    plan = side.plan(case.kind, case.clip)
+
+
+def key_of(case: Case) -> tuple:
+    """The key of a case's row; planned only where the plan chooses the placement."""
+    chosen = isinstance(case.side, Ours) and case.side.placement == "auto"
+    return (projected if chosen else asked_for)(case).key
+
+
+def projected(case: Case) -> Row:
+    """The row before anything is run; a peer's holds no figures."""
+    side, row = case.side, asked_for(case)
+    if not isinstance(side, Ours):
+        return row
+    plan = side.plan(case.kind, case.clip, case.family)
+    attention = attention_operations(plan)
     return replace(
         row,
         placement=row.placement if row.placement != "auto" else f"auto: {plan.placement.value}",
         tiles=plan.tile_count(),
         projected_bytes=plan.peak_bytes,
-        operations=plan.operations,
+        operations=plan.operations - attention,
+        attention=attention,
         moved_bytes=plan.moved_bytes,
     )
 
@@ -122,10 +144,10 @@ def measured(case: Case) -> Row:
     """The row of a case, counted."""
     row = projected(case)
     try:
-        found = case.side.count(case.kind, case.clip)
+        found = case.side.count(case.kind, case.clip, case.family)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        return replace(row, operations=None, moved_bytes=None, failure=reason)
+        return replace(row, operations=None, moved_bytes=None, attention=None, failure=reason)
     return replace(row, **asdict(found))
 
 
@@ -157,10 +179,11 @@ def collect(cases: list[Case], jobs: int, fresh: bool) -> dict[tuple, Row]:
     counted = [case for case in cases if not (isinstance(case.side, Core) and core.missing())]
     missing = [case for case in counted if fresh or not _holds(rows, case)]
     for done, row in enumerate(_run(missing, jobs), start=1):
-        print(f"counted {done} of {len(missing)}: {row.clip} {row.kind} {row.side}", flush=True)
+        what = f"{row.family} {row.clip} {row.kind} {row.side}"
+        print(f"counted {done} of {len(missing)}: {what}", flush=True)
         rows[row.key] = row
         _keep(rows)
-    keys = dict.fromkeys(projected(case).key for case in cases)
+    keys = dict.fromkeys(key_of(case) for case in cases)
     return {key: rows[key] for key in keys if key in rows}
 
 
@@ -179,12 +202,12 @@ def _keep(rows: dict[tuple, Row]) -> None:
 
 
 def _order(item: tuple[tuple, Row]) -> tuple:
-    return Clip.parse(item[1].clip), *map(str, item[0])
+    return item[1].family, Clip.parse(item[1].clip), *map(str, item[0])
 
 
 def _holds(rows: dict[tuple, Row], case: Case) -> bool:
-    row = rows.get(projected(case).key)
-    if row is None or row.fingerprint != fingerprint(case.side):
+    row = rows.get(key_of(case))
+    if row is None or row.fingerprint != fingerprint(case.side, case.family):
         return False
     return row.peak_bytes is not None or row.failure is not None
 

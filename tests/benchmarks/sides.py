@@ -16,15 +16,16 @@ from functools import lru_cache
 from unittest.mock import patch
 
 import torch
-from networks import full_size_module
 
 from vae_core import Settings, from_module
 from vae_core.planning.machine import ACCELERATOR_WORKSPACE_BYTES, Machine
-from vae_core.planning.plan import Plan
+from vae_core.planning.plan import Plan, chunk_extent
+from vae_core.program.parts import Attend
 
 from . import core
 from .clips import Clip
 from .counting import DEVICE, Count, Counter, count
+from .families import FAMILIES
 from .repeats import each_kind_once
 
 DTYPE = torch.bfloat16
@@ -43,14 +44,26 @@ def input_shape(kind: str, clip: Clip) -> tuple[int, ...]:
     return clip.video_shape if kind == "encode" else clip.latent_shape
 
 
-@lru_cache(maxsize=1)
-def _planning_vae():
-    return from_module(full_size_module(DTYPE), device=DEVICE)
+def attention_operations(plan: Plan) -> int:
+    """Of a plan's operations, those of attention."""
+    program, total = plan.job.program, 0
+    for job, chunk, times in plan.work():
+        extents = program.extents(chunk_extent(job, chunk), chunk)
+        for step in program.steps:
+            if isinstance(step.mix, Attend):
+                cells, src = step.mixed_extent(extents[step.src], chunk), extents[step.src]
+                total += times * job.batch * step.operations(cells, src)
+    return total
+
+
+@lru_cache(maxsize=2)
+def _planning_vae(family: str):
+    return from_module(FAMILIES[family].unmade(DTYPE), device=DEVICE)
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Exact tiles, chunks of 8 frames.
+    """Exact tiles, chunks of 8 frames, or of up to 8 where the planner may choose.
 
     placement, tile_px, budget_bytes, norm_scope: as in `Settings`.
     every_tile: run each tile rather than one of each kind.
@@ -73,18 +86,18 @@ class Ours:
             norm_scope=self.norm_scope,
         )
 
-    def plan(self, kind: str, clip: Clip) -> Plan:
+    def plan(self, kind: str, clip: Clip, family: str = "cogvideox") -> Plan:
         """What is projected; nothing is run."""
-        vae, shape = _planning_vae(), input_shape(kind, clip)
+        vae, shape = _planning_vae(family), input_shape(kind, clip)
         plan = vae.plan_encode if kind == "encode" else vae.plan_decode
         with on_card():
             return plan(shape, self.settings)
 
-    def count(self, kind: str, clip: Clip) -> Count:
+    def count(self, kind: str, clip: Clip, family: str = "cogvideox") -> Count:
         """What a run takes on the device."""
 
         def prepare():
-            vae = from_module(full_size_module(DTYPE), device=DEVICE)
+            vae = from_module(FAMILIES[family].unmade(DTYPE), device=DEVICE)
             x = torch.empty(input_shape(kind, clip), dtype=DTYPE, device="cpu")
             run = vae.encode if kind == "encode" else vae.decode
 
@@ -100,7 +113,7 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Diffusers:
-    """AutoencoderKLCogVideoX of diffusers, untiled or with `enable_tiling()` as it comes."""
+    """The family's autoencoder of diffusers, untiled or with `enable_tiling()` as it comes."""
 
     tiled: bool = False
 
@@ -108,11 +121,11 @@ class Diffusers:
     def name(self) -> str:
         return "diffusers tiled" if self.tiled else "diffusers untiled"
 
-    def count(self, kind: str, clip: Clip) -> Count:
+    def count(self, kind: str, clip: Clip, family: str = "cogvideox") -> Count:
         """What a run takes on the device, the input and the result included."""
 
         def prepare():
-            module = full_size_module(DTYPE)
+            module = FAMILIES[family].unmade(DTYPE)
             if self.tiled:
                 module.enable_tiling()
             run = module._encode if kind == "encode" else module._decode
@@ -124,13 +137,19 @@ class Diffusers:
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """ComfyUI core's own class, as its VAE Encode and VAE Decode nodes run it."""
+    """ComfyUI core's own class, as its VAE Encode and VAE Decode nodes run it, or as the tiled
+    ones do at their defaults.
+    """
 
-    name = "ComfyUI core"
+    tiled: bool = False
 
-    def count(self, kind: str, clip: Clip) -> Count:
+    @property
+    def name(self) -> str:
+        return "ComfyUI core tiled" if self.tiled else "ComfyUI core"
+
+    def count(self, kind: str, clip: Clip, family: str = "cogvideox") -> Count:
         """As for diffusers; raises `RuntimeError` where core's code cannot be run."""
-        return core.count_elsewhere(input_shape(kind, clip), kind)
+        return core.count_elsewhere(core.Task(family, kind, self.tiled), input_shape(kind, clip))
 
 
 Side = Ours | Diffusers | Core

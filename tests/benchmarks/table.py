@@ -44,19 +44,32 @@ COUNTED_HEAD = (
     "tiles",
     "projected GiB",
     "counted GiB",
+    "projected / counted",
     "TFLOP",
-    "of untiled",
+    "of {peer}",
     "moved GiB",
 )
+
+ATTENTION_HEAD = ("attention TFLOP", "of {peer}")
+
+PEERS = {"cogvideox": "diffusers untiled", "wan": "ComfyUI core"}
+"""Whose arithmetic a family's is compared with."""
 
 
 def _figure(value: float | None, unit: float, digits: int) -> str:
     return "-" if value is None else f"{value / unit:.{digits}f}"
 
 
-def _cells(row: Row, untiled: dict[tuple[str, str], Row]) -> list[str]:
+def _ratio(value: float | None, base: float | None, digits: int = 2) -> str:
+    return f"{value / base:.{digits}f}" if value and base else "-"
+
+
+def _cells(row: Row, untiled: dict[tuple[str, str], Row], attends: bool) -> list[str]:
     whole = untiled.get((row.clip, row.kind))
-    base = whole.operations if whole else None
+    attention = [
+        _figure(row.attention, TERA, 1),
+        _ratio(row.attention, whole.attention if whole else None, 3),
+    ]
     return [
         row.clip,
         row.side,
@@ -66,17 +79,22 @@ def _cells(row: Row, untiled: dict[tuple[str, str], Row]) -> list[str]:
         str(row.tiles or "-"),
         _figure(row.projected_bytes, GIB, 2),
         "fails" if row.failure else _figure(row.peak_bytes, GIB, 2),
+        _ratio(row.projected_bytes, row.peak_bytes),
         _figure(row.operations, TERA, 0),
-        f"{row.operations / base:.2f}" if row.operations and base else "-",
+        _ratio(row.operations, whole.operations if whole else None, 3 if attends else 2),
         _figure(row.moved_bytes, GIB, 1),
+        *(attention if attends else ()),
     ]
 
 
-def counted_table(rows: Iterable[Row], kind: str) -> str:
+def counted_table(rows: Iterable[Row], kind: str, family: str) -> str:
     """All rows of one kind."""
     chosen = sorted((row for row in rows if row.kind == kind), key=_order)
-    untiled = {(row.clip, row.kind): row for row in chosen if row.side == "diffusers untiled"}
-    table = markdown(COUNTED_HEAD, (_cells(row, untiled) for row in chosen))
+    peer, attends = PEERS[family], any(row.attention for row in chosen)
+    untiled = {(row.clip, row.kind): row for row in chosen if row.side == peer}
+    names = (*COUNTED_HEAD, *(ATTENTION_HEAD if attends else ()))
+    head = [name.format(peer="untiled" if peer.endswith("untiled") else "core") for name in names]
+    table = markdown(head, (_cells(row, untiled, attends) for row in chosen))
     reasons = [f"- {row.side}, {row.clip}: {row.failure}" for row in chosen if row.failure]
     return "\n".join([table, *(["", "What fails, and how:", "", *reasons] if reasons else [])])
 
@@ -89,16 +107,16 @@ def _order(row: Row) -> tuple:
 COUNTED_TITLE = """\
 Counted at the dispatcher in FakeTensorMode; `meta` plays the accelerator and `cpu` the host, tiles
 are planned for 256 MiB of workspace. bfloat16, full-size network, batch 1, exact tiles, chunks of
-8 sample frames, statistics over a chunk. GiB: device memory at its peak; weights and libraries'
-workspace left out on all sides, a peer's own input and result, which it holds on the device,
-counted. TFLOP: of all convolutions. Moved: between device and host, both ways."""
+8 sample frames and statistics over a chunk, or chunks of up to 8 where none are taken. GiB: device
+memory at its peak; weights and libraries' workspace left out on all sides, a peer's own input and
+result, which it holds on the device, counted. TFLOP: of all convolutions, attention apart; one in a
+single call counts with its result alone. Moved: between device and host, both ways."""
 
 
-def counted_report(rows: Iterable[Row]) -> str:
-    """Title, versions and a table each for encode and decode."""
-    kept = list(rows)
-    parts = [f"{COUNTED_TITLE}\n\n{versions()}"]
-    parts += [f"### {kind}\n\n{counted_table(kept, kind)}" for kind in ("encode", "decode")]
+def counted_report(rows: Iterable[Row], family: str) -> str:
+    """A table each for encode and decode."""
+    kept = [row for row in rows if row.family == family]
+    parts = [f"### {kind}\n\n{counted_table(kept, kind, family)}" for kind in ("encode", "decode")]
     return "\n\n".join(parts)
 
 
@@ -113,6 +131,15 @@ def rewrite_table(rows: Iterable[tuple[str, int, int]]) -> str:
     return markdown(("program", "TFLOP", "of untiled", "GiB, all on the device"), body)
 
 
+_OF = {
+    "of_whole": "of untiled",
+    "of_quarters": "of 2x2 tiles",
+    "of_core": "of core",
+    "of_core_tiled": "of core tiled",
+    "of_bare": "of bare convolutions",
+}
+"""Ratios of medians, and their names; only those that some row has are shown."""
+
 TIMED_HEAD = (
     "clip",
     "side",
@@ -121,14 +148,10 @@ TIMED_HEAD = (
     "projected GiB",
     "resident GiB",
     "seconds (fastest to slowest)",
-    "of untiled",
-    "of 2x2 tiles",
-    "of bare convolutions",
-    "error against whole",
 )
 
 
-def _timed_cells(row: dict) -> list[str]:
+def _timed_cells(row: dict, ratios: list[str]) -> list[str]:
     seconds = f"{row['seconds']:.2f} ({row['fastest']:.2f} to {row['slowest']:.2f})"
     return [
         row["clip"],
@@ -138,10 +161,7 @@ def _timed_cells(row: dict) -> list[str]:
         _figure(row["projected_bytes"], GIB, 2),
         _figure(row["resident_bytes"], GIB, 2),
         seconds,
-        *(
-            f"{row[name]:.2f}" if row[name] else "-"
-            for name in ("of_whole", "of_quarters", "of_bare")
-        ),
+        *(f"{row[name]:.2f}" if row.get(name) else "-" for name in ratios),
         "another shape" if row["error"] is None else f"{row['error']:.1e}",
     ]
 
@@ -152,13 +172,14 @@ def timed_report(rows: list[dict]) -> str:
     title = (
         f"Timed on {first['machine']}, {first['threads']} threads, float32, full-size network with"
         f" random weights, no budget; {versions()}. Warm-up 1, median of {first['rounds']}, sides"
-        " taking turns in one process. Resident: of a process of its own, weights included. Error:"
-        " the largest, over the range of the untiled result."
+        " taking turns in one process, ComfyUI core in its own. Resident: of a process of its"
+        " own, weights included. Error: the largest, over the range of the untiled result."
     )
-    parts = [title]
+    parts, ratios = [title], [name for name in _OF if any(row.get(name) for row in rows)]
+    head = (*TIMED_HEAD, *map(_OF.get, ratios), "error against whole")
     for kind in ("encode", "decode"):
-        body = [_timed_cells(row) for row in rows if row["kind"] == kind]
-        parts.append(f"### {kind}\n\n{markdown(TIMED_HEAD, body)}")
+        body = [_timed_cells(row, ratios) for row in rows if row["kind"] == kind]
+        parts.append(f"### {kind}\n\n{markdown(head, body)}")
     return "\n\n".join(parts)
 
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.clips import Clip
 from benchmarks.counting import Count, Counter
+from benchmarks.families import FAMILIES
 from benchmarks.limits import (
-    COUNTED_TILES,
-    TILES_PX,
+    BOUNDS,
+    attention_limits,
     length_limits,
     memory_limits,
     operation_limits,
     projection_limits,
 )
-from benchmarks.quick import counted_operations, counted_peak, projected_limits, row_of
+from benchmarks.quick import (
+    counted_operations,
+    counted_peak,
+    planned_attention,
+    planned_operations,
+    projected_limits,
+    row_of,
+)
 from benchmarks.recording import Recorder, Replay
 from benchmarks.rows import Case
-from benchmarks.sides import Diffusers, Ours
+from benchmarks.sides import Diffusers, Ours, attention_operations
 from benchmarks.timing import quarter_px
 
 GIB, TERA = 2**30, 1e12
@@ -86,24 +95,58 @@ def test_a_count_added_again_is_as_though_it_had_run_again() -> None:
         ("decode", "host", Clip(17, 32, 128)),
     ],
 )
-@pytest.mark.parametrize("scope", ["chunk", "clip"])
-def test_one_tile_of_each_kind_counts_what_all_tiles_count(kind, placement, clip, scope) -> None:
+@pytest.mark.parametrize(
+    ("scope", "family"), [("chunk", "cogvideox"), ("clip", "cogvideox"), ("chunk", "wan")]
+)
+def test_one_tile_of_each_kind_counts_what_all_tiles_count(
+    kind, placement, clip, scope, family
+) -> None:
     all_tiles, one_of_each = (
-        Ours(placement, tile_px=32, every_tile=every, norm_scope=scope).count(kind, clip)
+        Ours(placement, tile_px=32, every_tile=every, norm_scope=scope).count(kind, clip, family)
         for every in (True, False)
     )
     assert one_of_each == all_tiles
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_counted_operations_are_the_planned_ones(kind) -> None:
+def test_counted_operations_are_the_planned_ones(kind, family) -> None:
     side, clip = Ours("device", tile_px=64), Clip(9, 64, 96)
-    planned = side.plan(kind, clip).operations
-    assert side.count(kind, clip).operations == pytest.approx(planned, rel=1e-3)
+    planned, found = side.plan(kind, clip, family), side.count(kind, clip, family)
+    attention = attention_operations(planned)
+    assert found.operations == pytest.approx(planned.operations - attention, rel=1e-3)
+    assert found.attention == pytest.approx(attention, rel=1e-3)
 
 
-def test_projected_memory_is_within_every_limit() -> None:
-    assert_all_met(projected_limits())
+def test_an_attention_counts_alike_in_one_call_and_in_products() -> None:
+    with torch.device("meta"):
+        queries, keys, values = torch.empty(2, 6, 8), torch.empty(2, 10, 8), torch.empty(2, 10, 8)
+    with torch.inference_mode(), Counter() as fused, FlopCounterMode(display=False) as reference:
+        F.scaled_dot_product_attention(queries, keys, values)
+    with Counter() as apart:
+        torch.zeros_like(queries).baddbmm_(torch.bmm(queries, keys.transpose(1, 2)), values)
+    assert fused.attention == apart.attention == reference.get_total_flops() > 0
+    assert fused.operations == apart.operations == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_first_frame_after_zeros_is_computed_with_one_tap_in_time(kind) -> None:
+    untiled = Diffusers().count(kind, Clip(5, 64, 96), "wan").operations
+    one_frame = Diffusers().count(kind, Clip(1, 64, 96), "wan").operations
+    found = Ours("device").count(kind, Clip(5, 64, 96), "wan").operations
+    assert untiled - found > 0.5 * one_frame
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_projected_memory_is_within_every_limit(family) -> None:
+    assert_all_met(projected_limits(family))
+
+
+def test_wan_computes_no_more_than_core_at_every_tile_size() -> None:
+    bounds = BOUNDS["wan"]
+    where = (bounds.tiled, bounds.tiles_px, "wan")
+    assert_all_met(operation_limits(planned_operations, *where))
+    assert_all_met(attention_limits(planned_attention, *where))
 
 
 @pytest.mark.slow
@@ -137,7 +180,8 @@ def test_statistics_of_249_frames_take_what_those_of_49_take(kind) -> None:
 
 @pytest.mark.slow
 def test_exact_tiles_compute_no_more_than_the_untiled_network() -> None:
-    assert_all_met(operation_limits(counted_operations, COUNTED_TILES, TILES_PX))
+    bounds = BOUNDS["cogvideox"]
+    assert_all_met(operation_limits(counted_operations, bounds.tiled, bounds.tiles_px))
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
-"""How long does a run take on this processor, against every peer in the same process?
+"""How long does a run take on this processor, against every peer in the same rounds?
 
-1. All sides share one network with random weights, float32, and one random clip.
+1. All sides of a family share one network with random weights, float32, and one random clip.
 2. Each side runs once to warm up; that run gives its error against the whole and its convolutions.
 3. Then all sides, and the replays of the bare convolutions of ours, take turns, n times; medians
-   count.
-4. Peak resident memory comes from a process of its own for each side.
+   count. ComfyUI core waits in a process of its own for its turn (`core.py`).
+4. Peak resident memory comes from a process of its own for each side; core has none.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from networks import random_latents, random_video
 from torch import Tensor
 
@@ -27,27 +28,44 @@ from vae_core import Settings, from_module
 from vae_core.jobs.peak_memory import peak_bytes, start_peak
 from vae_core.planning.plan import Plan
 
+from . import core
 from .clips import Clip
+from .families import FAMILIES
 from .recording import Recorder, Replay
+from .waiting import Waiting
 
 TESTS = Path(__file__).resolve().parents[1]
 
 WHOLE, QUARTERS = "diffusers untiled", "diffusers 2x2"
 
+DIFFUSERS_TILED = "diffusers tiled"
+
+CORE, CORE_TILED = "ComfyUI core", "ComfyUI core tiled"
+
+PEERS = {
+    "cogvideox": (WHOLE, QUARTERS),
+    "wan": (WHOLE, DIFFUSERS_TILED, CORE, CORE_TILED),
+}
+"""Whom each family is compared with, the untiled reference first."""
+
 CPU = torch.device("cpu")
 
 
-def full_size_module() -> AutoencoderKLCogVideoX:
-    """The published architecture with random weights from a fixed seed, float32."""
-    torch.manual_seed(0)
-    module = AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(128, 256, 256, 512),
-        layers_per_block=3,
-        latent_channels=16,
-    )
-    return module.eval().requires_grad_(False)
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is timed: a family's network, doing one thing to a clip."""
+
+    family: str
+    kind: str
+    clip: Clip
+
+    def module(self) -> Any:
+        """The network, with the same random weights each time."""
+        return FAMILIES[self.family].made()
+
+    def tensor(self) -> Tensor:
+        """The video to encode, or latents to decode."""
+        return clip_tensor(self.kind, self.clip)
 
 
 def clip_tensor(kind: str, clip: Clip) -> Tensor:
@@ -66,20 +84,19 @@ def quarter_px(clip: Clip) -> tuple[int, int]:
     return 48 * -(-clip.height // 80), 40 * -(-clip.width // 64)
 
 
-def plan_of(side: str, kind: str, clip: Clip, module: AutoencoderKLCogVideoX) -> Plan:
+def plan_of(side: str, subject: Subject, module: Any) -> Plan:
     """The plan that one of our sides follows."""
-    vae = from_module(module)
-    shape = clip.video_shape if kind == "encode" else clip.latent_shape
+    vae, kind = from_module(module), subject.kind
+    shape = subject.clip.video_shape if kind == "encode" else subject.clip.latent_shape
     return (vae.plan_encode if kind == "encode" else vae.plan_decode)(shape, SETTINGS[side])
 
 
 SETTINGS = {"ours, planner": Settings(), "ours, 64 px": Settings(tile_px=64)}
 
 
-def runner(
-    side: str, kind: str, clip: Clip, module: AutoencoderKLCogVideoX
-) -> Callable[[Tensor], Tensor]:
-    """What takes a clip through one side."""
+def runner(side: str, subject: Subject, module: Any) -> Callable[[Tensor], Tensor]:
+    """What takes a clip through one side in this process."""
+    kind = subject.kind
     if side in SETTINGS:
         vae, settings = from_module(module), SETTINGS[side]
         if kind == "encode":
@@ -89,7 +106,9 @@ def runner(
     def peer(x: Tensor) -> Tensor:
         module.disable_tiling()
         if side == QUARTERS:
-            module.enable_tiling(*quarter_px(clip))
+            module.enable_tiling(*quarter_px(subject.clip))
+        elif side == DIFFUSERS_TILED:
+            module.enable_tiling()
         return module._encode(x) if kind == "encode" else module._decode(x).sample
 
     return peer
@@ -112,7 +131,14 @@ class Timed:
     resident_bytes: int | None = None
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(timed: Timed, x: Tensor) -> float:
+    """Of one run; one in another process says its own, without what it takes to hand over."""
+    if isinstance(timed.run, Waiting):
+        return timed.run.seconds(x)
+    return _seconds_of(lambda: timed.run(x))
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -128,8 +154,16 @@ def _warm_up(timed: Timed, x: Tensor) -> Tensor:
     return result
 
 
-def _error(result: Tensor, whole: Tensor) -> float | None:
-    """The largest, over the range of `whole`; None between different shapes."""
+def _error(result: Tensor, whole: Tensor, clamped: bool) -> float | None:
+    """The largest, over the range of `whole`; None between different shapes.
+
+    clamped: whether the peer clamps what it decodes, as we then do here. Where one result is means
+    alone, the other's variances are left out.
+    """
+    if clamped:
+        result, whole = result.clamp(-1, 1), whole.clamp(-1, 1)
+    if result.shape[2:] == whole.shape[2:] and whole.shape[1] == 2 * result.shape[1]:
+        whole = whole.chunk(2, dim=1)[0]
     if result.shape != whole.shape:
         return None
     return float((result - whole).abs().max() / (whole.max() - whole.min()))
@@ -138,41 +172,61 @@ def _error(result: Tensor, whole: Tensor) -> float | None:
 @torch.inference_mode()
 def _round(sides: list[Timed], x: Tensor) -> None:
     for timed in sides:
-        timed.seconds.append(_seconds(lambda run=timed.run: run(x)))
+        timed.seconds.append(_seconds(timed, x))
     for timed in sides:
         if timed.replay is not None:
-            timed.bare_seconds.append(_seconds(timed.replay.run))
+            timed.bare_seconds.append(_seconds_of(timed.replay.run))
+
+
+def _runs(names: Iterable[str], subject: Subject, module: Any, stack: ExitStack) -> list[Timed]:
+    """Every side, ready; core's processes end with `stack`."""
+    sides: list[Timed] = []
+    for side in names:
+        if side in (CORE, CORE_TILED):
+            task = core.Task(subject.family, subject.kind, side == CORE_TILED)
+            run = stack.enter_context(Waiting.for_network(task, module))
+        else:
+            run = runner(side, subject, module)
+        sides.append(Timed(side, run))
+    return sides
 
 
 def time_clip(
-    kind: str, clip: Clip, rounds: int, of_ours: Iterable[str] = tuple(SETTINGS)
+    subject: Subject, rounds: int, of_ours: Iterable[str] = tuple(SETTINGS)
 ) -> list[dict]:
     """A row for each peer and each of ours that is named in `of_ours`, as `timed_table` takes
     them.
     """
-    module, x = full_size_module(), clip_tensor(kind, clip)
-    names = (WHOLE, QUARTERS, *of_ours)
-    sides = [Timed(side, runner(side, kind, clip, module)) for side in names]
-    whole = None
+    module, x = subject.module(), subject.tensor()
+    peers = [name for name in PEERS[subject.family] if name not in _missing()]
+    with ExitStack() as stack:
+        sides = _runs((*peers, *of_ours), subject, module, stack)
+        whole = None
+        for timed in sides:
+            result = _warm_up(timed, x)
+            whole = result if whole is None else whole
+            timed.error = _error(result, whole, FAMILIES[subject.family].clamps == subject.kind)
+        for _ in range(rounds):
+            _round(sides, x)
     for timed in sides:
-        result = _warm_up(timed, x)
-        whole = result if whole is None else whole
-        timed.error = _error(result, whole)
-    for _ in range(rounds):
-        _round(sides, x)
-    for timed in sides:
-        timed.resident_bytes = resident_elsewhere(timed.side, kind, clip)
+        timed.resident_bytes = resident_elsewhere(timed.side, subject)
     medians = {timed.side: statistics.median(timed.seconds) for timed in sides}
-    plans = {side: plan_of(side, kind, clip, module) for side in of_ours}
-    return [_row(timed, kind, clip, medians, plans.get(timed.side)) for timed in sides]
+    plans = {side: plan_of(side, subject, module) for side in of_ours}
+    return [_row(timed, subject, medians, plans.get(timed.side)) for timed in sides]
 
 
-def _row(timed: Timed, kind: str, clip: Clip, medians: dict[str, float], plan: Plan | None) -> dict:
+def _missing() -> tuple[str, ...]:
+    """The sides that cannot be timed here."""
+    return (CORE, CORE_TILED) if core.missing() else ()
+
+
+def _row(timed: Timed, subject: Subject, medians: dict[str, float], plan: Plan | None) -> dict:
     """The figures of one side, as JSON can hold them."""
     median = medians[timed.side]
     return {
-        "clip": str(clip),
-        "kind": kind,
+        "family": subject.family,
+        "clip": str(subject.clip),
+        "kind": subject.kind,
         "side": timed.side,
         "placement": plan.placement.value if plan else None,
         "tiles": plan.tile_count() if plan else None,
@@ -183,25 +237,30 @@ def _row(timed: Timed, kind: str, clip: Clip, medians: dict[str, float], plan: P
         "fastest": min(timed.seconds),
         "slowest": max(timed.seconds),
         "of_whole": median / medians[WHOLE],
-        "of_quarters": median / medians[QUARTERS],
+        "of_quarters": median / medians[QUARTERS] if QUARTERS in medians else None,
+        "of_core": median / medians[CORE] if CORE in medians else None,
+        "of_core_tiled": median / medians[CORE_TILED] if CORE_TILED in medians else None,
         "of_bare": median / statistics.median(timed.bare_seconds) if timed.replay else None,
         "error": timed.error,
         "resident_bytes": timed.resident_bytes,
     }
 
 
-def resident_elsewhere(side: str, kind: str, clip: Clip) -> int:
-    """Peak resident bytes of a process of its own that runs one side once."""
-    command = [sys.executable, str(TESTS / "benchmarks"), "--resident", side, kind, str(clip)]
+def resident_elsewhere(side: str, subject: Subject) -> int | None:
+    """Peak resident bytes of a process of its own that runs one side once; None for core."""
+    if side in (CORE, CORE_TILED):
+        return None
+    words = (side, subject.family, subject.kind, str(subject.clip))
+    command = [sys.executable, str(TESTS / "benchmarks"), "--resident", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
     return int(done.stdout.splitlines()[-1])
 
 
 @torch.inference_mode()
-def resident_here(side: str, kind: str, clip: Clip) -> int:
+def resident_here(side: str, subject: Subject) -> int:
     """Peak resident bytes of this process while one side runs once, weights included."""
-    module, x = full_size_module(), clip_tensor(kind, clip)
-    run = runner(side, kind, clip, module)
+    module, x = subject.module(), subject.tensor()
+    run = runner(side, subject, module)
     start_peak(CPU)
     run(x)
     return peak_bytes(CPU) or 0

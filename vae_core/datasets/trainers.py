@@ -148,9 +148,11 @@ def write_embeds(
     words = {one.name: {"caption": one.caption, "text_encoder": digest} for one in entries}
     paths = {name: at / f"{name}{_TORCH_FILE.suffix}" for name in words}
     to_do = [name for name, said in words.items() if _TORCH_FILE.said(paths[name]) != said]
-    encode = load() if to_do else None
-    for name in to_do if encode else ():
-        embeds = encode(words[name]["caption"]) if encode else torch.empty(0)
+    if not to_do:
+        return 0
+    encode = load()
+    for name in to_do:
+        embeds = encode(words[name]["caption"])
         _TORCH_FILE.save(paths[name], "embeds", embeds, words[name])
     return len(to_do)
 

@@ -38,6 +38,7 @@ from ..datasets.trainers import (
     write_embeds,
 )
 from ..errors import SettingsError, VaeCoreError, VideoError
+from ..families.family import COGVIDEOX
 from ..media.video import tensor_to_frames
 from ..settings import Settings
 from ..vae import VideoVAE
@@ -109,6 +110,16 @@ def _workers(
     return partial(ray_workers, work, Cluster(args.ray, args.workers))
 
 
+def _encoder(args: Namespace) -> VideoVAE:
+    """The VAE to encode with. Raises `SettingsError` where the trainer takes none of its family."""
+    vae = load_for(args)
+    if args.format == FACTORY and vae.family is not COGVIDEOX:
+        raise SettingsError(
+            f"--format {FACTORY} is for CogVideoX; the VAE is of {vae.family.title}."
+        )
+    return vae
+
+
 def encode_dataset(args: Namespace) -> None:
     """A folder of clips to a folder of latents."""
     recipe = _recipe(args)
@@ -117,7 +128,11 @@ def encode_dataset(args: Namespace) -> None:
     text = _text_model(args)
     found = find_clips(args.folder, args.output)
     clips, problems = (found.clips, []) if text is None else with_captions(found.clips)
+<<<<<<< HEAD
     vae = load_for(args)
+=======
+    vae = _encoder(args)
+>>>>>>> main
     recipe = replace(recipe, buckets=recipe.buckets or (BUCKETS[vae.family.name],))
     for bucket in recipe.buckets:  # a budget that is too small is told at once
         vae.plan_encode((1, vae.sample_channels, bucket.frames, *bucket.size), recipe.settings)

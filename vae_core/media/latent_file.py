@@ -213,21 +213,24 @@ def check_told(path: Path, stored: Sequence[int], form: Form, family: str | None
         )
 
 
-def check_latents(whose: str, latents: torch.Tensor) -> None:
-    """Rank, layout, dtype and values, each with its sentence. whose: what holds the tensor."""
-    check_kind(whose, latents)
+def check_latents(whose: str, latents: torch.Tensor, family: str | None = None) -> None:
+    """Rank, layout, dtype and values, each with its sentence. whose: what holds the tensor. family:
+    whose latents they are, where that is known.
+    """
+    check_kind(whose, latents, family)
     if not bool(torch.isfinite(latents.to(torch.float32)).all()):
         raise InputError(f"latents must be finite; {whose} holds NaN or infinity.")
 
 
-def check_kind(whose: str, latents: torch.Tensor) -> None:
+def check_kind(whose: str, latents: torch.Tensor, family: str | None = None) -> None:
     """Rank, layout and dtype; no value is looked at."""
+    two_orders = family in (None, COGVIDEOX)
     shape = list(latents.shape)
     if latents.ndim != 5:
         raise InputError(f"video latents have the shape [b, c, t, h, w]; {whose} holds {shape}.")
     if 0 in shape:
         raise InputError(f"latents must not be empty; {whose} holds {shape}.")
-    if shape[1] != _CHANNELS and shape[2] == _CHANNELS:
+    if two_orders and shape[1] != _CHANNELS and shape[2] == _CHANNELS:
         raise InputError(
             f"latents must be [b, c, t, h, w] and unscaled; {whose} holds {shape}, which looks like"
             " [b, t, c, h, w], the layout of the CogVideoXWrapper nodes. For a file of theirs,"
@@ -253,8 +256,8 @@ def save_latents(
     place that cannot be written to.
     """
     path = Path(path)
-    check_latents("the tensor to be saved", latents)
-    named = {LATENT_KEY: form.of(latents)}
+    check_latents("the tensor to be saved", latents, meta.family)
+    named = {LATENT_KEY: form.of(latents.to(torch.float32))}
     if moments is not None:
         named |= {"mean": moments[0], "logvar": moments[1]}
     # A copy, since the mean may share memory with the latents, which safetensors refuses.
@@ -302,5 +305,5 @@ def load_latents(
     check_told(path, latents.shape, lies, meta.family or family)
     if latents.ndim == 5:
         latents = lies.undo(latents.to(torch.float32)) if latents.is_floating_point() else latents
-    check_latents(str(path), latents)
+    check_latents(str(path), latents, meta.family or family)
     return latents.to(torch.float32).contiguous(), meta

@@ -306,8 +306,9 @@ class Memory:
             return 0
         taps = prod(step.taps) * step.phases
         made = step.mix.in_channels * step.mix.out_channels * taps * self.sizes.element_bytes
-        if step.phases == 1:  # a sum of taps in a still one
-            return made * (step.still + self.sizes.keeps_inputs)
+        if step.phases == 1:  # a sum of taps in a still one, or one of them for a first frame
+            apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
+            return made * (step.still + self.sizes.keeps_inputs) + apart * made // step.taps[0]
         if self.sizes.keeps_inputs:  # all of them, then each once more
             return 2 * made
         # while they are made, there are rows of two phases too, or sums of taps

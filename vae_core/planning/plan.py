@@ -140,9 +140,12 @@ class Plan:
 
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)
-        pairs = zip(job.program.steps, self.tiles, strict=True)
-        cells = ((step.cell_extent(extents[step.src], chunk), tile) for step, tile in pairs)
-        return sum(count_tiles(extent, tile) for extent, tile in cells)
+        return sum(
+            count_tiles(replace(step.cell_extent(src, chunk), t=frames.size), tile)
+            for step, tile in zip(job.program.steps, self.tiles, strict=True)
+            for src in [extents[step.src]]
+            for _, frames in step.runs(src, chunk)
+        )
 
     def tile_px(self) -> tuple[int, int]:
         """Height and width of the first step's tiles at full resolution, in sample pixels."""

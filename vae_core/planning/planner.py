@@ -99,6 +99,21 @@ class _Candidate:
             found.append(tile)
         return tuple(found)
 
+    def level(self, largest: tuple[Extent, ...], least: int) -> tuple[Extent, ...]:
+        """Tiles that take less where they are what decides the peak: no less than `least` bytes
+        beside what the greediest step holds anyway. As they are where stores are far away, which
+        smaller tiles read more of.
+        """
+        if self.widest.sizes.far_stores:
+            return largest
+        steps = range(len(largest))
+        budget = max(min(self._need(i, largest[i]), self._held(i) + least) for i in steps)
+        return self.tiles(budget, 2 * least) or largest
+
+    def _held(self, index: int) -> int:
+        """Bytes on the device while a step runs that no tile size changes."""
+        return max(fixed[index] for fixed in self.fixed)
+
     def _tile(self, index: int, budget: int, preferred: int) -> Extent | None:
         """The largest tile that takes no more than is preferred, if it is a reasonable one; else
         the largest up to a reasonable one that there is room for; else any.
@@ -337,6 +352,8 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     if chosen is None:
         raise _too_small(tried, settings, cast("int", budget))
     candidate, largest = chosen
+    if budget is None and machine.apart and not job.program.has_statistics:
+        largest = candidate.level(largest, machine.workspace_bytes // 2)
     rows = candidate.rows(largest)
     placement = _spilled(candidate.placement, rows, machine)
     return Plan(job, settings, chunks, largest, placement, 0, rows, blend)

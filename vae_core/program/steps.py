@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Halo, Interval, Region
-from .parts import STEADY, Attend, Conv, First, Norm, Rate, TimeMap, shown_cells, unfolded
+from .parts import STEADY, Attend, Conv, First, Norm, Rate, Start, TimeMap, shown_cells, unfolded
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""
@@ -73,7 +73,7 @@ class Step:
     upscale: 2 where the convolution sees src by nearest upsampling in height and width, else 1. It
         is computed as one convolution for each of the 2x2 phases, on src itself.
     still: whether there is one frame and no other before or after it, so that all taps in time see
-        it and act as their sum (see `rewrites.still_frame`).
+        it and act as their sum (see `rewrites.still_frame`), or but one where others see zeros.
     """
 
     src: int
@@ -158,6 +158,18 @@ class Step:
         whole = self.cell_extent(src, chunk)
         return replace(whole, t=whole.t - self.lone(src, chunk))
 
+    def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
+        """The frames of cells that the mix is asked for, each run with the step that makes it.
+
+        That is the step itself, but for a clip's first frame where nothing but zeros lies before
+        it: of all taps in time the last one sees something.
+        """
+        whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
+        zeros = self.mix.start is Start.ZEROS and self.rate == STEADY and chunk.first
+        if not zeros or self.taps[0] == 1 or whole == 1:
+            return ((self, Interval(lone, whole)),)
+        return (replace(self, still=True), Interval(0, 1)), (self, Interval(1, whole))
+
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
         t = unfolded(cells.t, self.frames_made, chunk.keeps_first(src.t))
@@ -235,8 +247,10 @@ class Program:
         """Floating point operations of one chunk, for a batch of one."""
         extents = self.extents(source, chunk)
         return sum(
-            step.operations(step.mixed_extent(extents[step.src], chunk), extents[step.src])
+            run.operations(replace(step.cell_extent(src, chunk), t=frames.size), src)
             for step in self.steps
+            for src in [extents[step.src]]
+            for run, frames in step.runs(src, chunk)
         )
 
     @property

@@ -15,6 +15,7 @@ Nothing here decides: chunks, tiles and placement come from the plan, geometry f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise
 
@@ -91,7 +92,7 @@ class Execution:
             with no_autocast(self._weights.device):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
-            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
+                check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
             self.tile_runner.settle()
             self.close()
@@ -113,7 +114,11 @@ class Execution:
             task.new_cache = self._new_cache(step, at)
         if lone:
             at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
-        every = (tile.later(lone) for tile in tiles(cells, self._plan.tiles[index]))
+        every = (
+            tile.later(frames.start)
+            for _, frames in step.runs(at.src(step), at.chunk)
+            for tile in tiles(replace(cells, t=frames.size), self._plan.tiles[index])
+        )
         for tile, following in pairwise(chain(every, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
@@ -144,7 +149,7 @@ class Execution:
             piece = pending.pop()
             fits = piece.voxels <= self._most_cells.get(index, piece.voxels)
             if fits and self._attempt(task, piece, following if piece is cells else None):
-                self._advance(task.step, piece, task.at)
+                self._advance(task.of(piece).step, piece, task.at)
                 failures = 0
             else:
                 failures += 1
@@ -209,7 +214,7 @@ class Execution:
         step = self._program.steps[index]
         norm = self._norm(step.norm, at, step.src) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
-        return Task(
+        task = Task(
             step,
             at,
             self.tile_runner.phases(step),
@@ -218,6 +223,11 @@ class Execution:
             _groups_wanted(self._program, index),
             self._caches.get(index),
         )
+        (first, _), *later = step.runs(at.src(step), at.chunk)
+        if later:
+            phases = self.tile_runner.last_taps(task.phases)
+            task.first = replace(task, step=first, phases=phases)
+        return task
 
     def _new_store(self, store: int, at: Pass) -> Tensor:
         """Unwritten memory for a store, on the host where the device has no room."""

@@ -77,6 +77,7 @@ class Task:
     groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
+    first: what makes the first frame where that is another step, see `Step.runs`.
     """
 
     step: Step
@@ -87,6 +88,11 @@ class Task:
     groups: int | None
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
+    first: Task | None = None
+
+    def of(self, cells: Region) -> Task:
+        """The task that makes `cells`, which are all of a first frame, or all of others."""
+        return self.first if self.first and cells.t.start == 0 else self
 
     @property
     def src(self) -> Extent:
@@ -139,6 +145,7 @@ class TileRunner:
         inputs = self._taken(task, cells)
         if following:
             self.bring(task, following)
+        task = task.of(cells)
         if isinstance(task.step.mix, Attend):
             self._attend(task, task.step.mix, cells, inputs)
             return
@@ -200,6 +207,10 @@ class TileRunner:
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(phase, weight=lay_out(phase.weight)) for phase in found)
 
+    def last_taps(self, phases: tuple[kernels.Phase, ...]) -> tuple[kernels.Phase, ...]:
+        """The same convolutions, of the newest frame that they see alone."""
+        return tuple(replace(one, weight=self._laid_out(one.weight[:, :, -1:])) for one in phases)
+
     def _in_room(self, weight: Tensor) -> Tensor:
         self._kernel.expect(weight.numel())
         return self._kernel.take(weight.shape).copy_(weight)
@@ -217,7 +228,7 @@ class TileRunner:
         if not self._awaits(task, cells):
             if self._ahead:
                 self.transfers.forget()
-            self._ahead = (task, cells, self._fetch(task, cells))
+            self._ahead = (task, cells, self._fetch(task.of(cells), cells))
 
     def _awaits(self, task: Task, cells: Region) -> bool:
         ahead = self._ahead
