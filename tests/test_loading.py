@@ -309,10 +309,6 @@ WRONG: dict[str, tuple[Build, str]] = {
     "a document": (archive("document.xml"), "a zip archive of v/document.xml"),
     "AutoencoderKL": (of_class("AutoencoderKL"), "names AutoencoderKL, an image VAE"),
     "AutoencoderKLMagvit": (of_class("AutoencoderKLMagvit"), "an autoencoder of another family"),
-<<<<<<< HEAD
-    "AutoencoderKLWan alone": (of_class("AutoencoderKLWan"), f"no {STEM}.safetensors"),
-=======
->>>>>>> main
     "AutoencoderKLHunyuanVideo": (
         of_class("AutoencoderKLHunyuanVideo"),
         "names AutoencoderKLHunyuanVideo, a Hunyuan VAE",

@@ -15,24 +15,14 @@ _PARTS = {
 }
 
 
-<<<<<<< HEAD
-def wan_module(
-    width: int = 8, dtype: torch.dtype = torch.float32, **config: object
-) -> AutoencoderKLWan:
-=======
 def wan_module(width: int = 8, **config: object) -> AutoencoderKLWan:
->>>>>>> main
     """A narrow Wan 2.1 VAE with random weights from a fixed seed."""
     torch.manual_seed(0)
     module = AutoencoderKLWan(**{"base_dim": width, "num_res_blocks": 1} | config)
     for name, parameter in module.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.normal_(parameter, 1.0, 0.3)
-<<<<<<< HEAD
-    return module.to(dtype).eval().requires_grad_(False)
-=======
     return module.eval().requires_grad_(False)
->>>>>>> main
 
 
 def authors_state(module: AutoencoderKLWan) -> State:

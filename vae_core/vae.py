@@ -11,11 +11,10 @@ Files, command lines and hosts are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,9 +103,11 @@ class VideoVAE:
     @property
     def architecture(self) -> Architecture:
         """Widths, depth and counts, as the file or else the module's shapes say."""
-        if self.loaded:
-            return self.loaded.architecture
-        return architecture_of_state(self.module.state_dict())
+        return (
+            self.loaded.architecture
+            if self.loaded
+            else architecture_of_state(self.module.state_dict())
+        )
 
     @property
     def scaling_factor(self) -> float | None:
@@ -122,11 +123,7 @@ class VideoVAE:
         """
         if self.loaded:
             return self.loaded.latent_statistics
-<<<<<<< HEAD
-        config = cast("Mapping[str, Any]", getattr(self.module, "config", {}))
-=======
         config = getattr(self.module, "config", None)
->>>>>>> main
         return LatentStatistics.of_config(config, self.latent_channels)
 
     @property

@@ -139,19 +139,6 @@ class LatentStatistics:
             )
 
     @classmethod
-<<<<<<< HEAD
-    def of_config(cls, config: Mapping[str, Any], channels: int) -> LatentStatistics | None:
-        """Those that a config.json gives, as `latents_mean` and `latents_std`; None where it has
-        neither.
-
-        Raises `LoadError` where they are not numbers for `channels` channels.
-        """
-        said = [config.get(name) for name in ("latents_mean", "latents_std")]
-        if said == [None, None]:
-            return None
-        try:
-            mean, std = (tuple(map(float, cast("Any", values))) for values in said)
-=======
     def of_config(cls, config: object, channels: int) -> LatentStatistics | None:
         """Those that a config.json, or a module's own, gives as `latents_mean` and `latents_std`;
         None where there is no mapping, or it has neither.
@@ -166,7 +153,6 @@ class LatentStatistics:
             return None
         try:
             mean, std = (tuple(map(float, cast("Any", one))) for one in said)
->>>>>>> main
             found = cls(mean, std)
         except (TypeError, ValueError, InputError) as error:
             raise LoadError(

@@ -128,11 +128,7 @@ def encode_dataset(args: Namespace) -> None:
     text = _text_model(args)
     found = find_clips(args.folder, args.output)
     clips, problems = (found.clips, []) if text is None else with_captions(found.clips)
-<<<<<<< HEAD
-    vae = load_for(args)
-=======
     vae = _encoder(args)
->>>>>>> main
     recipe = replace(recipe, buckets=recipe.buckets or (BUCKETS[vae.family.name],))
     for bucket in recipe.buckets:  # a budget that is too small is told at once
         vae.plan_encode((1, vae.sample_channels, bucket.frames, *bucket.size), recipe.settings)

@@ -262,12 +262,8 @@ class LatentFile:
         self.meta, self._form = meta_of(self._path, said), form_of(self._path, said, form)
         self._stored: tuple[int, ...] = tuple(stored["shape"])
         check_family(self._path, self.meta, family)
-<<<<<<< HEAD
-        check_told(self._path, self._stored, self._form, self.meta.family or family)
-=======
         whose = self.meta.family or family
         check_told(self._path, self._stored, self._form, whose)
->>>>>>> main
         self._dtype = _DTYPES.get(stored["dtype"], torch.int32)
         shape = self.shape if len(self._stored) == 5 else self._stored
         check_kind(str(path), torch.empty(shape, dtype=self._dtype, device="meta"), whose)
