@@ -9,15 +9,18 @@ from .bridge.widgets import CATEGORY
 TO_CORE, TO_WRAPPER = "CogVideoXWrapper to core", "core to CogVideoXWrapper"
 STAYS_CORE = "core, as it is"
 """For latents of 16 frames, whose shape says nothing: says that they are core's."""
+WAN_TO_CORE, WAN_TO_WRAPPER = "WanVideoWrapper to core", "core to WanVideoWrapper"
 
 
 class ExactVAELatentConvert:
-    """Turn latents of CogVideoXWrapper into core's, and back."""
+    """Turn latents of kijai's wrappers into core's, and back."""
 
     DESCRIPTION = (
         "CogVideoXWrapper's latents are [b, t, c, h, w], multiplied by 0.7, and may begin with"
         " filler frames; those of core and of this pack are [b, c, t, h, w] and unscaled. This node"
         " turns one into the other, and says whose they are where 16 latent frames leave that open."
+        " WanVideoWrapper's are [b, c, t, h, w], each channel less its mean and over its standard"
+        " deviation; core's are as the VAE gives them. Shapes do not tell them apart."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT",)
@@ -30,9 +33,9 @@ class ExactVAELatentConvert:
         """The host asks for this."""
         return {
             "required": {
-                "samples": ("LATENT", {"tooltip": "CogVideoX latents."}),
+                "samples": ("LATENT", {"tooltip": "Latents of CogVideoX, or of Wan 2.1."}),
                 "direction": (
-                    [TO_CORE, TO_WRAPPER, STAYS_CORE],
+                    [TO_CORE, TO_WRAPPER, STAYS_CORE, WAN_TO_CORE, WAN_TO_WRAPPER],
                     {"tooltip": "Whose latents come in, and for whom they are."},
                 ),
                 "scale": (
@@ -67,7 +70,12 @@ class ExactVAELatentConvert:
     ) -> tuple[Any]:
         """A LATENT in the other convention."""
         from .bridge.images import as_core, for_wrapper, from_wrapper
+        from .bridge.latents import for_wan_wrapper, from_wan_wrapper
 
+        if direction == WAN_TO_CORE:
+            return (from_wan_wrapper(samples),)
+        if direction == WAN_TO_WRAPPER:
+            return (for_wan_wrapper(samples),)
         if direction == TO_WRAPPER:
             return (for_wrapper(samples, scale, max(additional_frames, 0)),)
         if direction == STAYS_CORE:

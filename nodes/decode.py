@@ -12,9 +12,9 @@ class ExactVAEDecodeFramewise:
     """Decode latents a few frames at a time, with the untiled network's pixels."""
 
     DESCRIPTION = (
-        "Decodes CogVideoX latents a few frames at a time, each picture in tiles, with the same"
-        " pixels as the untiled network: no seams, no flicker, 4(n-1)+1 frames for n latent"
-        " frames. Takes any CogVideoX VAE."
+        "Decodes latents a few frames at a time, each picture in tiles, with the same pixels as the"
+        " untiled network: no seams, no flicker, 4(n-1)+1 frames for n latent frames. Takes any VAE"
+        " of CogVideoX, Wan 2.1 or Qwen-Image."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("IMAGE", "STRING")
@@ -24,7 +24,13 @@ class ExactVAEDecodeFramewise:
         "What was planned, used and trimmed.",
     )
     FUNCTION = "decode"
-    SEARCH_ALIASES = ("vae decode", "cogvideox decode", "latent to video", "decode tiled")
+    SEARCH_ALIASES = (
+        "vae decode",
+        "cogvideox decode",
+        "wan decode",
+        "latent to video",
+        "decode tiled",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -33,9 +39,9 @@ class ExactVAEDecodeFramewise:
             "required": {
                 "samples": (
                     "LATENT",
-                    {"tooltip": "CogVideoX latents, core's or CogVideoXWrapper's."},
+                    {"tooltip": "Latents of the VAE's model, core's or those of kijai's wrappers."},
                 ),
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
                 **RUN_WIDGETS,
             },
             "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
@@ -44,17 +50,17 @@ class ExactVAEDecodeFramewise:
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS
 
     def decode(self, samples: Any, vae: Any, unique_id: str | None = None, **values: Any) -> Any:
-        """IMAGE [b * t, h, w, 3] in [0, 1] and report of a LATENT."""
-        from .bridge.images import checked_latents
+        """IMAGE [b * t, h, w, c] in [0, 1] and report of a LATENT."""
+        from .bridge.latents import latents_for
         from .bridge.live import Watch
         from .bridge.origin import own_size
         from .bridge.running import decode_latents, report, settings_of
         from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
-        latents, notes = checked_latents(samples, vae.latent_channels)
+        latents, notes = latents_for(vae, samples)
         size, told = own_size(samples, latents)
         watch = Watch("decode", unique_id, values.get("extra_pnginfo"))
         run = decode_latents(vae, latents, settings, size, watch)
         notes = [*notes, *told, *run.notes]
-        return (run.images.flatten(0, 1), report(run.plan, run.seconds, notes))
+        return (run.images.flatten(0, 1), report(vae, run.plan, run.seconds, notes))

@@ -11,15 +11,21 @@ class ExactVAEEncodeTiled:
     """Encode a clip in chunks and tiles, with the untiled network's result."""
 
     DESCRIPTION = (
-        "Encodes a clip into CogVideoX latents, chunk by chunk and tile by tile, with the same"
-        " result as the untiled network. Takes any CogVideoX VAE."
+        "Encodes a clip, or a picture, into latents, chunk by chunk and tile by tile, with the same"
+        " result as the untiled network. Takes any VAE of CogVideoX, Wan 2.1 or Qwen-Image."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT", "STRING")
     RETURN_NAMES = ("latent", "report")
     OUTPUT_TOOLTIPS = ("Unscaled latents.", "What was planned, used and padded.")
     FUNCTION = "encode"
-    SEARCH_ALIASES = ("vae encode", "cogvideox encode", "video to latent", "encode tiled")
+    SEARCH_ALIASES = (
+        "vae encode",
+        "cogvideox encode",
+        "wan encode",
+        "video to latent",
+        "encode tiled",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -27,7 +33,7 @@ class ExactVAEEncodeTiled:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The frames of one clip, in order."}),
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
                 **RUN_WIDGETS,
                 **FIT_WIDGETS,
                 "posterior": POSTERIOR,
@@ -51,10 +57,11 @@ class ExactVAEEncodeTiled:
         from .bridge.vae import exact_vae
 
         settings, vae = settings_of(values), exact_vae(vae)
-        image, notes = checked_image(images)
+        image, notes = checked_image(images, vae.ends.colours_in)
         watch = Watch("encode", unique_id, values.get("extra_pnginfo"))
         run = encode_image(vae, image, settings, watch)
         samples = chosen_samples(run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
-        return (latent, report(run.plan, run.seconds, [*notes, *run.notes], fitted))
+        notes += run.notes
+        return (latent, report(vae, run.plan, run.seconds, notes, fitted))

@@ -9,32 +9,54 @@ from .bridge import host
 from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE
 from .encode import ExactVAEEncodeTiled
 
-SHIPPED = "tiny_vae (ships with this pack, for trying out)"
+SHIPPED = {
+    "tiny_vae (ships with this pack, for trying out)": "tiny_vae",
+    "tiny_wan_vae (ships with this pack, for trying out)": "tiny_wan_vae/tiny_wan_vae.safetensors",
+}
+"""By the name that a person chooses it by: where it lies among the assets."""
+
+_LIKELY = ("cogvid", "wan", "qwen")
+"""What the names of the files that can be loaded have in them, those of the first family first."""
 
 
 def _paths() -> dict[str, Path]:
-    shipped = Path(__file__).resolve().parent.parent / "assets" / "tiny_vae"
-    return {**host.vae_paths(), SHIPPED: shipped}
+    assets = Path(__file__).resolve().parent.parent / "assets"
+    return {**host.vae_paths(), **{name: assets / place for name, place in SHIPPED.items()}}
 
 
 def _choices() -> list[str]:
-    """All names; those that look right come first, the shipped one last."""
-    return sorted(_paths(), key=lambda name: (name == SHIPPED, "cogvid" not in name.lower(), name))
+    """All names; those that look right come first, the shipped ones last."""
+    return sorted(_paths(), key=lambda name: (_unlikeliness(name), name))
+
+
+def _unlikeliness(name: str) -> int:
+    if name in SHIPPED:
+        return len(_LIKELY) + 1
+    found = (rank for rank, word in enumerate(_LIKELY) if word in name.lower())
+    return next(found, len(_LIKELY))
 
 
 class ExactVAELoader:
-    """Load a CogVideoX VAE that encodes and decodes exactly in bounded memory."""
+    """Load a video VAE that encodes and decodes exactly in bounded memory."""
 
     DESCRIPTION = (
-        "Loads a CogVideoX VAE: a .safetensors file with diffusers or original names, the original"
-        " 3d-vae.pt, or a diffusers folder. It works with every node that takes a VAE, core's"
+        "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too) or of Qwen-Image: a"
+        " .safetensors file with diffusers or original names, the original 3d-vae.pt or"
+        " Wan2.1_VAE.pth, or a diffusers folder. It works with every node that takes a VAE, core's"
         " included, and gives the untiled network's pixels in any memory."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)
     OUTPUT_TOOLTIPS = ("The VAE, for these nodes and for core's.",)
     FUNCTION = "load"
-    SEARCH_ALIASES = ("cogvideox vae", "load vae", "video vae", "3d causal vae")
+    SEARCH_ALIASES = (
+        "cogvideox vae",
+        "load vae",
+        "video vae",
+        "3d causal vae",
+        "wan vae",
+        "qwen image vae",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -45,7 +67,7 @@ class ExactVAELoader:
                     _choices(),
                     {
                         "tooltip": "Files in models/vae, and what lies in models/CogVideo and"
-                        " models/diffusers/*/vae. The last one ships with this pack: small, quick,"
+                        " models/diffusers/*/vae. The last two ship with this pack: small, quick,"
                         " and of no use with a diffusion model."
                     },
                 ),
@@ -87,22 +109,26 @@ class ExactVAEApply:
     """Make a VAE from another loader exact."""
 
     DESCRIPTION = (
-        "Takes a CogVideoX VAE from any loader and gives one that runs through the exact engine,"
-        " with the same weights in memory only once. For core's own VAE Encode and VAE Decode"
-        " nodes; the nodes of this pack take any CogVideoX VAE as it is."
+        "Takes a CogVideoX, Wan 2.1 or Qwen-Image VAE from any loader, WanVideoWrapper's included,"
+        " and gives one that runs through the exact engine, with the same weights in memory only"
+        " once. For core's own VAE Encode and VAE Decode nodes and all that encode by themselves;"
+        " the nodes of this pack take such a VAE as it is."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)
     OUTPUT_TOOLTIPS = ("The same VAE, exact in every node.",)
     FUNCTION = "apply"
-    SEARCH_ALIASES = ("patch vae", "cogvideox vae", "exact vae")
+    SEARCH_ALIASES = ("patch vae", "cogvideox vae", "wan vae", "qwen image vae", "exact vae")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The host asks for this."""
         return {
             "required": {
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE, whatever loaded it."}),
+                "vae": (
+                    "VAE,WANVAE",
+                    {"tooltip": "A CogVideoX, Wan 2.1 or Qwen-Image VAE, whatever loaded it."},
+                ),
                 "chunk_size": CHUNK_SIZE,
                 "norm_scope": NORM_SCOPE,
                 "memory_budget": MEMORY_BUDGET,

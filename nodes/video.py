@@ -24,7 +24,7 @@ class ExactVAEEncodeVideo:
     """Encode a video file without loading it."""
 
     DESCRIPTION = (
-        "Encodes a video file, or what a Load Video node gives, straight into CogVideoX latents:"
+        "Encodes a video file, or what a Load Video node gives, straight into latents:"
         " frames are read, resized and encoded a few at a time, so that memory stays the same for"
         " every length."
     )
@@ -46,7 +46,7 @@ class ExactVAEEncodeVideo:
         count = {"default": 0, "min": 0, "max": 1_000_000}
         return {
             "required": {
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
                 "file": (
                     [CONNECTED, *host.input_videos(), SHIPPED],
                     {
@@ -76,7 +76,8 @@ class ExactVAEEncodeVideo:
                         "step": 1.0,
                         "round": 0.001,
                         "tooltip": "Frames a second to take, by their time stamps, before skip and"
-                        " count; 0 takes every frame. CogVideoX was made with 8, its 1.5 with 16.",
+                        " count; 0 takes every frame. CogVideoX was made with 8, its 1.5 and Wan"
+                        " with 16.",
                     },
                 ),
                 "width": ("INT", {**side, "tooltip": "To resize to; 0 keeps the video's own."}),
@@ -122,7 +123,7 @@ class ExactVAEDecodeVideo:
     """Decode latents straight into a video file."""
 
     DESCRIPTION = (
-        "Decodes CogVideoX latents into a video file in the output folder, a few frames at a time,"
+        "Decodes latents into a video file in the output folder, a few frames at a time,"
         " so that memory stays the same for every length. The workflow is stored in the file."
     )
     CATEGORY = CATEGORY
@@ -140,9 +141,9 @@ class ExactVAEDecodeVideo:
             "required": {
                 "samples": (
                     "LATENT",
-                    {"tooltip": "CogVideoX latents of one clip, core's or CogVideoXWrapper's."},
+                    {"tooltip": "Latents of one clip, core's or those of kijai's wrappers."},
                 ),
-                "vae": ("VAE", {"tooltip": "A CogVideoX VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
                 "fps": (
                     "FLOAT",
                     {
@@ -151,7 +152,8 @@ class ExactVAEDecodeVideo:
                         "max": 240.0,
                         "step": 1.0,
                         "round": 0.001,
-                        "tooltip": "Frames a second. CogVideoX was made with 8, its 1.5 with 16.",
+                        "tooltip": "Frames a second. CogVideoX was made with 8, its 1.5 and Wan"
+                        " with 16.",
                     },
                 ),
                 "filename_prefix": (

@@ -33,6 +33,16 @@ TEN_SETTINGS = [
     {"network": "tiny", "dtype": "fp32", "frames": 1001, "chunk_size": 4, "memory_budget": 0.5},
 ]
 
+WAN_SETTINGS = [
+    {"network": "wan", "width": 832},
+    {"network": "wan", "operation": "encode", "frames": 81, "chunk_size": 32, "memory_budget": 0.5},
+    {"network": "wan", "frames": 1001, "chunk_size": 20, "memory_budget": 1.0},
+    {"network": "wan", "frames": 1, "width": 2560, "height": 1440, "memory_budget": 0.0},
+    {"network": "wan", "tiling": "blend", "tile_size": 240, "overlap": 32},
+    {"network": "tiny_wan", "dtype": "fp32", "norm_scope": "clip", "frames": 201},
+]
+"""Of a network without statistics, whose planner takes shorter chunks than it is asked for."""
+
 
 def fuzzed(rng: random.Random) -> bytes:
     """A question with up to three wrong, extreme or ordinary values."""

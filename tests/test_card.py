@@ -185,7 +185,7 @@ def test_results_that_stay_on_the_card_are_counted(monkeypatch, engine):
 
 def test_what_is_planned_beforehand_is_what_is_run(monkeypatch, engine):
     vae = a_vae(engine)
-    vae.latent_channels = 16
+    vae.ends = part("nodes.bridge.ends").ends_of(engine)
     on(monkeypatch, 8, vae)
     before = running.planned(vae, "decode", (81, 720, 1280), core.Settings())
     assert before.as_dict() == settle(vae, (81, 720, 1280)).as_dict()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pack import part
-from questions import TEN_SETTINGS, USUAL, fuzzed
+from questions import TEN_SETTINGS, USUAL, WAN_SETTINGS, fuzzed
 
 routes, planning = part("nodes.bridge.routes"), part("nodes.bridge.planning")
 running, host, core = part("nodes.bridge.running"), part("nodes.bridge.host"), part("vae_core")
@@ -50,7 +50,7 @@ def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module.psutil, "virtual_memory", lambda memory=memory: memory)
 
 
-@pytest.mark.parametrize("change", TEN_SETTINGS, ids=str)
+@pytest.mark.parametrize("change", [*TEN_SETTINGS, *WAN_SETTINGS], ids=str)
 def test_the_answer_is_the_engines_own_plan(change: dict[str, Any]):
     question = {**USUAL, **change}
     status, found = settled(question)

@@ -203,6 +203,30 @@ def new_vae(mixin: type, dtype: torch.dtype | None) -> Any:
     return vae_class(mixin)(sd=weights, dtype=dtype or vae_dtype())
 
 
+def weights_in(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file, as the host's own loaders read them."""
+    import comfy.utils
+
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
+
+
+def vae_of(weights: dict[str, torch.Tensor], dtype: torch.dtype | None) -> Any:
+    """The VAE that the host itself makes of `weights`; None where there is no host, or where it
+    does not take all of them.
+    """
+    if not running():
+        return None
+    import comfy.sd
+
+    names = set(weights)
+    try:
+        vae = comfy.sd.VAE(sd=weights, dtype=dtype)
+    except RuntimeError:  # of other shapes than the host expects under these names
+        return None
+    network = vae.first_stage_model
+    return vae if network is not None and set(network.state_dict()) == names else None
+
+
 def vae_dtype() -> torch.dtype:
     """The dtype that the host wants this network to run in."""
     if not running():
@@ -241,10 +265,9 @@ def operations() -> Any:
     return sys.modules.get("comfy.ops") if running() else None
 
 
-def native_network() -> Any:
-    """The host's own class of this network; None where it has none."""
-    module = sys.modules.get("comfy.ldm.cogvideo.vae")
-    return getattr(module, "AutoencoderKLCogVideoX", None)
+def native_network(model: str, name: str) -> Any:
+    """The host's own class of a model's network; None where it has none."""
+    return getattr(sys.modules.get(f"comfy.ldm.{model}.vae"), name, None)
 
 
 # Routes

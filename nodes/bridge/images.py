@@ -30,8 +30,8 @@ RUN_FRAMES = 8
 """Frames that are turned at a time."""
 
 
-def checked_image(image: Any) -> tuple[Tensor, list[str]]:
-    """The colours [t, h, w, 3] of an IMAGE, as a view, and what was left out.
+def checked_image(image: Any, colours: int = 3) -> tuple[Tensor, list[str]]:
+    """The colours [t, h, w, `colours`] of an IMAGE, and what was left out or added.
 
     Raises `InputError` for what is no IMAGE, before anything is computed.
     """
@@ -42,12 +42,24 @@ def checked_image(image: Any) -> tuple[Tensor, list[str]]:
         )
     if min(image.shape) < 1 or image.shape[3] not in (3, 4):
         raise InputError(
-            "images must hold at least one frame of 3 colours (a fourth, alpha, is left out); got"
-            f" {list(image.shape)}."
+            "images must hold at least one frame of 3 colours, or 4 with alpha (left out where the"
+            f" network knows colours only); got {list(image.shape)}."
         )
     _check_finite(image, "images")
-    notes = ["Alpha was left out: the network knows colours only."] if image.shape[3] == 4 else []
-    return image[..., :3], notes
+    notes: list[str] = []
+    if image.shape[3] > colours:
+        notes.append("Alpha was left out: the network knows colours only.")
+    if image.shape[3] < colours:
+        notes.append("Alpha was added: the network knows it, and every pixel was taken as opaque.")
+    return with_colours(image, colours), notes
+
+
+def with_colours(image: Tensor, colours: int) -> Tensor:
+    """[..., c] with so many colours: what is over left out, what lacks opaque, as core has it."""
+    missing = colours - image.shape[-1]
+    if missing <= 0:
+        return image[..., :colours]
+    return torch.nn.functional.pad(image, (0, missing), value=1.0)
 
 
 def _check_finite(frames: Tensor, name: str) -> None:
@@ -61,18 +73,18 @@ def _check_finite(frames: Tensor, name: str) -> None:
 
 
 def pixel_runs(image: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    """The frames of an IMAGE [t, h, w, 3] as runs [1, 3, k, h, w] in [-1, 1]."""
+    """The frames of an IMAGE [t, h, w, c] as runs [1, c, k, h, w] in [-1, 1]."""
     for run in image.split(RUN_FRAMES):
         pixels = run.to(torch.float32) * 2.0 - 1.0
-        yield pixels.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)  # [1, 3, k, h, w]
+        yield pixels.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)  # [1, c, k, h, w]
 
 
 def write_frames(image: Tensor, frames: Tensor) -> None:
-    """Finished frames [b, 3, k, h, w] in about [-1, 1] into a part [b, k, h, w, 3] of a result in
+    """Finished frames [b, c, k, h, w] in about [-1, 1] into a part [b, k, h, w, c] of a result in
     [0, 1].
     """
     h, w = image.shape[2:4]
-    pixels = frames[..., :h, :w].to(torch.float32).movedim(1, -1)  # [b, k, h, w, 3]
+    pixels = frames[..., :h, :w].to(torch.float32).movedim(1, -1)  # [b, k, h, w, c]
     image.copy_(((pixels + 1.0) / 2.0).clamp_(0.0, 1.0))
 
 
@@ -146,7 +158,7 @@ def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """
     told = dict(latent) if filler < 0 else {**latent, "additional_frames": filler}
     samples = from_kijai(told, CHANNELS) * (KIJAI_FACTOR / scale)
-    return marked(_others(latent) | {"samples": samples})
+    return marked(others(latent) | {"samples": samples})
 
 
 def as_core(latent: Any) -> dict[str, Any]:
@@ -164,10 +176,10 @@ def for_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     samples, _ = checked_latents(latent, CHANNELS, told)
     turned = to_kijai(samples, CHANNELS)
     turned["samples"] = turned["samples"] * (scale / KIJAI_FACTOR)
-    return _others(latent) | turned | {"additional_frames": filler}
+    return others(latent) | turned | {"additional_frames": filler}
 
 
-def _others(latent: Mapping[str, Any]) -> dict[str, Any]:
+def others(latent: Mapping[str, Any]) -> dict[str, Any]:
     """What else a LATENT holds; a clip's own size would be wrong after filler went."""
     own = ("samples", "additional_frames", ORIGIN, LAYOUT_KEY)
     return {key: value for key, value in latent.items() if key not in own}

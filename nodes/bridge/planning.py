@@ -24,15 +24,21 @@ from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, f
 from ...vae_core.geometry.blend import blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
+from ...vae_core.planning.chunking import meant
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
 from . import card, host
 from .running import settings_of
 
-NETWORKS: dict[str, dict[str, Any]] = {
+COGVIDEOX: dict[str, dict[str, Any]] = {
     "full": {"block_out_channels": (128, 256, 256, 512), "layers_per_block": 3},
     "tiny": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
 }
 """The CogVideoX VAE, and the one that ships with this pack."""
+
+WAN: dict[str, int] = {"wan": 96, "tiny_wan": 14}
+"""Channels beside the pictures: the VAE of Wan 2.1 and Qwen-Image, and the one that ships with this
+pack.
+"""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -46,17 +52,31 @@ def network(name: str) -> torch.nn.Module:
     """The network called `name`, without weights; the host's own class where it has one, since
     importing diffusers takes seconds.
     """
-    native = host.native_network()
+    return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
+
+
+def _wan(channels: int) -> torch.nn.Module:
+    native = host.native_network("wan", "WanVAE")
     with torch.device("meta"):
         if native is not None:
-            return native(latent_channels=16, **NETWORKS[name])
+            return native(dim=channels, z_dim=16, temperal_downsample=[False, True, True])
+        from diffusers import AutoencoderKLWan
+
+        return AutoencoderKLWan(base_dim=channels, z_dim=16)
+
+
+def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
+    native = host.native_network("cogvideo", "AutoencoderKLCogVideoX")
+    with torch.device("meta"):
+        if native is not None:
+            return native(latent_channels=16, **widths)
         from diffusers import AutoencoderKLCogVideoX
 
         return AutoencoderKLCogVideoX(
             down_block_types=("CogVideoXDownBlock3D",) * 4,
             up_block_types=("CogVideoXUpBlock3D",) * 4,
             latent_channels=16,
-            **NETWORKS[name],
+            **widths,
         )
 
 
@@ -89,18 +109,16 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
 
     Raises what planning raises: `BudgetError`, `SettingsError`, `InputError`.
     """
-    source, ratio = _source(operation, size, settings)
-    whole_clip = settings.norm_scope.value == "clip"
-    length = settings.chunk_frames if operation == "encode" else settings.chunk_latent_frames
-    chunks = 1 if whole_clip else max(-(-(source.t - 1) // length), 1)
-    left_out = 0 if whole_clip else max(chunks - _ENOUGH_CHUNKS, 0)
-    crop, crops = _crop(source, 8 // ratio, settings)
-    short = replace(crop, t=source.t - left_out * length)
-    plan = _planned(vae, operation, short, settings)
+    program = vae.encoder if operation == "encode" else vae.decoder
+    settings = meant(program, settings)
+    source, ratio = _source(vae, operation, size, settings)
+    crop, crops = _crop(source, ratio, settings)
+    plan, chunks, left_out = _short_plan(vae, operation, crop, settings)
+    short = replace(source, t=plan.job.source.t)
     middle = plan.chunks[min(1, len(plan.chunks) - 1)]
     job, one = plan.job, replace(plan, chunks=(middle,))
     work = job.program.operations
-    untiled = replace(job, source=replace(short, h=source.h, w=source.w))
+    untiled = replace(job, source=short)
     whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
     return Totals(
         plan=plan,
@@ -113,23 +131,46 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     )
 
 
-def _source(operation: str, size: Extent, settings: Settings) -> tuple[Extent, int]:
-    """What goes into the network for a clip, and the pixels along an element of it."""
+def _source(
+    vae: VideoVAE, operation: str, size: Extent, settings: Settings
+) -> tuple[Extent, Ratios]:
+    """What goes into the network for a clip, and what a latent element is of it."""
+    ratios = vae.encoder.ratios
     if operation == "encode":
-        return fit(size, settings, Ratios(8, 4)).network, 1
-    return Extent((size.t + 6) // 4, -(-size.h // 8), -(-size.w // 8)), 8
+        return fit(size, settings, ratios).network, ratios
+    sides = (-(-side // ratios.px) for side in (size.h, size.w))
+    return Extent(ratios.latent_frames(size.t), *sides), Ratios(1, 1)
 
 
-def _crop(source: Extent, elements: int, settings: Settings) -> tuple[Extent, int]:
-    """The crop that goes through the network by itself, and how many of them there are; elements:
-    of the source along a latent one.
+def _short_plan(
+    vae: VideoVAE, operation: str, source: Extent, settings: Settings
+) -> tuple[Plan, int, int]:
+    """The plan of as many chunks of `source` as there are kinds, how many it has in all, and how
+    many of those in the middle were left out.
+
+    The planner may take shorter chunks than it was asked for: then the kinds are those of these.
+    """
+    while True:
+        length = settings.chunk_frames if operation == "encode" else settings.chunk_latent_frames
+        whole = settings.norm_scope.value == "clip"
+        chunks = 1 if whole else max(-(-(source.t - 1) // length), 1)
+        left_out = max(chunks - _ENOUGH_CHUNKS, 0)
+        plan = _planned(vae, operation, replace(source, t=source.t - left_out * length), settings)
+        if plan.settings.chunk_frames == settings.chunk_frames:
+            return plan, chunks, left_out
+        settings = replace(settings, chunk_frames=plan.settings.chunk_frames)
+
+
+def _crop(source: Extent, element: Ratios, settings: Settings) -> tuple[Extent, int]:
+    """The crop that goes through the network by itself, and how many of them there are; element:
+    what a latent one is of the source.
     """
     if settings.tiling.value != "blend":
         return source, 1
-    latent = Extent(1, source.h // elements, source.w // elements)
-    geometry = blend_geometry(latent, settings, 8, 8)
+    px = element.px
+    geometry = blend_geometry(Extent(1, source.h // px, source.w // px), settings, 8, 8)
     crop = geometry.largest
-    return replace(source, h=crop.h * elements, w=crop.w * elements), geometry.count
+    return replace(source, h=crop.h * px, w=crop.w * px), geometry.count
 
 
 def _planned(vae: VideoVAE, operation: str, source: Extent, settings: Settings) -> Plan:

@@ -32,7 +32,7 @@ WAITING = 2
 
 WIDGETS: dict[str, Widget] = {
     "operation": (["encode", "decode"], {}),
-    "network": (["full", "tiny"], {"default": "full"}),
+    "network": (["full", "tiny", "wan", "tiny_wan"], {"default": "full"}),
     "dtype": (["auto", "bf16", "fp16", "fp32"], {"default": "auto"}),
     "width": ("INT", {"min": 1, "max": 16384}),
     "height": ("INT", {"min": 1, "max": 16384}),

@@ -39,7 +39,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Pictures [b, t, h, w, 3] in [0, 1], and how they were made; notes: what to tell of it."""
+    """Pictures [b, t, h, w, c] in [0, 1], and how they were made; notes: what to tell of it."""
 
     images: Tensor
     plan: Plan
@@ -97,28 +97,26 @@ def planned(vae: Any, operation: str, size: tuple[int, int, int], settings: Sett
     or run.
     """
     engine = vae.video_vae
-    frames, height, width = size
-    shape = (1, vae.latent_channels, (frames + 6) // 4, -(-height // 8), -(-width // 8))
 
     def planner(settings: Settings) -> Plan:
         if operation == "encode":
-            return engine.plan_encode((1, 3, *size), settings)
-        return engine.plan_decode(shape, settings)
+            return engine.plan_encode((1, vae.ends.colours_in, *size), settings)
+        return engine.plan_decode(vae.ends.latent_shape(*size), settings)
 
     plan = planner(settings)
     return _within(card.room_bytes(vae), _result_bytes(vae, plan), planner, (settings, plan))[1]
 
 
 def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encoded:
-    """The posterior of an IMAGE [t, h, w, 3] in [0, 1]."""
+    """The posterior of an IMAGE [t, h, w, c] in [0, 1], of as many colours as the VAE takes."""
     with card.current(vae):
         return _encoded(vae, image, settings, watch)
 
 
 def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encoded:
     engine = vae.video_vae
-    frames, height, width = image.shape[:3]
-    shape = (1, 3, frames, height, width)
+    frames, height, width, colours = image.shape
+    shape = (1, colours, frames, height, width)
     settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
     watch.begin(plan, vae)
     stream = engine.encode_stream(
@@ -129,7 +127,7 @@ def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encod
     for part in stream:
         parts.append(part.to(vae.output_device))
         encoded += part.shape[2]
-        watch.glimpse(image[min(4 * encoded - 4, frames - 1)])
+        watch.glimpse(image[min(vae.ends.sample_frames(encoded), frames) - 1, ..., :3])
     watch.end()
     moments = torch.cat(parts, dim=2)
     return Encoded(
@@ -155,16 +153,16 @@ def _decoded(
     settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
     watch.begin(plan, vae)
     b, _, n, h, w = samples.shape
-    size = size or Extent(4 * n - 3, 8 * h, 8 * w)
-    images = torch.empty(
-        (b, size.t, size.h, size.w, 3), dtype=host.result_dtype(), device=vae.output_device
-    )
+    ends = vae.ends
+    size = size or Extent(ends.sample_frames(n), ends.px * h, ends.px * w)
+    shape = (b, size.t, size.h, size.w, ends.colours_out)
+    images = torch.empty(shape, dtype=host.result_dtype(), device=vae.output_device)
     at = 0
     for frames in engine.decode_stream(samples, replace(settings, on_progress=watch)):
         stop = min(at + frames.shape[2], size.t)
         if stop > at:
             write_frames(images[:, at:stop], frames[:, :, : stop - at])
-            watch.show(images[0, stop - 1])
+            watch.show(images[0, stop - 1, ..., :3])
         at = stop
     watch.end()
     return Decoded(images, plan, watch.seconds, card.left_behind(vae, engine))
@@ -197,8 +195,10 @@ def settings_of(values: dict[str, Any]) -> Settings:
     )
 
 
-def report(plan: Plan, seconds: float, notes: list[str], fitted: Fitted | None = None) -> str:
+def report(
+    vae: Any, plan: Plan, seconds: float, notes: list[str], fitted: Fitted | None = None
+) -> str:
     """What was planned, used and changed, for a person."""
-    lines = [plan.describe(), f"  took {seconds:.1f} s"]
+    lines = [plan.describe(), f"  VAE: {vae.video_vae.family.title}", f"  took {seconds:.1f} s"]
     lines += [f"  note: {note}" for note in [*notes, *(fitted.notes if fitted else ())]]
     return "\n".join(lines)

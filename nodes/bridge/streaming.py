@@ -24,9 +24,11 @@ from ...vae_core.media.framing import Framing
 from ...vae_core.media.video import Resize, Selection, open_video
 from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from ...vae_core.planning.plan import Plan
+from ...vae_core.program.steps import SOURCE
 from . import card, host
 from .components import stream_of
-from .images import checked_latents
+from .images import with_colours
+from .latents import latents_for
 from .live import Watch
 from .origin import latent_of, own_size
 from .running import chosen_samples, report, settings_of, settled
@@ -104,10 +106,11 @@ def encode_file(
         open_video(source.file, _selection(source, values), _resize(source, values)) as video,
     ):
         info = video.info
-        shape = (1, 3, info.frames or 2 * settings.chunk_frames + 1, info.height_px, info.width_px)
+        frames = info.frames or 2 * settings.chunk_frames + 1
+        shape = (1, vae.ends.colours_in, frames, info.height_px, info.width_px)
         settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
         watch.begin(plan, vae)
-        fed = _Fed(engine)
+        fed = _Fed(engine, vae.ends.colours_in)
 
         def take(moments: Tensor) -> None:
             parts.append(moments.to(vae.output_device))
@@ -119,7 +122,7 @@ def encode_file(
     watch.end(plan)
     posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
     samples = chosen_samples(posterior, values).to(vae.output_device, host.result_dtype())
-    text = report(plan, watch.seconds, notes, fitted)
+    text = report(vae, plan, watch.seconds, notes, fitted)
     return latent_of(samples, fitted), float(info.fps), text
 
 
@@ -127,19 +130,21 @@ def _as_run(engine: Any, plan: Plan, fitted: Fitted, settings: Settings) -> Plan
     """The plan of what was run: a file may not have said how long it is, or not the truth."""
     size = fitted.source
     try:
-        return engine.plan_encode((1, 3, size.t, size.h, size.w), settings)
+        colours = plan.job.program.stores[SOURCE].channels
+        return engine.plan_encode((1, colours, size.t, size.h, size.w), settings)
     except VaeCoreError:  # of a longer clip than was planned, which has been run all the same
         return plan
 
 
 class _Fed:
-    """An encoder that knows the newest frame it was given.
+    """An encoder that knows the newest frame it was given, and gives it as many colours as the
+    network takes.
 
     newest: [h, w, 3] in [0, 1]; empty before there is one.
     """
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
+    def __init__(self, engine: Any, colours: int) -> None:
+        self._engine, self._colours = engine, colours
         self._frame = torch.empty(1, 3, 0, 0, device="cpu")
 
     @property
@@ -153,11 +158,13 @@ class _Fed:
     def _seen(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
         for frame in frames:
             self._frame = frame
-            yield frame
+            yield with_colours(frame.movedim(1, -1), self._colours).movedim(-1, 1)
 
 
 class _Shown:
-    """A decoder whose newest frame is shown to the person who waits."""
+    """A decoder whose newest frame is shown to the person who waits; of its frames the colours that
+    a video has.
+    """
 
     def __init__(self, engine: Any, watch: Watch) -> None:
         self._engine, self._watch = engine, watch
@@ -165,8 +172,8 @@ class _Shown:
     def decode_stream(self, latents: Any, settings: Any) -> Iterator[Tensor]:
         """See `VideoVAE.decode_stream`."""
         for frames in self._engine.decode_stream(latents, settings):
-            self._watch.show(_picture_of(frames[0, :, -1]))
-            yield frames
+            self._watch.show(_picture_of(frames[0, :3, -1]))
+            yield frames[:, :3]
 
 
 def _picture_of(frame: Tensor) -> Tensor:
@@ -179,7 +186,7 @@ def decode_file(
 ) -> dict[str, Any]:
     """What the node gives back: VIDEO, report, and the file for the client to show."""
     settings, vae = settings_of(values), exact_vae(vae)
-    samples, notes = checked_latents(latent, vae.latent_channels)
+    samples, notes = latents_for(vae, latent)
     if samples.shape[0] != 1:
         raise InputError(
             f"a video file holds one clip; got a batch of {samples.shape[0]} latents. Decode them"
@@ -195,7 +202,7 @@ def decode_file(
         codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
     )
     fps = Fraction(values["fps"]).limit_denominator(1001)
-    full = (8 * samples.shape[3], 8 * samples.shape[4])
+    full = tuple(vae.ends.px * side for side in samples.shape[3:])
     check_options(target.path, options, full if trim is None else (trim.h, trim.w), fps)
     watch.begin(plan, vae)
     with card.current(vae), open_writer(target.path, fps, options) as file:
@@ -204,8 +211,10 @@ def decode_file(
         )
     watch.end()
     notes += [*told, *card.left_behind(vae, engine)]
+    if vae.ends.colours_out > 3:
+        notes.append("Alpha was left out: the file holds colours only.")
     notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")
-    result = (host.video_of(target.path), report(plan, watch.seconds, notes))
+    result = (host.video_of(target.path), report(vae, plan, watch.seconds, notes))
     return {"ui": {"images": [target.preview], "animated": (True,)}, "result": result}
 
 

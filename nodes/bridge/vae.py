@@ -6,7 +6,8 @@
    through `running`, so that nothing is cut anywhere else and inputs stay out of device memory.
 3. `load_vae` builds one from a file; `exact_vae` from whatever comes over a wire.
 
-Through core's nodes, sizes are cropped as core does: its counts, (t + 3) // 4 latent frames, hold.
+Through core's nodes, sizes are cropped and colours added as core does: its counts, (t + 3) // 4
+latent frames, hold.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
 from ...vae_core.settings import SMALLEST_TILE_PX
 from . import host
+from .core_files import core_vae
+from .ends import Ends, ends_of
+from .images import with_colours
 from .lending import Lender
+from .wan_wrapper import unwrapped
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
 _DTYPES = {
@@ -34,13 +39,19 @@ _DTYPES = {
 
 
 class EngineModule(nn.Module):
-    """A CogVideoX network that runs in chunks and tiles, under the names of its own weights."""
+    """A network that runs in chunks and tiles, under the names of its own weights.
+
+    ends: colours, channels and sizes of what goes in and comes out.
+    """
 
     comfy_has_chunked_io = True
 
     def __init__(self, network: nn.Module) -> None:
+        """Raises `LoweringError` where the engine cannot run the network."""
         super().__init__()
-        self.encoder, self.decoder = network.encoder, network.decoder
+        self.ends = ends_of(vae_core.from_module(network))
+        for name, part in network.named_children():
+            self.add_module(name, part)
         self.settings = CORE_SETTINGS
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
@@ -48,12 +59,12 @@ class EngineModule(nn.Module):
         return replace(vae_core.from_module(self, dtype, device), lender=Lender())
 
     def encode(self, x: Tensor, device: torch.device | None = None, tile_px: Any = None) -> Tensor:
-        """Latents [b, c, n, h/8, w/8] of `x` [b, 3, t, h, w] in [-1, 1]."""
+        """Latents [b, z, n, h/8, w/8] of `x` [b, c, t, h, w] in [-1, 1]."""
         settings = replace(self.settings, tile_px=tile_px)
         return self.video_vae(x.dtype, device or x.device).encode(x, settings).mode()
 
     def decode(self, z: Tensor, output_buffer: Tensor | None = None, tile_px: Any = None) -> Tensor:
-        """Video [b, 3, t, h, w] in about [-1, 1], written into `output_buffer` where there is
+        """Video [b, c, t, h, w] in about [-1, 1], written into `output_buffer` where there is
         one.
         """
         settings = replace(self.settings, tile_px=tile_px)
@@ -62,8 +73,10 @@ class EngineModule(nn.Module):
 
     def decode_output_shape(self, shape: Any) -> tuple[int, ...]:
         """The shape of what `decode` makes of latents of `shape`."""
-        batch, _, n, height, width = shape
-        return (batch, 3, 4 * n - 3, 8 * height, 8 * width)
+        batch, _, n, *sides = shape
+        own = self.ends
+        frames = own.sample_frames(n)
+        return (batch, own.colours_out, frames, *(own.px * side for side in sides))
 
     def encode_tiled(self, x: Tensor, tile_x: int | None = None, tile_y: int | None = None, **_):
         """As `encode`; tiles, in pixels, are upper bounds, and overlaps mean nothing."""
@@ -71,7 +84,7 @@ class EngineModule(nn.Module):
 
     def decode_tiled(self, z: Tensor, tile_x: int | None = None, tile_y: int | None = None, **_):
         """As `decode`; tiles are in latent elements here."""
-        return self.decode(z, tile_px=tile_bound(tile_y, tile_x, unit=8))
+        return self.decode(z, tile_px=tile_bound(tile_y, tile_x, unit=self.ends.px))
 
 
 def tile_bound(height: int | None, width: int | None, unit: int = 1) -> tuple[int, int] | None:
@@ -93,6 +106,11 @@ class ExactMixin:
         """The engine over this VAE's network, on its device and in its dtype."""
         return self.first_stage_model.video_vae(self.vae_dtype, self.device)
 
+    @property
+    def ends(self) -> Ends:
+        """Colours, channels and sizes of what goes in and comes out."""
+        return self.first_stage_model.ends
+
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """Latents of an IMAGE [t, h, w, c], or of several [b, t, h, w, c]."""
         return self._encode(pixel_samples, self.exact_settings)
@@ -110,14 +128,15 @@ class ExactMixin:
         from .running import encode_image
 
         clips = pixels if pixels.ndim == 5 else pixels.unsqueeze(0)
-        cropped = [_centre(clip) for clip in clips]
+        ends = self.ends
+        cropped = [_centre(with_colours(clip, ends.colours_in), ends.px) for clip in clips]
         runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
         return torch.cat([run.posterior.mode() for run in runs]).to(
             self.output_device, host.result_dtype()
         )
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
-        """Pictures [b, t, h, w, 3] in [0, 1]."""
+        """Pictures [b, t, h, w, c] in [0, 1]."""
         del vae_options
         return self._decode(samples_in, self.exact_settings)
 
@@ -126,7 +145,7 @@ class ExactMixin:
     ) -> Tensor:
         """As `decode`: tiles, in latent elements, are an upper bound, overlaps mean nothing."""
         del overlap
-        bound = tile_bound(tile_y, tile_x, unit=8)
+        bound = tile_bound(tile_y, tile_x, unit=self.ends.px)
         return self._decode(samples, replace(self.exact_settings, tile_px=bound))
 
     def _decode(self, samples: Tensor, settings: Settings) -> Tensor:
@@ -139,19 +158,23 @@ class ExactMixin:
         """This VAE was checked when it was made."""
 
 
-def _centre(clip: Tensor) -> Tensor:
-    """The middle of [t, h, w, c] whose sides are multiples of 8, as core crops; colours only."""
-    h, w = (side // 8 * 8 for side in clip.shape[1:3])
+def _centre(clip: Tensor, px: int) -> Tensor:
+    """The middle of [t, h, w, c] whose sides are multiples of `px`, as core crops."""
+    h, w = (side // px * px for side in clip.shape[1:3])
     top, left = (clip.shape[1] - h) // 2, (clip.shape[2] - w) // 2
-    return clip[:, top : top + h, left : left + w, :3]
+    return clip[:, top : top + h, left : left + w]
 
 
 def load_vae(path: Path, dtype: str) -> Any:
     """The VAE in a file or folder; dtype: auto, bf16, fp16 or fp32, where auto is the host's
     choice.
 
-    Raises `LoadError` with what the file looks like, where it is something else.
+    What the host's own loader can build, it builds. Raises `LoadError` with what the file looks
+    like, where it is something else.
     """
+    theirs = core_vae(path, _DTYPES[dtype])
+    if theirs is not None:
+        return exact_vae(theirs)
     vae = host.new_vae(ExactMixin, _DTYPES[dtype])
     loaded = vae_core.load(path, dtype=vae.vae_dtype)
     return _furnished(vae, loaded.module)
@@ -160,13 +183,14 @@ def load_vae(path: Path, dtype: str) -> Any:
 def _furnished(vae: Any, network: nn.Module) -> Any:
     """`vae` with a network of its own in it."""
     module = EngineModule(network).eval()
+    ends = module.ends
     vae.first_stage_model = module
     vae.patcher = host.patcher_of(module, vae)
-    vae.latent_channels = vae_core.from_module(module).latent_channels
-    vae.latent_dim, vae.output_channels, vae.size = 3, 3, None
-    vae.upscale_ratio = (lambda n: max(0, 4 * n - 3), 8, 8)
-    vae.downscale_ratio = (lambda t: max(0, (t + 3) // 4), 8, 8)
-    vae.upscale_index_formula = vae.downscale_index_formula = (4, 8, 8)
+    vae.latent_channels, vae.output_channels = ends.channels, ends.colours_in
+    vae.latent_dim, vae.size = 3, None
+    vae.upscale_ratio = (ends.sample_frames, ends.px, ends.px)
+    vae.downscale_ratio = (ends.whole_latent_frames, ends.px, ends.px)
+    vae.upscale_index_formula = vae.downscale_index_formula = (ends.ratios.frames, ends.px, ends.px)
     vae.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     vae.process_input = lambda image: image * 2.0 - 1.0
     vae.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
@@ -192,20 +216,21 @@ def _needed(vae: Any, job: str, shape: Any) -> int:
 def exact_vae(vae: Any) -> Any:
     """`vae`, from any loader, as one that runs through our engine, sharing its weights.
 
-    Takes our own, core's that holds CogVideoX, and the bare network that CogVideoXWrapper passes.
-    Raises `InputError` for any other, with its name.
+    Takes our own, core's that holds a network of one of our families, the bare network that
+    CogVideoXWrapper passes, and WanVideoWrapper's, whose weights it copies. Raises `InputError` for
+    any other, with its name.
     """
     if isinstance(vae, ExactMixin):
         return vae
+    vae = unwrapped(vae)
     network = vae if isinstance(vae, nn.Module) else getattr(vae, "first_stage_model", None)
     if not isinstance(network, nn.Module):
-        raise InputError(f"vae must be a CogVideoX VAE; got {_what(vae)}. {_REMEDY}")
+        raise InputError(f"vae must be {WANTED}; got {_what(vae)}. {_REMEDY}")
     try:
         module = EngineModule(network).eval()
-        vae_core.from_module(module)
     except (LoweringError, AttributeError) as error:
         raise InputError(
-            f"vae must be a CogVideoX VAE; got one that holds {type(network).__name__}"
+            f"vae must be {WANTED}; got one that holds {type(network).__name__}"
             f" ({error}). {_REMEDY}"
         ) from None
     if network is vae:
@@ -226,7 +251,8 @@ def with_settings(vae: Any, settings: Settings) -> Any:
     return fresh
 
 
-_REMEDY = "Load a CogVideoX VAE with Exact VAE Loader."
+WANTED = "a CogVideoX VAE, or that of Wan 2.1 or Qwen-Image"
+_REMEDY = "Load one with Exact VAE Loader."
 
 
 def _adopted(vae: Any, module: EngineModule) -> Any:

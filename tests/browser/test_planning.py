@@ -44,10 +44,10 @@ MIDDLE_OF = """name => {
 }"""
 
 
-def own_plan(question: dict[str, Any]) -> Any:
+def own_plan(question: dict[str, Any], network: str = "full") -> Any:
     """What `vae_core` plans."""
     planning, running = part("nodes.bridge.planning"), part("nodes.bridge.running")
-    vae = planning.engine("full", planning.DTYPES["fp32"], "cpu")
+    vae = planning.engine(network, planning.DTYPES["fp32"], "cpu")
     settings = running.settings_of(question)
     frames, height, width = (question[name] for name in ("frames", "height", "width"))
     if question["operation"] == "encode":
@@ -62,6 +62,37 @@ def test_the_panels_peak_is_the_engines_plan(comfy: Page, change: dict[str, Any]
     comfy.set("ExactVAEPlan", question)
     peak = own_plan(question).peak_bytes
     comfy.until(f"document.querySelector('.exact-plan').dataset.peak === '{peak}'")
+
+
+def idle(name: str) -> str:
+    """Whether a widget of the node that plans is greyed, as a script."""
+    return (
+        "app.graph.nodes.find(n => n.type === 'ExactVAEPlan')"
+        f".widgets.find(w => w.name === '{name}').disabled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "scope_is_idle"),
+    [
+        ("tiny_wan_vae (ships with this pack, for trying out)", "tiny_wan", True),
+        ("tiny_vae (ships with this pack, for trying out)", "tiny", False),
+    ],
+)
+def test_the_panel_follows_the_loaders_family(
+    comfy: Page, name: str, network: str, scope_is_idle: bool
+):
+    comfy.only("ExactVAEPlan")
+    comfy.add("ExactVAELoader", 100, 150)
+    comfy.set("ExactVAELoader", {"vae_name": name, "dtype": "fp32"})
+    comfy.set("ExactVAEPlan", {**USUAL, "chunk_size": 32})
+    comfy.get("app.graph.nodes[1].connect(0, app.graph.nodes[0], 0)")
+    peak = own_plan({**USUAL, "chunk_size": 32}, network).peak_bytes
+    comfy.until(f"document.querySelector('.exact-plan').dataset.peak === '{peak}'")
+    assert comfy.get(idle("norm_scope")) is scope_is_idle
+    assert comfy.get(idle("overlap")) is True
+    comfy.open_panels()
+    comfy.shot(f"family_{network}")
 
 
 def test_what_does_not_fit_is_made_to_fit_by_one_button(comfy: Page):

@@ -24,6 +24,14 @@ def client(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[Client]
 
 
 @pytest.fixture(scope="session")
-def engine() -> vae_core.VideoVAE:
-    """The engine over the shipped VAE, as `vae_core` alone gives it."""
-    return vae_core.load(vae_core.tiny_vae_path(), dtype=torch.float32)
+def engines() -> dict[str, vae_core.VideoVAE]:
+    """The engine over each of the shipped VAEs, as `vae_core` alone gives it, by name."""
+    wan = server.ROOT / "assets" / "tiny_wan_vae" / "tiny_wan_vae.safetensors"
+    paths = {"tiny_vae": vae_core.tiny_vae_path(), "tiny_wan_vae": wan}
+    return {name: vae_core.load(path, dtype=torch.float32) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="session")
+def engine(engines: dict[str, vae_core.VideoVAE]) -> vae_core.VideoVAE:
+    """The engine over the shipped CogVideoX VAE."""
+    return engines["tiny_vae"]

@@ -143,7 +143,7 @@ def adopted_vae(core: Any) -> Any:
     import comfy.ldm.cogvideo.vae as native
     import comfy.sd
 
-    network = native.AutoencoderKLCogVideoX(latent_channels=16, **planning.NETWORKS["tiny"])
+    network = native.AutoencoderKLCogVideoX(latent_channels=16, **planning.COGVIDEOX["tiny"])
     network = network.to(torch.bfloat16).eval()
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.bfloat16)
     vae.first_stage_model, vae.latent_channels = network, 16

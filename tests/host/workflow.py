@@ -105,15 +105,20 @@ class Expected:
 
     _ExactVAEDecodeVideo = _ExactVAEDecodeFramewise
 
+    def _ExactVAEEncodeTiled(self, inputs: dict[str, Any]) -> Tensor:
+        return self._encoded(inputs["images"], self._settings(inputs))
+
     def _VAEDecode(self, inputs: dict[str, Any]) -> Tensor:
         return self._ExactVAEDecodeFramewise({"samples": inputs["samples"]})
 
     _VAEDecodeTiled = _VAEDecode
 
     def _VAEEncode(self, inputs: dict[str, Any]) -> Tensor:
-        pixels = self.of(inputs["pixels"][0]) * 2.0 - 1.0
-        video = pixels.permute(3, 0, 1, 2).unsqueeze(0)
-        return self._engine.encode(video, Settings(frame_fit="crop", size_fit="crop")).mode()
+        return self._encoded(inputs["pixels"], Settings(frame_fit="crop", size_fit="crop"))
+
+    def _encoded(self, images: Any, settings: Settings) -> Tensor:
+        video = (self.of(images[0]) * 2.0 - 1.0).permute(3, 0, 1, 2).unsqueeze(0)
+        return self._engine.encode(video, settings).mode()
 
     _VAEEncodeTiled = _VAEEncode
 

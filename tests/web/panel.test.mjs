@@ -7,7 +7,7 @@ import test from "node:test";
 const at = (name) => import(new URL(`../../web/panel/${name}.js`, import.meta.url));
 const { createLine } = await at("asking");
 const { merged, pictureUrl, remaining, useBar } = await at("live");
-const { problems, question, snappedChunk } = await at("rules");
+const { problems, question, snappedChunk, usesChunks } = await at("rules");
 const { chunkSpans, filled, memoryBar, pieces, tileBoxes } = await at("shapes");
 const { clipSize, vaeOf } = await at("upstream");
 const { bytesText, chunksText, say, secondsText, speak, WORDS } = await at("words");
@@ -177,6 +177,29 @@ test("the network is the loader's", () => {
   const tiny = node({ vae_name: "tiny_vae (ships with this pack)", dtype: "fp32" });
   assert.deepEqual(vaeOf(node({}, { vae: tiny })), { network: "tiny", dtype: "fp32" });
   assert.deepEqual(vaeOf(node({})), { network: "full", dtype: "auto" });
+});
+
+test("the network is told by the name of its file, whichever loader has it", () => {
+  const files = {
+    wan: ["wan_2.1_vae.safetensors", "Wan2_1_VAE_bf16.safetensors", "qwen_image_vae.safetensors",
+      "diffusers/Wan2.2-T2V-A14B-Diffusers/vae", "wan_alpha_2.1_vae_rgb_channel.safetensors"],
+    tiny_wan: ["tiny_wan_vae (ships with this pack, for trying out)"],
+    full: ["cogvideox_vae_bf16.safetensors", "wan2.2_vae.safetensors", "Wan2_2_VAE_bf16.safetensors",
+      "diffusers/Wan2.2-TI2V-5B-Diffusers/vae"],
+  };
+  for (const [network, names] of Object.entries(files)) {
+    for (const name of names) {
+      const loader = node({ vae_name: name });
+      const applied = node({ chunk_size: 8 }, { vae: loader });
+      assert.equal(vaeOf(node({}, { vae: applied })).network, network, name);
+    }
+  }
+  const theirs = Object.assign(node({ model_name: "Wan2_1_VAE_fp32.safetensors" }), { type: "WanVideoVAELoader" });
+  assert.equal(vaeOf(node({}, { vae: theirs })).network, "wan");
+});
+
+test("chunks and scopes mean something for one family alone", () => {
+  assert.deepEqual(["full", "tiny", "wan", "tiny_wan"].map(usesChunks), [true, true, false, false]);
 });
 
 const BEGIN = {

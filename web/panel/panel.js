@@ -1,7 +1,7 @@
 /** How do one node, its question to the server and its view hang together? */
 
 import { merged } from "./live.js";
-import { problems, question, snappedChunk, usesOverlap } from "./rules.js";
+import { problems, question, snappedChunk, usesChunks, usesOverlap } from "./rules.js";
 import { clipSize, vaeOf, widgetValue } from "./upstream.js";
 import { View } from "./view.js";
 import { say } from "./words.js";
@@ -54,6 +54,7 @@ export class Panel {
     this.size = this.fields;
     this.typedSides = eachSide(() => true);
     this.asked = "";
+    this.network = "full";
     this.frameAsked = 0;
     this.heightPx = LINE_PX;
     /** @type {ReturnType<typeof problems>} */
@@ -130,9 +131,12 @@ export class Panel {
     this.typedSides = eachSide((side) => !seen[side]);
     this.size = eachSide((side) => seen[side] ?? this.fields[side]);
     this.found = problems(values);
-    this.grey(values);
+    const vae = vaeOf(this.node);
+    this.network = vae.network;
+    this.grey("overlap", !usesOverlap(values));
+    this.grey("norm_scope", !usesChunks(vae.network));
     const operation = OPERATIONS[this.type] ?? widgetValue(this.node, "operation");
-    const asking = question(operation, values, this.size, vaeOf(this.node));
+    const asking = question(operation, values, this.size, vae);
     const signature = JSON.stringify(asking);
     if (signature === this.asked) return;
     this.asked = signature;
@@ -152,12 +156,16 @@ export class Panel {
     this.show();
   }
 
-  /** @param {Values} values */
-  grey(values) {
-    const overlap = this.node.widgets?.find((widget) => widget.name === "overlap");
-    if (!overlap) return;
-    overlap.disabled = !usesOverlap(values);
-    if (overlap.options) overlap.options.disabled = overlap.disabled;
+  /**
+   * Show whether a widget means anything here.
+   * @param {string} name
+   * @param {boolean} idle
+   */
+  grey(name, idle) {
+    const widget = this.node.widgets?.find((one) => one.name === name);
+    if (!widget) return;
+    widget.disabled = idle;
+    if (widget.options) widget.options.disabled = idle;
   }
 
   notes() {
@@ -168,6 +176,7 @@ export class Panel {
       const word = note === "frames" ? "framesPad" : "sizePad";
       notes.push({ text: say(word, { n: this.size.frames }) });
     }
+    if (!usesChunks(this.network)) notes.push({ text: say("bound") });
     return usesOverlap(this.values()) ? [...notes, { text: say("blend") }] : notes;
   }
 

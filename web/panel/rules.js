@@ -60,6 +60,14 @@ export function usesOverlap(values) {
 }
 
 /**
+ * Whether the result depends on chunks and on the frames that statistics are taken over.
+ * @param {string} network
+ */
+export function usesChunks(network) {
+  return network !== "wan" && network !== "tiny_wan";
+}
+
+/**
  * @param {unknown} operation "encode" or "decode"
  * @param {Values} values
  * @param {import("./kinds.js").Size} size

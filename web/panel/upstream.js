@@ -10,7 +10,10 @@ const FRAME_WIDGETS = ["length", "frames", "num_frames", "video_frames", "amount
 const DTYPES = ["bf16", "fp16", "fp32"];
 const FARTHEST = 24;
 const SUBGRAPH_INPUT = -10; // the origin that the client gives to links from outside a subgraph
-const SHIPPED = "tiny_vae (ships";
+const SHIPPED = { "tiny_vae (ships": "tiny", "tiny_wan_vae (ships": "tiny_wan" };
+// The 5B model of Wan 2.2 has a network of its own; its other models have that of Wan 2.1.
+const WAN_22 = /wan_?2[._]?2_?vae|ti2v/i;
+const WAN = /wan|qwen/i;
 
 /**
  * What is read of a node of the client.
@@ -133,6 +136,16 @@ export function clipSize(node, known = () => ({}), far = 0) {
 }
 
 /**
+ * Which network a file of weights is of, by its name: the server reads no file for a plan.
+ * @param {string} file
+ */
+function networkOf(file) {
+  const shipped = Object.entries(SHIPPED).find(([name]) => file.startsWith(name));
+  if (shipped) return shipped[1];
+  return WAN.test(file) && !WAN_22.test(file) ? "wan" : "full";
+}
+
+/**
  * Which network a node's VAE is, and what it computes in.
  * @param {Seen} node
  */
@@ -140,13 +153,10 @@ export function vaeOf(node) {
   /** @type {Seen|null} */
   let at = node;
   for (let far = 0; at && far < FARTHEST; far += 1) {
-    const file = widgetValue(at, "vae_name");
+    const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name");
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));
-      return {
-        network: file.startsWith(SHIPPED) ? "tiny" : "full",
-        dtype: DTYPES.includes(dtype) ? dtype : "auto",
-      };
+      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto" };
     }
     at = feeding(at, "vae");
   }

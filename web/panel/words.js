@@ -25,6 +25,7 @@ export const WORDS = {
   framesPad: "[n] frames are not 4k+1; the frame policy decides",
   sizePad: "the sides are not multiples of 8; the size policy decides",
   blend: "blended tiles change the picture",
+  bound: "Wan, Qwen-Image: chunk_size is only a bound, and norm_scope means nothing",
   clip: "clip",
   frames: "frames",
   width: "width",

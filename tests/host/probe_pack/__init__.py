@@ -62,6 +62,67 @@ class TestLatents:
         return ({"samples": torch.randn(1, 16, frames, rows, columns, generator=generator)},)
 
 
+class TestConditioning:
+    """A CONDITIONING that says nothing, to hang latents on."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The host asks for this."""
+        return {"required": {}}
+
+    def make(self):
+        """The conditioning."""
+        return ([[torch.zeros(1, 4, 8), {}]],)
+
+
+class TestHung:
+    """The latents that a node hung on a CONDITIONING under `key`, the first of several."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "take"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The host asks for this."""
+        return {"required": {"conditioning": ("CONDITIONING",), "key": ("STRING", {"default": ""})}}
+
+    def take(self, conditioning, key: str):
+        """The latents."""
+        found = conditioning[0][1][key]
+        return ({"samples": found[0] if isinstance(found, list) else found},)
+
+
+class TestReserved:
+    """The bytes that core asks the host for before its VAE Encode and VAE Decode."""
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "ask"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The host asks for this."""
+        whole = ("INT", {"default": 1, "min": 1, "max": 10_000})
+        return {
+            "required": {"vae": ("VAE",), **dict.fromkeys(("frames", "height", "width"), whole)}
+        }
+
+    def ask(self, vae, frames: int, height: int, width: int):
+        """Both numbers, for encode and decode."""
+        video = (1, 3, frames, height, width)
+        latents = (1, vae.latent_channels, (frames + 3) // 4, height // 8, width // 8)
+        asked = (
+            vae.memory_used_encode(video, vae.vae_dtype),
+            vae.memory_used_decode(latents, vae.vae_dtype),
+        )
+        return (" ".join(str(int(number)) for number in asked),)
+
+
 class TestCapture:
     """Writes an IMAGE, LATENT or STRING to output/captured/NAME.safetensors."""
 
@@ -91,4 +152,5 @@ class TestCapture:
         return {"ui": {"text": [name]}}
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (TestClip, TestLatents, TestCapture)}
+NODES = (TestClip, TestLatents, TestConditioning, TestHung, TestReserved, TestCapture)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
