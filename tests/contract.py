@@ -120,8 +120,12 @@ class StepBench:
     def cells(self, largest: Extent) -> list[Region]:
         """The tiles of the step, those left out that the mix is not asked for."""
         src = self.extents[self.step.src]
-        extent, lone = self.step.mixed_extent(src, self.chunk), self.step.lone(src, self.chunk)
-        return [tile.later(lone) for tile in tiles(extent, largest)]
+        extent = self.step.mixed_extent(src, self.chunk)
+        return [
+            tile.later(frames.start)
+            for _, frames in self.step.runs(src, self.chunk)
+            for tile in tiles(replace(extent, t=frames.size), largest)
+        ]
 
     def poisoned(self, cells: Region) -> tuple[dict[int, torch.Tensor], torch.Tensor | None]:
         """Stores and cache with NaN everywhere outside of what the tile declares."""

@@ -52,7 +52,7 @@ GRID = [
     ((9, 96, 160), {"placement": "caches-on-host"}),
     ((9, 96, 160), {"placement": "host"}),
     ((9, 96, 160), {"placement": "host", "tile_px": 32}),
-    ((5, 96, 160), {"placement": "mmap", "tile_px": (48, 160)}),
+    ((5, 96, 160), {"placement": "host", "tile_px": (48, 160)}),
     ((1, 96, 160), {"placement": "host", "tile_px": 16}),
     ((9, 96, 160), {"placement": "device", "chunk_frames": 4, "tile_px": 64}),
 ]

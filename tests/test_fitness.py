@@ -169,14 +169,14 @@ def test_a_node_without_its_package_says_which_and_where_to_put_it():
 
 
 def test_a_package_that_fails_while_it_is_imported_is_told_too():
-    fitness = part("nodes.bridge.fitness")
+    missing = part("nodes.bridge.missing")
     wrapped = RuntimeError("Failed to import a_package.part")
     wrapped.__cause__ = ImportError("numpy.core.multiarray failed to import")
-    told = fitness.lacking("The plan", wrapped)
+    told = missing.lacking("The plan", wrapped)
     assert told == (
         "The plan needs a package that cannot be imported: numpy.core.multiarray failed to import."
     )
-    assert fitness.lacking("The plan", RuntimeError("out of memory")) is None
+    assert missing.lacking("The plan", RuntimeError("out of memory")) is None
 
 
 def test_an_error_of_a_run_passes_as_it_is():

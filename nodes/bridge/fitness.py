@@ -18,6 +18,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from .missing import lacking, remedy
+
 NEEDED = {
     "diffusers": "Exact VAE Loader cannot build a VAE; VAEs of other loaders still work",
     "av": "the video nodes cannot read or write files; the other nodes still work",
@@ -55,7 +57,7 @@ def answers_alone() -> bool:
         return False
     for package, lost in NEEDED.items():
         if not _is_there(package):
-            warn(f"the package {package} is not installed: {lost}. {_remedy(package)}")
+            warn(f"the package {package} is not installed: {lost}. {remedy(package)}")
     return True
 
 
@@ -66,10 +68,6 @@ def _is_there(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _remedy(package: str) -> str:
-    return f"Install it into ComfyUI's own Python: {sys.executable} -m pip install {package}"
 
 
 def explained(kind: type[Any], title: str) -> type[Any]:
@@ -88,16 +86,3 @@ def explained(kind: type[Any], title: str) -> type[Any]:
 
     setattr(kind, kind.FUNCTION, told)
     return kind
-
-
-def lacking(what: str, error: BaseException | None) -> str | None:
-    """Which package `what` needs, in a sentence, where a failed import led to `error`."""
-    # Packages that import their parts when asked wrap the failure in a RuntimeError.
-    while error is not None and not isinstance(error, ImportError):
-        error = error.__cause__
-    if error is None:
-        return None
-    package = (error.name or "").partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and package:
-        return f"{what} needs the package {package}, which is missing. {_remedy(package)}"
-    return f"{what} needs a package that cannot be imported: {error}."

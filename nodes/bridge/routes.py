@@ -20,7 +20,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import fitness, host
+from . import host
+from .missing import lacking
 from .widgets import FIT_WIDGETS, RUN_WIDGETS, Widget, refusal
 
 PATH, NAME = "/exact_video_vae", "plan"
@@ -140,7 +141,7 @@ async def answer(body: bytes) -> tuple[int, dict[str, Any]]:
     except (TimeoutError, asyncio.TimeoutError):
         return 202, {"pending": True}
     except Exception as error:  # nothing that planning trips over takes the answer with it
-        if (reason := fitness.lacking("The plan", error)) is not None:
+        if (reason := lacking("The plan", error)) is not None:
             return 400, {"error": reason}
         _log.exception("a plan failed")
         return 400, {"error": "This cannot be planned; ComfyUI's log says why."}

@@ -59,7 +59,8 @@ def _stand_in(task: Task) -> None:
 
 def _bring(runner: TileRunner, task: Task, cells: Region, counter: Counter) -> None:
     """Have ready what the tile before, had it run, would have fetched for this one."""
-    if cells.t.start or cells.h.start or cells.w.start:
+    (_, frames), *_ = task.step.runs(task.src, task.at.chunk)
+    if cells.t.start > frames.start or cells.h.start or cells.w.start:
         moved_bytes = counter.moved_bytes
         runner.bring(task, cells)
         counter.moved_bytes = moved_bytes

@@ -17,7 +17,7 @@ from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Norm, TimeMap
+from ..program.parts import Attend, Norm, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from .projection import Projection, Reads, Sizes
 
@@ -246,9 +246,11 @@ class Memory:
             return 0
         taps = prod(step.taps) * step.phases
         made = step.mix.in_channels * step.mix.out_channels * taps * self.sizes.element_bytes
+        copied = self.sizes.keeps_inputs
         if step.phases == 1:  # a sum of taps in a still one, or one of them for a first frame
+            summed = step.still and step.mix.start is Start.FIRST
             apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
-            return made * (step.still + self.sizes.keeps_inputs) + apart * made // step.taps[0]
+            return made * (summed + copied) + copied * apart * made // step.taps[0]
         if self.sizes.keeps_inputs:  # all of them, then each once more
             return 2 * made
         # while they are made, there are rows of two phases too, or sums of taps
