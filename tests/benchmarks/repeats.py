@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -66,6 +68,13 @@ def _bring(runner: TileRunner, task: Task, cells: Region, counter: Counter) -> N
         counter.moved_bytes = moved_bytes
 
 
+def _run(runner: TileRunner, run_tile: Callable[..., None], tile: tuple[Any, ...]) -> None:
+    """Run a tile; the last one of a step with what is then still to be written."""
+    run_tile(runner, *tile)
+    if tile[-1] is None:
+        runner.settle()
+
+
 @contextmanager
 def each_kind_once(counter: Counter) -> Iterator[None]:
     """Inside the block `TileRunner` runs one tile of each kind and counts the others like it."""
@@ -81,7 +90,7 @@ def each_kind_once(counter: Counter) -> Iterator[None]:
             _stand_in(task)
         else:
             _bring(self, task, cells, counter)
-            known[kind] = counter.measure(lambda: run_tile(self, task, cells, following))
+            known[kind] = counter.measure(partial(_run, self, run_tile, (task, cells, following)))
 
     with patch.object(TileRunner, "run", run_or_add):
         yield
