@@ -20,7 +20,7 @@ from vae_core.geometry.grid import (
 )
 from vae_core.geometry.ratios import Ratios
 from vae_core.geometry.region import Extent, Halo, Interval
-from vae_core.program.parts import Conv, TimeMap
+from vae_core.program.parts import Conv, TimeMap, unfolded
 from vae_core.settings import Layout
 
 sizes = st.integers(1, 300)
@@ -116,7 +116,7 @@ def test_a_time_map_names_exactly_the_frames_it_uses(time_map, keeps_first, star
 
 @given(start=st.integers(0, 20), size=st.integers(1, 20), keeps_first=st.booleans())
 def test_unfolded_frames_show_the_frames_they_came_from(start, size, keeps_first) -> None:
-    made = TimeMap.UNFOLD_PAIRS.made(Interval(start, start + size), keeps_first)
+    made = unfolded(Interval(start, start + size), 2, keeps_first)
     shown = [(frame + keeps_first) // 2 for frame in range(made.start, made.stop)]
     alone = keeps_first and start == 0
     assert shown == sorted(2 * list(range(start, start + size)))[alone:]

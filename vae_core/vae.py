@@ -249,8 +249,9 @@ class VideoVAE:
         frame_count = check_count(frame_count)
         if isinstance(frames, Tensor):
             return MomentStream(self._encode_known(frames, settings))
-        feed = FrameFeed(frames, self.encoder.stores[SOURCE].channels)
-        settings = meant(self.encoder, settings)
+        program = self.encoder
+        settings, channels = meant(program, settings), program.stores[SOURCE].channels
+        feed = FrameFeed(frames, channels)
         if needs_whole_clip(settings):
             return MomentStream(self._encode_collected(feed, settings))
         return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
@@ -396,5 +397,4 @@ def from_module(
     family.lower_encoder(module)
     family.lower_decoder(module)
     parameter = next(module.parameters())
-    where = where or parameter.device
-    return VideoVAE(module, dtype or parameter.dtype, where, loaded)
+    return VideoVAE(module, dtype or parameter.dtype, where or parameter.device, loaded)

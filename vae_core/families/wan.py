@@ -13,14 +13,14 @@ whatever the chunks. No tensor is read but for its shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.parts import Attend, Conv, First, Form, Norm, Rate, Start
+from ..program.parts import STEADY, Attend, Conv, First, Form, Norm, Rate, Start
 from ..program.steps import Program, Residual, Step, StoreSpec
 from .attributes import HOST_OPERATIONS, TORCH, Known, check, check_doors, plain
 from .building import Builder, child, children, geometry, only, pair
@@ -177,16 +177,7 @@ def _causal(module: nn.Module, path: str) -> Conv:
 
 
 def _from_zeros(conv: Conv) -> Conv:
-    return Conv(
-        conv.path,
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_t,
-        conv.kernel,
-        conv.stride,
-        conv.pad,
-        Start.ZEROS,
-    )
+    return replace(conv, start=Start.ZEROS)
 
 
 def _of_frames(module: nn.Module, path: str, pad: Halo, padding: int) -> Conv:
@@ -215,11 +206,14 @@ class _Builder(Builder):
 
     dialect: Dialect = DIFFUSERS
 
-    def put(self, conv: Conv, norm: Norm | None = None, **more: Any) -> None:
+    def put(
+        self, mix: Conv | Attend, norm: Norm | None = None, upscale: int = 1, rate: Rate = STEADY
+    ) -> None:
         """One step from the newest result to a store of its own."""
-        px, frames = self.spec.px, self.spec.frames
-        dst = self.store(conv.out_channels, px, frames)
-        self.steps.append(Step(self.at, dst, conv, norm, **more))
+        px = self.spec.px * mix.stride // upscale
+        frames = self.spec.frames * rate.down // rate.up
+        dst = self.store(mix.out_channels, px, frames)
+        self.steps.append(Step(self.at, dst, mix, norm, upscale=upscale, rate=rate))
         self.at = dst
 
     def norm(self, owner: nn.Module, path: str, name: str, *, activated: bool = True) -> Norm:
@@ -244,8 +238,8 @@ class _Builder(Builder):
         if shortcut and (shortcut.kernel_t, shortcut.kernel) != (1, 1):
             raise LoweringError(f"{path}.{name} must be a 1x1x1 convolution; it is {shortcut}.")
         dst = self.store(conv.out_channels, self.spec.px, self.spec.frames) if shortcut else entry
-        step = Step(self.at, dst, conv, self.norm(block, path, norm2))
-        self.steps.append(_with_residual(step, Residual(entry, shortcut)))
+        norm = self.norm(block, path, norm2)
+        self.steps.append(Step(self.at, dst, conv, norm, residual=Residual(entry, shortcut)))
         self.at = dst
 
     def attention(self, block: nn.Module, path: str) -> None:
@@ -259,15 +253,9 @@ class _Builder(Builder):
         if qkv.out_channels != 3 * channels or (qkv.kernel, proj.kernel) != (1, 1):
             raise LoweringError(f"{path} must attend with one head of {channels} channels.")
         self.put(qkv, self.norm(block, path, "norm", activated=False))
-        self.put_attention(Attend(path, channels))
+        self.put(Attend(path, channels))
         self.steps.append(Step(self.at, entry, proj, residual=Residual(entry)))
         self.at = entry
-
-    def put_attention(self, mix: Attend) -> None:
-        """The step that attends."""
-        dst = self.store(mix.out_channels, self.spec.px, self.spec.frames)
-        self.steps.append(Step(self.at, dst, mix))
-        self.at = dst
 
     def resample(self, module: nn.Module, path: str) -> None:
         """Half or twice the size, and of the frames where there is a convolution of time; a clip's
@@ -278,32 +266,19 @@ class _Builder(Builder):
         timed = mode.endswith("3d")
         conv = _part(module, path, "resample.1")
         if mode.startswith("downsample"):
-            self._halve(_of_frames(conv, f"{path}.resample.1", Halo(0, 1), 0))
+            self.put(_of_frames(conv, f"{path}.resample.1", Halo(0, 1), 0))
             if timed:
                 self._retime(module, path, Rate(down=2, first=First.BYPASS))
         elif mode.startswith("upsample"):
             if timed:
                 self._retime(module, path, Rate(up=2, first=First.APART))
-            self._double(_of_frames(conv, f"{path}.resample.1", Halo(1, 1), 1))
+            self.put(_of_frames(conv, f"{path}.resample.1", Halo(1, 1), 1), upscale=2)
         else:
             raise LoweringError(f"{path} resamples by {mode!r}, which the engine does not know.")
 
-    def _halve(self, conv: Conv) -> None:
-        dst = self.store(conv.out_channels, self.spec.px * conv.stride, self.spec.frames)
-        self.steps.append(Step(self.at, dst, conv))
-        self.at = dst
-
-    def _double(self, conv: Conv) -> None:
-        dst = self.store(conv.out_channels, self.spec.px // 2, self.spec.frames)
-        self.steps.append(Step(self.at, dst, conv, upscale=2))
-        self.at = dst
-
     def _retime(self, module: nn.Module, path: str, rate: Rate) -> None:
         conv = _of_time(child(module, path, "time_conv"), f"{path}.time_conv", rate)
-        frames = self.spec.frames * rate.down // rate.up
-        dst = self.store(conv.out_channels, self.spec.px, frames)
-        self.steps.append(Step(self.at, dst, conv, rate=rate))
-        self.at = dst
+        self.put(conv, rate=rate)
 
     def middle(self, coder: nn.Module, name: str) -> None:
         """The three blocks at the smallest size."""
@@ -328,10 +303,6 @@ class _Builder(Builder):
                 self.attention(part, where)
             else:
                 self.resnet(part, where)
-
-
-def _with_residual(step: Step, residual: Residual) -> Step:
-    return Step(step.src, step.dst, step.mix, step.norm, residual=residual)
 
 
 def _samplers(coder: nn.Module) -> tuple[int, int]:

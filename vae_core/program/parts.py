@@ -39,10 +39,6 @@ class TimeMap(Enum):
             return Interval(max(2 * seen.start - keeps_first, 0), 2 * seen.stop - keeps_first)
         return shown_cells(seen, keeps_first) if self is TimeMap.REPEAT_PAIRS else seen
 
-    def made(self, seen: Interval, keeps_first: bool) -> Interval:
-        """The frames that the convolution makes where it has seen the newest frames `seen`."""
-        return unfolded(seen, 2, keeps_first) if self is TimeMap.UNFOLD_PAIRS else seen
-
 
 def unfolded(cells: Interval, ratio: int, keeps_first: bool) -> Interval:
     """The frames that `cells` show when each lasts for `ratio` of them, the first for one where it
