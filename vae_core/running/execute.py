@@ -30,11 +30,12 @@ from ..planning.plan import Plan, chunk_extent
 from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
-from . import kernels, recovery
+from . import devices, kernels, recovery
 from .autocast import no_autocast
 from .finite import check_result
 from .graphs import outside_graphs
-from .stores import allocate, memory_for
+from .statistics import finished
+from .stores import Reused, allocate
 from .task import Pass, Task
 from .tile import TileRunner
 from .transfers import Transfers, lanes_for
@@ -57,14 +58,16 @@ class Execution:
     ) -> None:
         self._program = program
         self._weights = weights
-        transfers = Transfers(weights.device, weights.dtype, lanes_for(weights.device))
+        lanes = lanes_for(weights.device)
+        self._pinned = lanes.pinned
+        transfers = Transfers(weights.device, weights.dtype, lanes)
         self.tile_runner = TileRunner(program, weights, transfers)
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
-        self._memory = memory_for(weights.dtype, weights.device, plan.stores_at)
+        self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
         self._most_cells: dict[int, int] = {}
         self._announced = False
         self._done_operations = 0
@@ -75,6 +78,8 @@ class Execution:
         self._caches.clear()
         self._memory.clear()
         self._weights.give_back()
+        self.tile_runner.release()
+        self._pinned.give_back()
 
     @outside_graphs
     @torch.inference_mode()
@@ -90,18 +95,27 @@ class Execution:
         at = Pass(chunk, self._chunk_index, extents)
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
-            with no_autocast(self._weights.device):
+            device = self._weights.device
+            with no_autocast(device), devices.unsearched(device):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
                 check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
-            self.tile_runner.settle()
+            self.tile_runner.abandon()
             self.close()
             raise
         finally:
             at.stores.clear()
             at.moments.clear()
+        if devices.accelerates(self._weights.device):
+            self._release()  # an allocator keeps it for the next chunk, or gives it to others
         self._chunk_index += 1
+
+    def _release(self) -> None:
+        """Let go of the device's memory that is kept for what comes next."""
+        self.tile_runner.release()
+        if self._plan.stores_at is Place.DEVICE:
+            self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step = self._program.steps[index]
@@ -140,7 +154,7 @@ class Execution:
                 failures += 1
                 if failures > _PATIENCE or not recovery.is_out_of_memory(error):
                     raise
-            recovery.free_unused(self._weights.device)
+            self._make_room()
             self._evict(at)
 
     def _run_pieces(self, index: int, task: Task, cells: Region, following: Region | None) -> None:
@@ -169,7 +183,7 @@ class Execution:
     def _smaller(self, index: int, task: Task, cells: Region, failures: int) -> tuple[Region, ...]:
         """What to run in place of a tile that does not fit, after so many failures in a row."""
         self.tile_runner.settle()
-        recovery.free_unused(self._weights.device)
+        self._make_room()
         halves = cells.halves(_LEAST)
         if halves:
             if index not in self._most_cells:
@@ -188,6 +202,11 @@ class Execution:
             )
         return (cells,)
 
+    def _make_room(self) -> None:
+        """Give the device what is kept for later; a smaller piece needs less of it."""
+        self.tile_runner.release()
+        recovery.free_unused(self._weights.device)
+
     def _evict(self, at: Pass, task: Task | None = None) -> bool:
         """Move what lives on the device to host memory; whether anything did."""
         moved = False
@@ -201,6 +220,8 @@ class Execution:
             if cache is not None and cache.device.type != "cpu":
                 setattr(task, name, cache.cpu())
                 moved = True
+        if moved and self._plan.stores_at is Place.DEVICE:
+            self._memory.clear()
         return moved
 
     def _announce(self, path: str, measure: str) -> None:
@@ -220,6 +241,7 @@ class Execution:
             at,
             self.tile_runner.phases(step),
             self._weights.conv(shortcut.path) if shortcut else None,
+            self._maps(step.norm),
             norm,
             _groups_wanted(self._program, index),
             self._caches.get(index),
@@ -244,7 +266,8 @@ class Execution:
         src = at.src(step)
         shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
         dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
-        return self._or_on_host(partial(allocate, shape, dtype, device, place), shape, place)
+        make = partial(allocate, shape, dtype, device, place, self._pinned)
+        return self._or_on_host(make, shape, place)
 
     def _or_on_host(
         self, make: Callable[[], Tensor], shape: tuple[int, ...], place: Place
@@ -283,7 +306,16 @@ class Execution:
         """What a norm does to each element, once the statistics of what it reads are known."""
         if norm.per_voxel:
             return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
-        return kernels.affine(at.moments[src], norm.eps, *self._weights.affine(norm.path))
+        moments = finished(at.moments[src], norm.groups)
+        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
+
+    def _maps(self, norm: Norm | None) -> tuple[kernels.Kernel, ...] | None:
+        """The modulation convolutions of a norm, one on an accelerator; None where it has none."""
+        if norm is None or norm.scale_path is None or norm.shift_path is None:
+            return None
+        maps = self._weights.conv(norm.scale_path), self._weights.conv(norm.shift_path)
+        together = devices.accelerates(self._weights.device)
+        return (kernels.joined(*maps),) if together else maps
 
 
 _LEAST = Extent(1, 1, 1)

@@ -1,4 +1,4 @@
-"""What do the tiles of one step share, and what does each of them read?"""
+"""What do the tiles of a step have in common, and what does each of them read?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ..geometry.region import Extent, Region
 from ..program.moments import Moments
 from ..program.steps import SOURCE, Step
 from . import kernels
+from .phases import Phase
+from .statistics import Parts
 from .transfers import Arrival
 
 
@@ -28,7 +30,7 @@ class Pass:
     index: int
     extents: tuple[Extent, ...]
     stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    moments: dict[int, Moments] = field(default_factory=dict[int, Moments])
+    moments: dict[int, Moments | Parts] = field(default_factory=dict[int, "Moments | Parts"])
 
     def src(self, step: Step) -> Extent:
         """The extent of the store that a step reads."""
@@ -54,44 +56,52 @@ class Task:
     """One step of one pass, with everything that its tiles share.
 
     phases: the convolutions of each cell. shortcut: weight and bias of the residual's own.
+    maps: weights and biases of the two modulation convolutions, or of both together; None where it
+        has none.
     norm: the affine map of src's finished statistics, or what every voxel goes through by itself;
         None where it normalises nothing.
     groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     first: what makes the first frame where that is another step, see `Step.runs`.
+    src, seen: the extents of src, and of the convolution's input before padding.
     """
 
     step: Step
     at: Pass
-    phases: tuple[kernels.Phase, ...]
+    phases: tuple[Phase, ...]
     shortcut: kernels.Kernel | None
+    maps: tuple[kernels.Kernel, ...] | None
     norm: kernels.Affine | kernels.VoxelNorm | None
     groups: int | None
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
     first: Task | None = None
+    src: Extent = field(init=False)
+    seen: Extent = field(init=False)
+    keeps_first: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.src = self.at.extents[self.step.src]
+        self.seen = self.step.seen_extent(self.src, self.at.chunk)
+        self.keeps_first = self.at.keeps_first(self.step.src)
 
     def of(self, cells: Region) -> Task:
         """The task that makes `cells`, which are all of a first frame, or all of others."""
         return self.first if self.first and cells.t.start == 0 else self
-
-    @property
-    def src(self) -> Extent:
-        return self.at.extents[self.step.src]
-
-    @property
-    def keeps_first(self) -> bool:
-        return self.at.keeps_first(self.step.src)
 
 
 @dataclass(slots=True)
 class Inputs:
     """What a tile reads.
 
+    whole: what it sees of the convolution's input. inside: the part of that which there is.
+    where: the part of src that this is made of.
     latents: for the maps of a modulated norm, the cells `cells`. past: of the causal cache.
     """
 
+    whole: Region
+    inside: Region
     where: Region
     src: Arrival
     added: Arrival | None

@@ -16,18 +16,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..geometry.grid import cells_of
-from ..geometry.region import Extent, Region
+from ..geometry.region import Extent, Interval, Region
 from ..program.moments import Moments
-from ..program.parts import Attend, Norm, Start, TimeMap
+from ..program.parts import Attend, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
-from . import kernels
+from . import devices, kernels
 from .attention import attend
-from .stores import Room, allocate, memory_format
+from .phases import Phase, convolve, for_accelerator, frames_of_phase, phases_of
+from .statistics import Parts
+from .stores import Room, allocate
 from .task import Inputs, Pass, Task
 from .transfers import Arrival, Transfers
 from .weights import Weights
@@ -38,18 +42,22 @@ class TileRunner:
     """Runs tiles of a program's steps with weights.
 
     Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_inputs`
-    and `_kernel` are what a step's inputs and weights are made in on a processor, and there alone.
+    is what a step's inputs are made in; `_kernel` the same for weights, on a processor alone.
     """
 
     program: Program
     weights: Weights
     transfers: Transfers
     _ahead: tuple[Task, Region, Inputs] | None = None
+    _columns: dict[tuple[Interval, int, int], Tensor] = field(
+        default_factory=dict[tuple[Interval, int, int], Tensor]
+    )
     _inputs: Room = field(init=False)
     _kernel: Room = field(init=False)
 
     def __post_init__(self) -> None:
-        self._inputs, self._kernel = Room(self.weights.dtype), Room(self.weights.dtype)
+        dtype, device = self.weights.dtype, self.weights.device
+        self._inputs, self._kernel = Room(dtype, device), Room(dtype, device)
 
     def run(self, task: Task, cells: Region, following: Region | None = None) -> None:
         """Compute what `cells` make in the task's step and merge its moments.
@@ -64,15 +72,15 @@ class TileRunner:
         if isinstance(task.step.mix, Attend):
             self._attend(task, task.step.mix, cells, inputs)
             return
-        buffer, strides = self._input(task, cells, inputs), task.step.strides
+        buffer, strides = self._input(task, inputs), task.step.strides
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
-            result = kernels.convolve(buffer, phase, strides)
+            result = convolve(buffer, phase, strides)
             merged = self._finish(task, cells, phase, (result, added), merged)
             del result
-        result = kernels.convolve(buffer, last, strides)
+        result = convolve(buffer, last, strides)
         del buffer
         merged = self._finish(task, cells, last, (result, added), merged)
         if merged:
@@ -105,24 +113,29 @@ class TileRunner:
         """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
         `Room`.
         """
-        if self.weights.device.type == "cpu":
-            seen = step.seen_region(largest.region).extent
-            self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
+        seen = step.seen_region(largest.region).extent
+        self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
 
-    def phases(self, step: Step) -> tuple[kernels.Phase, ...]:
-        """The convolutions of a step's cells, with weights as a processor's convolution wants them:
+    def release(self) -> None:
+        """Let go of the memory that is kept for inputs and weights to come."""
+        self._inputs.expect(0)
+        self._kernel.expect(0)
+        self._columns.clear()
+
+    def phases(self, step: Step) -> tuple[Phase, ...]:
+        """The convolutions of a step's cells, with weights as the device's convolution wants them:
         it would otherwise make its own copy for every tile. None for an attention.
         """
         if isinstance(step.mix, Attend):
             return ()
-        found = kernels.phases(self.weights.conv(step.path), step)
-        if self.weights.device.type != "cpu":
-            return found
+        found = phases_of(self.weights.conv(step.path), step)
         own = step.phases > 1 or step.still  # memory of their own already
+        if devices.accelerates(self.weights.device):
+            found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(phase, weight=lay_out(phase.weight)) for phase in found)
 
-    def last_taps(self, phases: tuple[kernels.Phase, ...]) -> tuple[kernels.Phase, ...]:
+    def last_taps(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """The same convolutions, of the newest frame that they see alone."""
         return tuple(replace(one, weight=self._laid_out(one.weight[:, :, -1:])) for one in phases)
 
@@ -131,12 +144,17 @@ class TileRunner:
         return self._kernel.take(weight.shape).copy_(weight)
 
     def _laid_out(self, weight: Tensor) -> Tensor:
-        return weight.contiguous(memory_format=memory_format(self.weights.device))
+        return weight.contiguous(memory_format=self.weights.layout)
 
     def settle(self) -> None:
         """Write all that was computed, and forget what was fetched for a tile to come."""
         self._ahead = None
         self.transfers.flush()
+
+    def abandon(self) -> None:
+        """Let go of all that is under way, after an error that is to be raised."""
+        self._ahead = None
+        self.transfers.abandon()
 
     def bring(self, task: Task, cells: Region) -> None:
         """Start to fetch what a tile will read, unless that is under way."""
@@ -158,13 +176,18 @@ class TileRunner:
     def _fetch(self, task: Task, cells: Region) -> Inputs:
         """Start to bring in what a tile reads."""
         step, at, fetch = task.step, task.at, self.transfers.fetch
-        inside = step.inside(cells, task.src, at.chunk)
+        whole, inside = (
+            step.seen_region(cells, task.keeps_first),
+            step.inside(cells, task.src, at.chunk),
+        )
         where = step.source_region(cells, task.src, at.chunk)
         modulated = step.norm is not None and step.norm.modulated
         latent_cells = self._latent_cells(task, where) if modulated else None
-        missing = inside.t.start - step.seen_region(cells, task.keeps_first).t.start
+        missing = inside.t.start - whole.t.start
         past = task.old_cache if missing else None
         return Inputs(
+            whole,
+            inside,
             where,
             fetch(at.view(step.src, where)[:, : step.mix.read_channels]),
             self._fetch_added(task, cells),
@@ -185,10 +208,10 @@ class TileRunner:
         self,
         task: Task,
         cells: Region,
-        phase: kernels.Phase,
+        phase: Phase,
         made: tuple[Tensor, Tensor | None],
-        merged: Moments | None,
-    ) -> Moments | None:
+        merged: Any,
+    ) -> Any:
         """Add the residual to one phase of a tile and send it; `merged` with its moments.
 
         made: what was convolved, and what is to be added to it. Sending comes last: until it is
@@ -201,11 +224,11 @@ class TileRunner:
         target, skipped = at.stores[step.dst][(..., *core.slices)], 0
         if (ratio := step.frames_made) > 1:
             first = ratio * cells.t.start - (ratio - 1) * task.keeps_first
-            skipped, target = kernels.frames_of_phase(phase, target, first, ratio)
-        for part in self._measured(task, core, result[:, :, skipped:]):
+            skipped, target = frames_of_phase(phase, target, first, ratio)
+        for part in self._measured(task, core, phase, result[:, :, skipped:]):
             merged = merged.merge(part) if merged else part
-        target = target[..., phase.row :: step.upscale, phase.column :: step.upscale]
-        self.transfers.send(result, target, skipped)
+        target = target[..., phase.row :: phase.apart, phase.column :: phase.apart]
+        self.transfers.send(result, target, skipped, phase.shift)
         return merged
 
     def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
@@ -220,7 +243,9 @@ class TileRunner:
         else:
             result.add_(added)
 
-    def _measured(self, task: Task, core: Region, result: Tensor) -> list[Moments]:
+    def _measured(
+        self, task: Task, core: Region, phase: Phase, result: Tensor
+    ) -> list[Moments | Parts]:
         """Moments of a result, with the frames that are shown more than once counted so."""
         if not task.groups:
             return []
@@ -229,33 +254,24 @@ class TileRunner:
         alone = int(shown > 1 and core.t.start == 0 and task.at.keeps_first(dst))
         parts = ((result[:, :, :alone], 1), (result[:, :, alone:], shown))
         return [
-            kernels.measure(part, task.groups).repeated(times)
+            kernels.measure(part, task.groups, phase.shift).repeated(times)
             for part, times in parts
             if part.shape[2]
         ]
 
-    def _input(self, task: Task, cells: Region, inputs: Inputs) -> Tensor:
-        """Everything that `cells` see: [b, c, t + history, h + halo, w + halo]."""
-        step = task.step
-        whole = step.seen_region(cells, task.keeps_first)
-        inside = step.inside(cells, task.src, task.at.chunk)
-        buffer = self._buffer(task, whole.extent)
+    def _input(self, task: Task, inputs: Inputs) -> Tensor:
+        """Everything that a tile's cells see: [b, c, t + history, h + halo, w + halo]."""
+        step, whole, inside = task.step, inputs.whole, inputs.inside
+        buffer = self._inputs.take(task.at.shape(step.mix.in_channels, whole.extent))
         kernels.zero_outside(buffer, inside, whole)
-        self._fill(task, inputs, inside, buffer[(..., *inside.within(whole))])
+        self._fill(task, inputs, buffer[(..., *inside.within(whole))])
         if step.norm and step.norm.activated:
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, inside.t.start - whole.t.start :])
-        self._history(task, inputs, inside, whole, buffer)
+        self._history(task, inputs, buffer)
         return buffer
 
-    def _buffer(self, task: Task, extent: Extent) -> Tensor:
-        """Unwritten memory for a tile's input."""
-        shape = task.at.shape(task.step.mix.in_channels, extent)
-        if self.weights.device.type == "cpu":
-            return self._inputs.take(shape)
-        return allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
-
-    def _fill(self, task: Task, inputs: Inputs, inside: Region, out: Tensor) -> None:
+    def _fill(self, task: Task, inputs: Inputs, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
         step, where, x = task.step, inputs.where, inputs.src.take()
         if task.norm:
@@ -263,24 +279,38 @@ class TileRunner:
         elif step.time_map is TimeMap.POOL_PAIRS:
             kernels.pool_pairs(x, task.keeps_first and where.t.start == 0, out)
         elif step.time_map is TimeMap.REPEAT_PAIRS:
-            frames = kernels.shown(inside.t, where.t.start, 2, task.keeps_first, x.device)
+            frames = kernels.shown(inputs.inside.t, where.t.start, 2, task.keeps_first, x.device)
             out.copy_(x.index_select(2, frames))
         else:
             kernels.extend(x, out)
 
     def _normalise(self, task: Task, inputs: Inputs, x: Tensor, out: Tensor) -> None:
         """out = x normalised and modulated, yet to be activated."""
-        norm, cells = task.step.norm, inputs.cells
-        assert norm
+        cells = inputs.cells
         assert task.norm
         if isinstance(task.norm, kernels.VoxelNorm):
             kernels.normalise_voxels(x, task.norm, out)
             return
-        if cells is None or inputs.latents is None:
+        if cells is None or inputs.latents is None or task.maps is None:
             kernels.normalise(x, task.norm, out)
             return
-        maps = self._maps(norm, task.norm, inputs.latents.take())
-        kernels.modulate(x, maps, inputs.where, cells, self._latent_ratios(task), out)
+        latents, where, ratios = inputs.latents.take(), inputs.where, self._latent_ratios(task)
+        if len(task.maps) == 1:
+            both = kernels.modulated_together(task.norm, latents, task.maps[0])
+            both = kernels.gathered(both, self._shown(where.w, cells.w, ratios.px))
+            maps = kernels.Affine(*both.chunk(2, 1))
+            kernels.modulate_rows(x, maps, where, cells, ratios, out)
+            return
+        scale, shift = (kernels.convolution(latents, kernel) for kernel in task.maps)
+        maps = kernels.modulated(task.norm, scale, shift)
+        kernels.modulate(x, maps, where, cells, ratios, out)
+
+    def _shown(self, elements: Interval, cells: Interval, px: int) -> Tensor:
+        """`kernels.shown` for columns, which tiles below each other have in common."""
+        key = (elements, cells.start, px)
+        if key not in self._columns:
+            self._columns[key] = kernels.shown(*key, False, self.weights.device)
+        return self._columns[key]
 
     def _latent_ratios(self, task: Task) -> kernels.Repeats:
         latents, here = self.program.stores[SOURCE], self.program.stores[task.step.src]
@@ -296,24 +326,13 @@ class TileRunner:
             cells_of(where.w, ratios.px, keeps_first=False),
         )
 
-    def _maps(self, norm: Norm, affine: kernels.Affine, latents: Tensor) -> kernels.Affine:
-        """GroupNorm and modulation as one scale and shift for each of the latents."""
-        assert norm.scale_path
-        assert norm.shift_path
-        scale, shift = (
-            kernels.convolution(latents, self.weights.conv(path))
-            for path in (norm.scale_path, norm.shift_path)
-        )
-        return kernels.modulated(affine, scale, shift)
-
-    def _history(
-        self, task: Task, inputs: Inputs, inside: Region, whole: Region, buffer: Tensor
-    ) -> None:
+    def _history(self, task: Task, inputs: Inputs, buffer: Tensor) -> None:
         """Fill the frames before the chunk, from the cache or with what lies before a clip, and
         keep the newest ones.
         """
-        missing = inside.t.start - whole.t.start
-        _, h, w = inside.within(whole)
+        inside = inputs.inside
+        missing = inside.t.start - inputs.whole.t.start
+        _, h, w = inside.within(inputs.whole)
         if missing:
             past = buffer[:, :, :missing, h, w]
             if inputs.past is not None:
@@ -322,11 +341,12 @@ class TileRunner:
                 past.zero_()
             else:
                 past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
-        seen = task.step.seen_extent(task.src, task.at.chunk)
-        if task.new_cache is not None and inside.t.stop == seen.t:
+        if task.new_cache is not None and inside.t.stop == task.seen.t:
             kept = buffer[:, :, -task.step.history :, h, w]
             self._keep(kept, task.new_cache[(..., *inside.slices[1:])])
 
     def _keep(self, kept: Tensor, target: Tensor) -> None:
         """Send a part of the input, which is copied first where it has far to go."""
-        self.transfers.send(kept.contiguous() if self.transfers.is_far(target) else kept, target)
+        if self.transfers.is_far(target):
+            kept = kept.contiguous(memory_format=torch.channels_last_3d)
+        self.transfers.send(kept, target)
