@@ -191,10 +191,10 @@ class Memory:
         if step.residual is None:
             return 0
         store = step.residual.store
-        frames = cells.t.size
+        frames = cells.t.size * step.frames_made
         if step.residual.repeated:
-            frames = min(_most_cells(frames, 2), self.extents[store].t)
-        voxels = frames * cells.h.size * cells.w.size
+            frames = min(_most_cells(cells.t.size, 2), self.extents[store].t)
+        voxels = frames * cells.h.size * cells.w.size * step.side_made**2
         return self._voxels(self.program.stores[store].channels, voxels)
 
     def _kept_bytes(self, step: Step, where: Region) -> int:

@@ -154,7 +154,7 @@ class Plan:
         sizes = [
             (tile.h * px, tile.w * px)
             for step, tile in zip(self.job.program.steps, self.tiles, strict=True)
-            for px in [self.job.program.stores[step.dst].px * step.upscale]
+            for px in [self.job.program.stores[step.dst].px * step.side_made]
         ]
         return min(sizes)
 

@@ -46,7 +46,7 @@ _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
     """The largest tile that `settings` allow a step, in its cells."""
     spec = job.program.stores[step.dst]
-    px, frames = spec.px * step.upscale, spec.frames * step.frames_made
+    px, frames = spec.px * step.side_made, spec.frames * step.frames_made
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)
@@ -57,7 +57,7 @@ def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
 
 def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
     """The smallest tile that is worth running: 16 pixels, one frame."""
-    px = job.program.stores[step.dst].px * step.upscale
+    px = job.program.stores[step.dst].px * step.side_made
     side = max(16 // px, 1)
     return Extent(1, min(side, cells.h), min(side, cells.w))
 
@@ -161,7 +161,7 @@ class _Candidate:
     def usual(self, index: int) -> Extent:
         """The smallest tile that is no hindrance, in cells: `REASONABLE_PX`, or all there is."""
         program, step = self.widest.program, self.widest.program.steps[index]
-        side = max(REASONABLE_PX // (program.stores[step.dst].px * step.upscale), 1)
+        side = max(REASONABLE_PX // (program.stores[step.dst].px * step.side_made), 1)
         cells, bound, least = self._cells(index), self.bounds[index], self.least[index]
         h = max(min(side, cells.h, bound.h), least.h)
         w = max(min(side, cells.w, bound.w), least.w)

@@ -43,7 +43,8 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     kernel = step.mix.in_channels * step.mix.out_channels * prod(step.taps) * step.phases
     # folded ones, and sums of taps, are all there when each is laid out
     summed = step.still and step.mix.start is Start.FIRST
-    made = kernel * (2 if step.phases > 1 or summed else 1)
+    moved = step.phases > 1 or step.mix.sees_px > 1 or step.mix.fold is not None
+    made = kernel * (2 if moved or summed else 1)
     if apart:
         made += kernel // step.taps[0]
     if sizes.far_weights:
@@ -55,5 +56,7 @@ def _originals(step: Step, conv: Conv, latent_channels: int) -> int:
     """Elements of the weights of a step as they are in the network."""
     shortcut = step.residual.shortcut if step.residual else None
     added = shortcut.in_channels * shortcut.out_channels if shortcut else 0
+    own = conv.in_channels * conv.out_channels * conv.kernel_t * conv.kernel**2
+    own *= 0 if conv.fold else conv.makes_px**2
     maps = 2 * latent_channels * step.norm.channels if step.norm and step.norm.modulated else 0
-    return conv.in_channels * conv.out_channels * conv.kernel_t * conv.kernel**2 + added + maps
+    return own + added + maps

@@ -91,6 +91,21 @@ STEADY = Rate()
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """A change of size by moving values between places and channels alone; it has no weights.
+
+    Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
+    the channels, a channel's after the other's, in time, height and width. Channels are then cut
+    into runs of equal length: of each the mean is a result. `spreads` is the way back: each channel
+    is repeated so that there are enough, and all of them are laid out again.
+    """
+
+    frames: int
+    side: int
+    spreads: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Conv:
     """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
     1, i].
@@ -99,6 +114,10 @@ class Conv:
     stride: step between outputs, in height and width alike.
     pad: zeros at the picture's edges (before, after), in height and width alike.
     start: what it sees before the clip.
+    sees_px, makes_px: elements along a side of the squares whose values its module has side by side
+        in the channels that it reads, or makes: each channel's own, column by column. Channels,
+        kernel, stride and pad are those of single elements all the same.
+    fold: what it stands for where there is no module with weights.
     """
 
     path: str
@@ -109,6 +128,9 @@ class Conv:
     stride: int
     pad: Halo
     start: Start = Start.FIRST
+    sees_px: int = 1
+    makes_px: int = 1
+    fold: Fold | None = None
 
     @property
     def read_channels(self) -> int:
@@ -153,9 +175,10 @@ class Attend:
         """Channels of the store that a tile reads where its cells lie: the queries."""
         return self.channels
 
-    kernel_t = kernel = stride = 1
+    kernel_t = kernel = stride = sees_px = makes_px = 1
     pad = Halo(0, 0)
     start = Start.ZEROS
+    fold = None
 
     @staticmethod
     def size(seen: int) -> int:

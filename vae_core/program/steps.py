@@ -102,6 +102,11 @@ class Step:
         return 2 if self.unfolds else self.rate.up
 
     @property
+    def side_made(self) -> int:
+        """Elements along a side that it makes of each place that it sees."""
+        return self.upscale * self.mix.makes_px
+
+    @property
     def in_place(self) -> bool:
         """Whether the result replaces the very store that is added to it."""
         return self.residual is not None and self.residual.store == self.dst
@@ -122,7 +127,7 @@ class Step:
     @property
     def phases(self) -> int:
         """Convolutions for each cell."""
-        return self.frames_made * self.upscale**2
+        return self.frames_made * self.side_made**2
 
     @property
     def history(self) -> int:
@@ -173,7 +178,8 @@ class Step:
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
         t = unfolded(cells.t, self.frames_made, chunk.keeps_first(src.t))
-        h, w = (Interval(c.start * self.upscale, c.stop * self.upscale) for c in (cells.h, cells.w))
+        side = self.side_made
+        h, w = (Interval(c.start * side, c.stop * side) for c in (cells.h, cells.w))
         return Region(t, h, w)
 
     def target_extent(self, src: Extent, chunk: Chunk) -> Extent:

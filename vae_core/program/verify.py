@@ -29,8 +29,12 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
     if step.history and mapped:
         return "keeps history of mapped frames"
     rated = step.rate != STEADY
-    if rated and (mapped or step.unfolds or step.upscale != 1 or step.residual or step.norm):
+    if rated and (mapped or step.unfolds or step.upscale != 1 or step.norm):
         return "changes the rate of frames beside something else"
+    if step.residual and step.rate.first is not First.SEEN:
+        return "adds to frames that are copied past its mix"
+    if step.phases > 1 and step.in_place:
+        return "overwrites in several parts what it adds"
     if step.rate.first is not First.SEEN and src.channels != dst.channels:
         return f"copies {src.channels} channels past its mix to {dst.channels}"
     if step.history < 0:

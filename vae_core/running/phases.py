@@ -8,6 +8,7 @@ output of a cell has a convolution of its own, a phase. An accelerator does thos
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class Phase:
     bias: [out] or None, added by the convolution. shift: [1, out, 1, 1, 1] or None, added to the
         result when it is written.
     frame, row, column: the first output of each cell that it makes. apart: from there to the next
-        cell's, in height and width.
+        cell's, in height and width. folded: whether it sees but the neighbours on its side.
     """
 
     weight: Tensor
@@ -36,8 +37,15 @@ class Phase:
     row: int = 0
     column: int = 0
     apart: int = 1
+    folded: bool = False
     stacked: bool = False
     shift: Tensor | None = None
+
+    def places(self, made: Tensor) -> Tensor:
+        """The places of its outputs among those of all phases [b, c, t, h, w]."""
+        if self.apart == 1 or self.stacked:
+            return made
+        return made[..., self.row :: self.apart, self.column :: self.apart]
 
 
 def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
@@ -46,21 +54,64 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     if step.upscale == 2:
         rows = [folded(weight, 3, side) for side in (0, 1)]
         return tuple(
-            Phase(folded(row, 4, c), bias, row=r, column=c, apart=2)
+            Phase(folded(row, 4, c), bias, row=r, column=c, apart=2, folded=True)
             for r, row in enumerate(rows)
             for c in (0, 1)
         )
-    if step.still:
-        replicated = step.mix.start is Start.FIRST
-        taps = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
-        return (Phase(taps, bias),)
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
-    if step.rate.up > 1:
-        rows = weight.chunk(step.rate.up)
-        biases = [None] * len(rows) if bias is None else bias.chunk(step.rate.up)
-        return tuple(map(Phase, rows, biases, range(len(rows))))
-    return (Phase(weight, bias),)
+    weight, bias = _by_places(weight, bias, step)
+    if step.still:
+        replicated = step.mix.start is Start.FIRST
+        weight = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
+    rows = weight.chunk(step.phases)
+    biases = [None] * len(rows) if bias is None else bias.chunk(step.phases)
+    side = step.side_made
+    places = ((f, r, c) for f in range(step.frames_made) for r in range(side) for c in range(side))
+    return tuple(
+        Phase(*kernel, *place, side)
+        for *kernel, place in zip(rows, biases, places, strict=True)
+    )
+
+
+def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
+    """A kernel [out, in, t, h, w] of single elements, for a module whose channels hold squares of
+    them: those that it makes one place after the other.
+    """
+    mix = step.mix
+    if mix.fold:
+        return weight, bias  # which is made so
+    if mix.sees_px > 1:
+        px = mix.sees_px
+        squares = weight.unflatten(1, (-1, px, px))  # [out, c, columns, rows, t, h, w]
+        weight = squares.permute(0, 1, 4, 5, 3, 6, 2).flatten(5).flatten(3, 4)
+    if mix.makes_px > 1:
+        px = mix.makes_px
+        squares = weight.unflatten(0, (-1, px, px))  # [c, columns, rows, in, t, h, w]
+        weight = squares.permute(2, 1, 0, 3, 4, 5, 6).flatten(0, 2)
+        if bias is not None:
+            bias = bias.unflatten(0, (-1, px, px)).permute(2, 1, 0).flatten()
+    return weight, bias
+
+
+def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
+    """The kernel [out, in, t, h, w] of a step without weights, which `Fold` describes."""
+    mix = step.mix
+    fold = mix.fold
+    assert fold
+    wide, narrow = mix.in_channels, mix.out_channels
+    if fold.spreads:
+        wide, narrow = narrow, wide
+    shape = (wide, fold.frames, fold.side, fold.side)
+    laid = torch.arange(prod(shape), device=device)
+    run = laid.numel() // narrow
+    share = 1.0 if fold.spreads else 1.0 / run
+    of = torch.zeros(len(laid), narrow, dtype=dtype, device=device)
+    of = of.scatter_(1, (laid // run)[:, None], share).view(*shape, narrow)
+    if not fold.spreads:
+        return of.permute(4, 0, 1, 2, 3), None
+    rows = of[:, -step.rate.up :]  # of a lone frame the last of them
+    return rows.permute(1, 2, 3, 0, 4).reshape(-1, narrow, 1, 1, 1), None
 
 
 def for_accelerator(found: tuple[Phase, ...]) -> tuple[Phase, ...]:
@@ -68,7 +119,7 @@ def for_accelerator(found: tuple[Phase, ...]) -> tuple[Phase, ...]:
     which reads its input once, and the bias that all of them have added when results are written.
     """
     first = found[0]
-    if first.apart == 2:
+    if first.folded:
         found = (Phase(torch.cat([phase.weight for phase in found]), first.bias, stacked=True),)
     if first.bias is None or any(phase.bias is not first.bias for phase in found):
         return found
@@ -91,7 +142,7 @@ def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
     """The convolution of x [b, c, t, h, w], which holds history and the picture's edge already."""
     if phase.stacked:
         return spread(convolution(x, (phase.weight, None)))
-    if phase.apart == 2:  # of the two neighbours on either side, each phase sees one
+    if phase.folded:  # of the two neighbours on either side, each phase sees one
         x = x[
             ...,
             phase.row : x.shape[3] - 1 + phase.row,

@@ -27,7 +27,14 @@ from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
 from . import devices, kernels
 from .attention import attend
-from .phases import Phase, convolve, for_accelerator, frames_of_phase, phases_of
+from .phases import (
+    Phase,
+    convolve,
+    fold_kernel,
+    for_accelerator,
+    frames_of_phase,
+    phases_of,
+)
 from .stores import Room, allocate
 from .task import Inputs, Pass, Task
 from .transfers import Transfers
@@ -126,7 +133,11 @@ class TileRunner:
         """
         if isinstance(step.mix, Attend):
             return ()
-        found = phases_of(self.weights.conv(step.path), step)
+        if step.mix.fold:
+            kernel = fold_kernel(step, self.weights.dtype, self.weights.device)
+        else:
+            kernel = self.weights.conv(step.path)
+        found = phases_of(kernel, step)
         own = step.phases > 1 or step.still  # memory of their own already
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
@@ -220,19 +231,24 @@ class TileRunner:
         """
         task, window, (result, added) = inputs.task, inputs.window, made
         step = task.step
-        if added is not None:
+        target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
+        skipped, target = frames_of_phase(phase, target, first, step.frames_made)
+        if added is not None and step.phases > 1:
+            _, part = frames_of_phase(phase, added, first, step.frames_made)
+            result[:, :, skipped:].add_(phase.places(part))
+        elif added is not None:
             self._add_residual(task, window.core, result, added)
-        target, skipped = task.at.stores[step.dst][window.target], 0
-        if (ratio := step.frames_made) > 1:
-            first = ratio * cells.t.start - (ratio - 1) * task.keeps_first
-            skipped, target = frames_of_phase(phase, target, first, ratio)
         if task.groups:
             counted = result[:, :, skipped:] if skipped else result
             merged = self._measured(task, window.alone, phase, counted, merged)
-        if phase.apart > 1:
-            target = target[..., phase.row :: phase.apart, phase.column :: phase.apart]
-        self.transfers.send(result, target, skipped, phase.shift)
+        self.transfers.send(result, phase.places(target), skipped, phase.shift)
         return merged
+
+    @staticmethod
+    def _first(task: Task, cells: Region) -> int:
+        """The frame that the first phase of a tile's first cell makes; below 0 where it is none."""
+        ratio = task.step.frames_made
+        return ratio * cells.t.start - (ratio - 1) * task.keeps_first
 
     def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
         residual, at = task.step.residual, task.at
