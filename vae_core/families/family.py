@@ -41,7 +41,16 @@ WAN = Family(
     clamps=True,
 )
 
-FAMILIES = (WAN, COGVIDEOX)
+WAN_2_2 = Family(
+    "wan22",
+    "Wan 2.2 5B",
+    wan.owns_2_2,
+    wan.lower_encoder,
+    wan.lower_decoder,
+    clamps=True,
+)
+
+FAMILIES = (WAN, WAN_2_2, COGVIDEOX)
 
 
 def family_of(module: nn.Module) -> Family:

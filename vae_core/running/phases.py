@@ -69,8 +69,7 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     side = step.side_made
     places = ((f, r, c) for f in range(step.frames_made) for r in range(side) for c in range(side))
     return tuple(
-        Phase(*kernel, *place, side)
-        for *kernel, place in zip(rows, biases, places, strict=True)
+        Phase(*kernel, *place, side) for *kernel, place in zip(rows, biases, places, strict=True)
     )
 
 
