@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
@@ -191,7 +191,8 @@ class VideoWriter:
     def _begin(self) -> None:
         """Open the stream and encode what waited for it."""
         target = self._target
-        self._stream = self._start(*self._first[0].shape[:2], target.options.codec_for(target.path))
+        height, width = self._first[0].shape[:2]
+        self._stream = self._start(height, width, target.options.codec_for(target.path))
         for frame in self._first:
             self._encode(frame)
         self._first.clear()
@@ -216,7 +217,7 @@ class VideoWriter:
             raise VideoError(f"there is no frame to write to {self._target.path}.")
         if self._stream is None:
             self._begin()
-        self._container.mux(self._stream.encode())
+        self._container.mux(cast("Any", self._stream).encode())
         if self._sound is not None:
             self._sound.finish(self.frames / self._target.fps)
 
