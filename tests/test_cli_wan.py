@@ -16,7 +16,7 @@ from wan_files import authors_state, wan_module
 import vae_core
 from vae_core.cli import main
 from vae_core.datasets.shards import FORMAT, RECIPE, Shards
-from vae_core.families.conventions import WAN_2_1
+from vae_core.families.latent_statistics import WAN_2_1
 from vae_core.geometry.region import Interval
 from vae_core.media.latent_file import LATENT_KEY, VERSION_KEY, load_latents
 from vae_core.media.latent_stream import LatentFile

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vae_core.errors import InputError, VideoError
-from vae_core.families.conventions import WAN_2_1, Convention, Form
+from vae_core.families.conventions import Convention, Form
+from vae_core.families.latent_statistics import WAN_2_1
 from vae_core.geometry.region import Interval
 from vae_core.media.latent_file import (
     LATENT_KEY,

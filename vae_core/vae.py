@@ -19,8 +19,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from .families.conventions import LatentStatistics
 from .families.family import Family, family_of
+from .families.latent_statistics import LatentStatistics
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit

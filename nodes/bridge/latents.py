@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...vae_core import InputError
 from ...vae_core.families.conventions import Convention
+from ...vae_core.families.family import COGVIDEOX, WAN, Family
 from . import wan_wrapper
 from .images import CHANNELS, checked_latents, others
 
@@ -25,8 +26,8 @@ def latents_for(vae: Any, latent: Any) -> tuple[Tensor, list[str]]:
     anybody's, before anything is computed.
     """
     family = vae.video_vae.family
-    if family.name == "wan":
-        return _of_wan(latent, vae.ends.channels, family.title)
+    if family is not COGVIDEOX:
+        return _of_wan(latent, vae.ends.channels, family)
     if isinstance(latent, Mapping) and wan_wrapper.is_theirs(latent):
         raise InputError(
             "these latents are of WanVideoWrapper, for a Wan VAE; this VAE is one of"
@@ -35,11 +36,18 @@ def latents_for(vae: Any, latent: Any) -> tuple[Tensor, list[str]]:
     return checked_latents(latent, vae.ends.channels)
 
 
-def _of_wan(latent: Any, channels: int, title: str) -> tuple[Tensor, list[str]]:
+def _of_wan(latent: Any, channels: int, family: Family) -> tuple[Tensor, list[str]]:
     if isinstance(latent, Mapping):
-        _check_model(latent, channels, title)
+        _check_model(latent, channels, family.title)
     samples, notes = checked_latents(latent, channels, Convention.CORE)
-    return wan_wrapper.from_theirs(latent) if wan_wrapper.is_theirs(latent) else (samples, notes)
+    if not wan_wrapper.is_theirs(latent):
+        return samples, notes
+    if family is not WAN:
+        raise InputError(
+            f"how WanVideoWrapper's latents of {family.title} lie is not known here. Decode them by"
+            " its own node."
+        )
+    return wan_wrapper.from_theirs(latent)
 
 
 def _check_model(latent: Mapping[str, Any], channels: int, title: str) -> None:

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from ...vae_core import InputError
-from ...vae_core.families.conventions import WAN_2_1
+from ...vae_core.families.latent_statistics import WAN_2_1
 from . import host
 
 SAMPLERS_KEYS = frozenset({"looped", "has_ref", "drop_last"})

@@ -24,7 +24,8 @@ from typing import Any, SupportsFloat, SupportsIndex, cast
 
 from torch import Tensor
 
-from ..errors import InputError, LoadError
+from ..errors import InputError
+from .latent_statistics import LatentStatistics
 
 LATENT_CHANNELS = 16
 """Channels of CogVideoX latents."""
@@ -117,111 +118,6 @@ def unscaled(latents: Tensor, factor: float) -> Tensor:
     """
     _check_tensor(latents, "latents")
     return latents / _checked_factor(factor)
-
-
-@dataclass(frozen=True, slots=True)
-class LatentStatistics:
-    """Mean and standard deviation of each latent channel, by which a diffusion model's latents are
-    normalised: (latents - mean) / std.
-
-    Invariant: as many means as deviations, all finite, every deviation above 0. Raises
-    `InputError` for others.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        fits = len(self.mean) == len(self.std) > 0
-        if not fits or not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
-            raise InputError(
-                "latents are normalised by a mean and a standard deviation above 0 for each"
-                f" channel; got {list(self.mean)} and {list(self.std)}."
-            )
-
-    @classmethod
-    def of_config(cls, config: object, channels: int) -> LatentStatistics | None:
-        """Those that a config.json, or a module's own, gives as `latents_mean` and `latents_std`;
-        None where there is no mapping, or it has neither.
-
-        Raises `LoadError` where they are not numbers for `channels` channels.
-        """
-        if not isinstance(config, Mapping):
-            return None
-        values = cast("Mapping[str, Any]", config)
-        said = [values.get(name) for name in ("latents_mean", "latents_std")]
-        if said == [None, None]:
-            return None
-        try:
-            mean, std = (tuple(map(float, cast("Any", one))) for one in said)
-            found = cls(mean, std)
-        except (TypeError, ValueError, InputError) as error:
-            raise LoadError(
-                f"config.json: latents_mean or latents_std is wrong: {error}"
-            ) from error
-        if len(mean) != channels:
-            raise LoadError(
-                f"config.json gives latents_mean for {len(mean)} channels; these latents have"
-                f" {channels}."
-            )
-        return found
-
-    def normalised(self, latents: Tensor) -> Tensor:
-        """Unscaled latents [b, c, t, h, w] as a diffusion model sees them, in their dtype."""
-        mean, std = self._like(latents)
-        return (latents - mean) / std
-
-    def undone(self, latents: Tensor) -> Tensor:
-        """`normalised` undone, to rounding."""
-        mean, std = self._like(latents)
-        return latents * std + mean
-
-    def _like(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        if latents.ndim != 5 or latents.shape[1] != len(self.mean):
-            raise InputError(
-                f"these statistics are of latents [b, {len(self.mean)}, t, h, w]; got"
-                f" {list(latents.shape)}, which belong to another model."
-            )
-        mean, std = (
-            latents.new_tensor(values).view(1, -1, 1, 1, 1) for values in (self.mean, self.std)
-        )
-        return mean, std
-
-
-WAN_2_1 = LatentStatistics(
-    mean=(
-        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-    ),
-    std=(
-        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916),
-    ),
-)
-"""`latents_mean` and `latents_std` in vae/config.json of Wan 2.1's models and of Qwen-Image.
-
-By these kijai's ComfyUI-WanVideoWrapper normalises inside its VAE (its wanvideo/wan_video_vae.py,
-commit 721cd65, lines 525-562 and 606-616), so that its LATENT holds normalised [b, c, t, h, w].
-"""
-
-LATENT_STATISTICS = {"wan2.1": WAN_2_1, "qwen-image": WAN_2_1}
-"""By model."""
-
-
-def latent_statistics(asked: str, configured: LatentStatistics | None) -> LatentStatistics:
-    """The ones that `asked` means: a model's name, or "config" for what config.json gave.
-
-    configured: `VideoVAE.latent_statistics`. Raises `InputError` where neither says any.
-    """
-    found = configured if asked == "config" else LATENT_STATISTICS.get(asked.lower())
-    if found is None:
-        what = "config.json gives none" if asked == "config" else f"{asked!r} is none of these"
-        raise InputError(
-            "Wan's latents are normalised by a mean and a deviation for each channel, which weights"
-            f" do not show; {what}. Name the model, {' or '.join(LATENT_STATISTICS)}, or take a VAE"
-            " with a config.json that has latents_mean and latents_std, and say config."
-        )
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from typing import Any, cast
 from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .keys import EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
+from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
 
-KEYS = (COGVIDEOX_KEYS, WAN_KEYS)
+KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS)
 """Of the families whose files are read."""
 
 
@@ -121,7 +122,7 @@ _FAMILIES: tuple[tuple[str, tuple[tuple[str, int | None], ...]], ...] = (
     ("a MoVQ image VAE (Kandinsky)", ((r"norm\w*\.conv_y\.weight", 4),)),
     ("a HunyuanVideo 1.5 VAE", (_CAUSAL, (r"norm1\.gamma$", None))),
     (
-        "a Wan 2.2 VAE",
+        "a Wan 2.2 VAE without its decoder's first level",
         ((r"(up|down)samples\.\d+\.(up|down)samples\.|_blocks\.\d+\.upsampler\.", None),),
     ),
     (
@@ -173,10 +174,10 @@ def keys_of_class(config: Mapping[str, Any]) -> Keys:
     Raises `LoadError`, with what it is instead, where the class is of none.
     """
     name = config.get("_class_name") or config.get("architectures") or "no class"
-    found = next((keys for keys in KEYS if name in keys.classes), None)
+    found = next((keys for keys in KEYS if name in keys.classes and keys.told_by(config)), None)
     if found is not None:
         return found
-    *first, last = (one for keys in KEYS for one in keys.classes)
+    *first, last = dict.fromkeys(one for keys in KEYS for one in keys.classes)
     fits = (words for pattern, words in _CLASSES if re.search(pattern, str(name)))
     raise LoadError(
         f"config.json names {name}, {next(fits, 'another network')}; {', '.join(first)} or {last}"

@@ -1,6 +1,6 @@
 """How do files hold a family's VAE: under which names, in which shapes, with which config.json?
 
-1. `Keys` is what a family says of its files; `cogvideox_keys` and `wan_keys` fill one in each.
+1. `Keys` is what a family says of its files; the `_keys` modules fill one in each.
 2. `Architecture` has the numbers that fix a VAE of any family.
 3. The functions read shapes by name, and say what is missing, unexpected or of another shape.
 
@@ -20,10 +20,10 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, or of Wan 2.1 and Qwen-Image: a diffusers folder (config.json"
-    " and diffusion_pytorch_model.safetensors), a single file such as"
-    " cogvideox_vae_bf16.safetensors or wan_2.1_vae.safetensors, or the original"
-    " 3d-vae.pt or Wan2.1_VAE.pth."
+    "Expected is a VAE of CogVideoX, of Wan 2.1 and Qwen-Image, or of Wan 2.2 5B: a diffusers folder"
+    " (config.json and diffusion_pytorch_model.safetensors), a single file such as"
+    " cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors or wan2.2_vae.safetensors, or the"
+    " original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
 _NAMES_SHOWN = 3
 
@@ -71,6 +71,7 @@ class Keys:
     translate: diffusers' names for those, which may be another dialect's.
     facts: what shapes, by diffusers' names, show of a config.json for the class. binding: those of
         them that a config.json has to agree with.
+    told_by: whether a config.json of one of the classes means this family.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
         empty. It and `facts` raise `LoadError` for what is incomplete.
     """
@@ -86,6 +87,7 @@ class Keys:
     facts: Callable[[Shapes, str], dict[str, Any]]
     binding: frozenset[str]
     architecture: Callable[[Shapes, Mapping[str, Any]], Architecture]
+    told_by: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     def prefixes(self, names: Collection[str]) -> list[str]:
         """Before which the family's VAEs stand among `names`, each once."""

@@ -28,9 +28,9 @@ from safetensors import SafetensorError
 
 from ..errors import LoadError, SettingsError
 from . import identify
-from .conventions import LatentStatistics
 from .identify import architecture_of, architecture_of_state
 from .keys import EXPECTED, Architecture, Keys, check_shapes, listed
+from .latent_statistics import LatentStatistics
 from .stored import AGAIN, DTYPES, FP8, Stored, contents_of, line_of
 
 __all__ = ["Architecture", "LoadedModule", "architecture_of_state", "load_module"]

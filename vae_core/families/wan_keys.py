@@ -5,7 +5,7 @@
    the decoder it has a list for each level, whose length the first resampling part shows.
 3. Any width, depth and number of channels is read off the shapes.
 
-Wan 2.2's names differ by a list within each level, and are none of these.
+Wan 2.2's names differ by a list within each level (`wan22_keys`), and are none of these.
 """
 
 from __future__ import annotations
@@ -59,13 +59,23 @@ def _diffusers_name(name: str, parts: int) -> str:
         level, part = divmod(int(hit[1]), parts)
         return f"up_blocks.{level}." + ("upsamplers.0" if part == parts - 1 else f"resnets.{part}")
 
+    part = _UP.sub(leveled, _DOWN.sub("down_blocks", diffusers_part(name)))
+    return diffusers_end(name) or part
+
+
+def diffusers_end(name: str) -> str | None:
+    """diffusers' name of what lies between encoder and latents, or latents and decoder; None for
+    anything else.
+    """
     found = _BEFORE.match(name)
-    if found:
-        return _QUANT[found[0]] + name[found.end() :]
+    return _QUANT[found[0]] + name[found.end() :] if found else None
+
+
+def diffusers_part(name: str) -> str:
+    """The authors' name of a tensor with diffusers' ones for all parts but the levels."""
     name = _END.sub(lambda hit: _ENDS[hit[0]], name)
     name = _IN_MIDDLE.sub(lambda hit: f"mid_block.{_MIDDLE[hit[1]]}", name)
-    name = _IN_RESNET.sub(lambda hit: _RESNET[hit[0]], name)
-    return _UP.sub(leveled, _DOWN.sub("down_blocks", name))
+    return _IN_RESNET.sub(lambda hit: _RESNET[hit[0]], name)
 
 
 def _parts(shapes: Shapes) -> Iterator[tuple[str, Shape]]:
@@ -169,4 +179,5 @@ WAN_KEYS = Keys(
         )
     ),
     architecture=_architecture,
+    told_by=lambda config: not config.get("is_residual"),
 )

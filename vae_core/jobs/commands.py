@@ -22,7 +22,8 @@ import torch
 
 from ..errors import BudgetError, VideoError, counted
 from ..families.conventions import UNSCALED
-from ..families.family import COGVIDEOX, WAN
+from ..families.family import COGVIDEOX, WAN, WAN_2_2
+from ..families.latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
 from ..media.audio import AudioTrack
@@ -76,6 +77,7 @@ def info(args: Namespace) -> None:
 _FOREIGN = {
     COGVIDEOX.name: ("latents_mean", "latents_std"),
     WAN.name: ("norm_num_groups", "scaling_factor"),
+    WAN_2_2.name: ("norm_num_groups", "scaling_factor"),
 }
 """Facts that a family's VAEs do not have."""
 
@@ -93,7 +95,26 @@ def _shown(name: str, value: object) -> str:
     )
 
 
-_PUBLISHED = {COGVIDEOX.name: "AutoencoderKLCogVideoX", WAN.name: "AutoencoderKLWan"}
+_PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    COGVIDEOX.name: ("AutoencoderKLCogVideoX", {}),
+    WAN.name: ("AutoencoderKLWan", {}),
+    WAN_2_2.name: (
+        "AutoencoderKLWan",
+        {
+            "base_dim": 160,
+            "decoder_base_dim": 256,
+            "z_dim": 48,
+            "in_channels": 12,
+            "out_channels": 12,
+            "is_residual": True,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "latents_mean": WAN_2_2_STATISTICS.mean,
+            "latents_std": WAN_2_2_STATISTICS.std,
+        },
+    ),
+}
+"""diffusers' class of each family, and where its defaults are not the published numbers, these."""
 
 
 def _unweighted(args: Namespace) -> VideoVAE:
@@ -102,8 +123,9 @@ def _unweighted(args: Namespace) -> VideoVAE:
         return load_for(args)
     network: Any = import_module("diffusers")  # only where a module is built
     family = args.family or COGVIDEOX.name
+    kind, numbers = _PUBLISHED[family]
     with torch.device("meta"):
-        module = getattr(network, _PUBLISHED[family])()  # its defaults are the published numbers
+        module = getattr(network, kind)(**numbers)
     # Without weights there is nothing to run: `meta` stands for a graphics card of any kind.
     return from_module(module, DTYPES[args.dtype], "cpu" if args.device == "cpu" else "meta")
 

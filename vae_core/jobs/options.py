@@ -26,13 +26,12 @@ import vae_core
 from ..errors import SettingsError
 from ..families.conventions import (
     KIJAI_FACTOR,
-    WAN_2_1,
     Convention,
     Form,
-    latent_statistics,
     scaling_factor,
 )
 from ..families.family import COGVIDEOX, WAN
+from ..families.latent_statistics import WAN_2_1, latent_statistics
 from ..media.files import check_output
 from ..media.video import Resize, Selection
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
@@ -102,10 +101,15 @@ def device_name(name: str) -> str:
 
 
 def vae_path(path: Path | None, family: str | None) -> Path:
-    """`path`, or where the family's VAE that ships is; CogVideoX's where no family is named."""
-    return path or (
-        vae_core.tiny_wan_vae_path() if family == WAN.name else vae_core.tiny_vae_path()
-    )
+    """`path`, or where the family's VAE that ships is; CogVideoX's where no family is named.
+
+    Raises `SettingsError` for a family of which none ships.
+    """
+    shipped = {COGVIDEOX.name: vae_core.tiny_vae_path, WAN.name: vae_core.tiny_wan_vae_path}
+    family = family or COGVIDEOX.name
+    if path is None and family not in shipped:
+        raise SettingsError(f"no VAE of {family} ships with this package; name a file by --vae.")
+    return path or shipped[family]()
 
 
 def load(path: Path | None, family: str | None, dtype: torch.dtype | None, device: str) -> VideoVAE:
@@ -226,6 +230,11 @@ def _normalised(args: Namespace, convention: Convention, vae: VideoVAE) -> Form:
         if args.scale is not None:
             raise SettingsError(
                 "kijai's latents of Wan 2.1 are always normalised by wan2.1; leave out --scale."
+            )
+        if vae.family is not WAN:
+            raise SettingsError(
+                f"how kijai's latents of {vae.family.title} lie is not known here. Where they are"
+                " normalised, say --scale wan2.2-5b in place of --convention."
             )
         return Form(statistics=WAN_2_1)
     if args.scale is None:

@@ -27,7 +27,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from ..errors import InputError, VideoError
-from ..families.conventions import UNSCALED, Convention, Form, LatentStatistics, either, fits_both
+from ..families.conventions import UNSCALED, Convention, Form, either, fits_both
+from ..families.latent_statistics import LatentStatistics
 from .files import check_input, plainly_named, whole_file
 
 LATENT_SUFFIXES = frozenset({".safetensors", ".latent"})
