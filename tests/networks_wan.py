@@ -19,6 +19,27 @@ def random_wan(
     return torch.nn.Module.to(unsettled(module), dtype)
 
 
+def random_wan_2_2(
+    dtype: torch.dtype = torch.float32, latent_channels: int = 6, blocks: int = 1
+) -> AutoencoderKLWan:
+    """A Wan 2.2 VAE with random weights from a fixed seed."""
+    torch.manual_seed(0)
+    module = AutoencoderKLWan(
+        base_dim=NARROW,
+        decoder_base_dim=NARROW + 4,
+        z_dim=latent_channels,
+        num_res_blocks=blocks,
+        in_channels=12,
+        out_channels=12,
+        is_residual=True,
+        patch_size=2,
+        scale_factor_spatial=16,
+        latents_mean=[0.0] * latent_channels,
+        latents_std=[1.0] * latent_channels,
+    )
+    return torch.nn.Module.to(unsettled(module), dtype)
+
+
 def random_qwen_image(
     width: int = NARROW, channels: int = 3, dtype: torch.dtype = torch.float32
 ) -> AutoencoderKLQwenImage:

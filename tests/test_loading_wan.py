@@ -161,7 +161,7 @@ WRONG = {
     "two": (lambda s: s | under("ema.", s), "2 Wan 2.1 VAEs, under the prefixes ['', 'ema.']"),
     "Wan 2.2": (
         lambda s: s | {"decoder.upsamples.0.upsamples.0.residual.2.weight": torch.ones(1)},
-        "looks like a Wan 2.2 VAE",
+        "this Wan 2.2 VAE is incomplete",
     ),
 }
 
@@ -171,11 +171,10 @@ def test_a_wrong_file_gets_a_sentence(change, words: str, tmp_path: Path, module
     assert words in refusal(written(tmp_path / "v", change(authors_state(module))))
 
 
-def test_wan_2_2_is_refused_by_name_in_diffusers_names(tmp_path: Path):
+def test_a_config_of_2_1_beside_weights_of_2_2_is_told(tmp_path: Path):
     module = wan_module(is_residual=True, z_dim=48, patch_size=2, in_channels=12, out_channels=12)
-    config = {"_class_name": "AutoencoderKLWan", "is_residual": True}
-    path = folder(tmp_path / "vae", module.state_dict(), config)
-    assert "looks like a Wan 2.2 VAE" in refusal(path)
+    path = folder(tmp_path / "vae", module.state_dict(), {"_class_name": "AutoencoderKLWan"})
+    assert "a Wan 2.1 VAE's, and the weights are a Wan 2.2 VAE's" in refusal(path)
 
 
 CONFIGS = {

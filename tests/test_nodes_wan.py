@@ -306,7 +306,8 @@ WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": 
     [
         ("wan.safetensors", WAN_KEYS, True),
         ("Wan2.1_VAE.pth", WAN_KEYS, True),
-        ("wan22.safetensors", WAN_22_KEYS, False),
+        ("wan22.safetensors", WAN_22_KEYS | {"encoder.conv1.weight": torch.ones(160, 12)}, True),
+        ("narrow22.safetensors", WAN_22_KEYS | {"encoder.conv1.weight": torch.ones(8, 12)}, False),
         ("diffusers.safetensors", {"decoder.conv_in.weight": torch.ones(1)}, False),
         ("nested.pt", {"state_dict": WAN_KEYS}, False),
         ("damaged.safetensors", None, False),

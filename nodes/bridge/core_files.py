@@ -1,7 +1,7 @@
 """Which files does the host's own loader build, and what does it build of them?
 
-Wan 2.1's and Qwen-Image's by the authors' names: the host knows their network and all that belongs
-to it, so that what it builds is what other packs expect on a wire. Files by other names, or whose
+Wan's and Qwen-Image's by the authors' names: the host knows their networks and all that belongs to
+them, so that what it builds is what other packs expect on a wire. Files by other names, or whose
 weights the host would take only in part, are left to `vae_core.load`, which also says what is wrong
 with them. CogVideoX is built here in every host, since older ones misread its file.
 """
@@ -9,7 +9,7 @@ with them. CogVideoX is built here in every host, since older ones misread its f
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,32 @@ WAN = "decoder.middle.0.residual.0.gamma"
 WAN_22 = "decoder.upsamples.0.upsamples.0.residual.2.weight"
 """A weight that 2.2 has beside it, whose network is another one."""
 
+WAN_22_CHANNELS = 160
+"""Of its first level, which the host does not read from a file."""
+
 
 def core_vae(path: Path, dtype: torch.dtype | None) -> Any:
     """The VAE that the host makes of the file at `path`; None where it had better not."""
-    if not host.running() or not path.is_file() or not _is_wan(_names_in(path)):
+    if not host.running() or not path.is_file() or not _is_known(_shapes_in(path)):
         return None
     return host.vae_of(host.weights_in(path), dtype)
 
 
-def _is_wan(names: Collection[str]) -> bool:
-    return WAN in names and WAN_22 not in names
+def _is_known(shapes: Mapping[str, Sequence[int]]) -> bool:
+    first = shapes.get("encoder.conv1.weight", (0,))
+    return WAN in shapes and (WAN_22 not in shapes or first[0] == WAN_22_CHANNELS)
 
 
-def _names_in(path: Path) -> Collection[str]:
-    """The names of the weights in a file; none where it cannot be read as a plain one."""
+def _shapes_in(path: Path) -> Mapping[str, Sequence[int]]:
+    """The weights in a file by name, as shapes; none where it cannot be read as a plain one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return set(file.keys())
+                return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-        return ()
-    return set(found) if isinstance(found, dict) else ()
+        return {}
+    plain = isinstance(found, dict) and all(isinstance(one, torch.Tensor) for one in found.values())
+    return {name: one.shape for name, one in found.items()} if plain else {}

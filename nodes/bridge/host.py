@@ -265,9 +265,11 @@ def operations() -> Any:
     return sys.modules.get("comfy.ops") if running() else None
 
 
-def native_network(model: str, name: str) -> Any:
-    """The host's own class of a model's network; None where it has none."""
-    return getattr(sys.modules.get(f"comfy.ldm.{model}.vae"), name, None)
+def native_network(module: str, name: str) -> Any:
+    """The host's own class of a network, in one of its modules of models; None where it has
+    none.
+    """
+    return getattr(sys.modules.get(f"comfy.ldm.{module}"), name, None)
 
 
 # Routes

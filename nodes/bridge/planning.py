@@ -40,6 +40,16 @@ WAN: dict[str, int] = {"wan": 96, "tiny_wan": 14}
 pack.
 """
 
+WAN_2_2: dict[str, Any] = {
+    "dim": 160,
+    "dec_dim": 256,
+    "z_dim": 48,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "temperal_downsample": [False, True, True],
+}
+"""The VAE of Wan 2.2 5B, in the host's words."""
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _GIB = 2**30
@@ -52,11 +62,13 @@ def network(name: str) -> torch.nn.Module:
     """The network called `name`, without weights; the host's own class where it has one, since
     importing diffusers takes seconds.
     """
+    if name == "wan22":
+        return _wan_2_2(WAN_2_2)
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
 
 
 def _wan(channels: int) -> torch.nn.Module:
-    native = host.native_network("wan", "WanVAE")
+    native = host.native_network("wan.vae", "WanVAE")
     with torch.device("meta"):
         if native is not None:
             return native(dim=channels, z_dim=16, temperal_downsample=[False, True, True])
@@ -65,8 +77,27 @@ def _wan(channels: int) -> torch.nn.Module:
         return AutoencoderKLWan(base_dim=channels, z_dim=16)
 
 
+def _wan_2_2(numbers: dict[str, Any]) -> torch.nn.Module:
+    native = host.native_network("wan.vae2_2", "WanVAE")
+    with torch.device("meta"):
+        if native is not None:
+            return native(**numbers)
+        from diffusers import AutoencoderKLWan
+
+        return AutoencoderKLWan(
+            base_dim=numbers["dim"],
+            decoder_base_dim=numbers["dec_dim"],
+            z_dim=numbers["z_dim"],
+            in_channels=12,
+            out_channels=12,
+            is_residual=True,
+            patch_size=2,
+            scale_factor_spatial=16,
+        )
+
+
 def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
-    native = host.native_network("cogvideo", "AutoencoderKLCogVideoX")
+    native = host.native_network("cogvideo.vae", "AutoencoderKLCogVideoX")
     with torch.device("meta"):
         if native is not None:
             return native(latent_channels=16, **widths)

@@ -251,7 +251,7 @@ def with_settings(vae: Any, settings: Settings) -> Any:
     return fresh
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1 or Qwen-Image"
+WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image or Wan 2.2 5B"
 _REMEDY = "Load one with Exact VAE Loader."
 
 

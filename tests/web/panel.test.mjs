@@ -184,8 +184,9 @@ test("the network is told by the name of its file, whichever loader has it", () 
     wan: ["wan_2.1_vae.safetensors", "Wan2_1_VAE_bf16.safetensors", "qwen_image_vae.safetensors",
       "diffusers/Wan2.2-T2V-A14B-Diffusers/vae", "wan_alpha_2.1_vae_rgb_channel.safetensors"],
     tiny_wan: ["tiny_wan_vae (ships with this pack, for trying out)"],
-    full: ["cogvideox_vae_bf16.safetensors", "wan2.2_vae.safetensors", "Wan2_2_VAE_bf16.safetensors",
+    wan22: ["wan2.2_vae.safetensors", "Wan2_2_VAE_bf16.safetensors",
       "diffusers/Wan2.2-TI2V-5B-Diffusers/vae"],
+    full: ["cogvideox_vae_bf16.safetensors"],
   };
   for (const [network, names] of Object.entries(files)) {
     for (const name of names) {
@@ -199,7 +200,7 @@ test("the network is told by the name of its file, whichever loader has it", () 
 });
 
 test("chunks and scopes mean something for one family alone", () => {
-  assert.deepEqual(["full", "tiny", "wan", "tiny_wan"].map(usesChunks), [true, true, false, false]);
+  assert.deepEqual(["full", "tiny", "wan", "tiny_wan", "wan22"].map(usesChunks), [true, true, false, false, false]);
 });
 
 const BEGIN = {

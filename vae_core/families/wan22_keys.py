@@ -27,9 +27,7 @@ _LEVEL = re.compile(r"(?<=coder\.)(down|up)samples\.(\d+)\.(?:down|up)samples\.(
 def _translate(names: Collection[str]) -> dict[str, str]:
     if not any(name.startswith("decoder.middle.") for name in names):
         return {name: name for name in names}
-    samplers = {
-        hit[0] for name in names if (hit := _LEVEL.search(name)) and ".resample." in name
-    }
+    samplers = {hit[0] for name in names if (hit := _LEVEL.search(name)) and ".resample." in name}
     return {name: _diffusers_name(name, samplers) for name in names}
 
 

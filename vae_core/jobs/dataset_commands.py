@@ -45,7 +45,11 @@ from ..vae import VideoVAE
 from .options import DTYPES, device_name, load, load_for, say, settings_of, vae_path
 from .report import compare, decibels
 
-BUCKETS = {"cogvideox": Bucket(49, 480, 720), "wan": Bucket(81, 480, 832), "wan22": Bucket(121, 704, 1280)}
+BUCKETS = {
+    "cogvideox": Bucket(49, 480, 720),
+    "wan": Bucket(81, 480, 832),
+    "wan22": Bucket(121, 704, 1280),
+}
 """Each family's own size."""
 
 

@@ -64,7 +64,7 @@ export function usesOverlap(values) {
  * @param {string} network
  */
 export function usesChunks(network) {
-  return network !== "wan" && network !== "tiny_wan";
+  return !["wan", "tiny_wan", "wan22"].includes(network);
 }
 
 /**

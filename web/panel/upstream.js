@@ -142,7 +142,8 @@ export function clipSize(node, known = () => ({}), far = 0) {
 function networkOf(file) {
   const shipped = Object.entries(SHIPPED).find(([name]) => file.startsWith(name));
   if (shipped) return shipped[1];
-  return WAN.test(file) && !WAN_22.test(file) ? "wan" : "full";
+  if (!WAN.test(file)) return "full";
+  return WAN_22.test(file) ? "wan22" : "wan";
 }
 
 /**

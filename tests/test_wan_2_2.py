@@ -1,0 +1,152 @@
+"""Does the engine give the pixels of diffusers' untiled Wan 2.2, for every cut and every file?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from contract import assert_close, decode_frames, encode_moments
+from networks import random_latents, random_video
+from networks_wan import random_wan_2_2, whole_decode, whole_encode
+from safetensors.torch import save_file
+
+import vae_core
+from vae_core import Settings, from_module
+from vae_core.errors import SettingsError
+from vae_core.families.latent_statistics import LATENT_STATISTICS
+from vae_core.jobs.options import vae_path
+
+LENGTHS = (1, 5, 9, 13, 21)
+CUTS = (
+    {},
+    {"chunk_frames": 4, "tile_px": 16},
+    {"chunk_frames": 8, "tile_px": (16, 48)},
+    {"chunk_frames": 16, "tile_px": 32, "placement": "host"},
+    {"chunk_frames": 64, "placement": "mmap"},
+    {"chunk_frames": 32, "tiling": "off", "placement": "caches-on-host"},
+)
+SIZES = ((32, 48), (48, 16), (64, 32))
+ENDS = {
+    "encoder.conv_in.": "encoder.conv1.",
+    "encoder.norm_out.": "encoder.head.0.",
+    "encoder.conv_out.": "encoder.head.2.",
+    "decoder.conv_in.": "decoder.conv1.",
+    "decoder.norm_out.": "decoder.head.0.",
+    "decoder.conv_out.": "decoder.head.2.",
+    "post_quant_conv.": "conv2.",
+    "quant_conv.": "conv1.",
+}
+PARTS = {
+    ".mid_block.resnets.0.": ".middle.0.",
+    ".mid_block.attentions.0.": ".middle.1.",
+    ".mid_block.resnets.1.": ".middle.2.",
+    ".norm1.": ".residual.0.",
+    ".conv1.": ".residual.2.",
+    ".norm2.": ".residual.3.",
+    ".conv2.": ".residual.6.",
+    ".conv_shortcut.": ".shortcut.",
+}
+
+
+def latents_of(frames: int, height: int, width: int, dtype=torch.float32, channels: int = 6):
+    count = (frames - 1) // 4 + 1
+    return random_latents(count, height // 16, width // 16, dtype, channels=channels)
+
+
+@pytest.fixture(scope="module")
+def module():
+    return random_wan_2_2()
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+def test_both_ways_equal_diffusers_for_every_length(module, frames) -> None:
+    """Together the cases visit every cut and size."""
+    size = SIZES[frames % 3]
+    video, latents = random_video(frames, *size), latents_of(frames, *size)
+    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
+    start = LENGTHS.index(frames)
+    for settings in (CUTS[start % len(CUTS)], CUTS[(start + 1) % len(CUTS)]):
+        assert_close(encode_moments(module, video, **settings), moments)
+        assert_close(decode_frames(module, latents, **settings), pictures)
+
+
+@pytest.mark.parametrize("frames", [1, 13])
+def test_float64_equals_diffusers_to_nine_digits(frames) -> None:
+    module, video = random_wan_2_2(torch.float64), random_video(frames, 32, 48, torch.float64)
+    latents = latents_of(frames, 32, 48).double()
+    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
+    for settings in CUTS[1:3]:
+        assert_close(encode_moments(module, video, **settings), moments)
+        assert_close(decode_frames(module, latents, **settings), pictures)
+
+
+@pytest.mark.parametrize("settings", CUTS[1:], ids=str)
+def test_no_cut_and_no_place_changes_a_pixel(settings) -> None:
+    module = random_wan_2_2(torch.float64)
+    video, latents = random_video(13, 48, 64, torch.float64), latents_of(13, 48, 64).double()
+    assert_close(encode_moments(module, video, **settings), encode_moments(module, video))
+    assert_close(decode_frames(module, latents, **settings), decode_frames(module, latents))
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_streams_in_ragged_runs_are_what_the_whole_gives(module, placement) -> None:
+    vae, settings = from_module(module), Settings(chunk_frames=8, placement=placement)
+    video, latents = random_video(21, 32, 48), latents_of(21, 32, 48)
+    runs = video.split([1, 3, 2, 7, 5, 3], dim=2)
+    found = torch.cat(list(vae.encode_stream(iter(runs), settings)), 2)
+    assert_close(found, whole_encode(module, video))
+    pictures = torch.cat(list(vae.decode_stream(latents, settings)), 2)
+    assert_close(pictures, whole_decode(module, latents))
+
+
+def test_later_latent_frames_change_no_earlier_picture(module) -> None:
+    latents = latents_of(13, 32, 32)
+    whole = decode_frames(module, latents)
+    assert_close(decode_frames(module, latents[:, :, :3]), whole[:, :, :9])
+
+
+def authors_name(name: str, blocks: int) -> str:
+    """The name that the authors have for one of diffusers' names."""
+    for ours, theirs in ENDS.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    for way, parts in (("down", blocks), ("up", blocks + 1)):
+        if f".{way}_blocks." in name:
+            name = name.replace(f".{way}_blocks.", f".{way}samples.")
+            name = name.replace(f".{way}sampler.", f".{way}samples.{parts}.")
+            name = name.replace(".resnets.", f".{way}samples.")
+    for ours, theirs in PARTS.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def test_files_by_either_names_are_read(tmp_path: Path) -> None:
+    module = random_wan_2_2(latent_channels=48, blocks=2)
+    module.save_pretrained(tmp_path / "vae")
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    named = {authors_name(name, 2): value for name, value in state.items()}
+    assert "decoder.upsamples.0.upsamples.0.residual.2.weight" in named
+    assert "decoder.upsamples.1.upsamples.3.time_conv.weight" in named
+    save_file(named, tmp_path / "a.safetensors")
+    torch.save({f"vae.{name}": value for name, value in named.items()}, tmp_path / "b.pt")
+    latents = latents_of(5, 16, 32, channels=48)
+    whole = whole_decode(module, latents)
+    for path in (tmp_path / "vae", tmp_path / "a.safetensors", tmp_path / "b.pt"):
+        vae = vae_core.load(path)
+        facts = vae.architecture
+        assert (vae.family.name, vae.ratios.px, vae.latent_channels) == ("wan22", 16, 48)
+        assert (facts.in_channels, facts.spatial_compression_ratio) == (3, 16)
+        assert_close(vae.decode(latents), whole)
+
+
+def test_the_model_s_statistics_are_known_by_its_name() -> None:
+    found = LATENT_STATISTICS["wan2.2-5b"]
+    latents = latents_of(5, 16, 16, channels=48)
+    assert len(found.mean) == 48
+    assert_close(found.undone(found.normalised(latents)), latents)
+
+
+def test_no_small_one_ships() -> None:
+    with pytest.raises(SettingsError, match="no VAE of wan22 ships"):
+        vae_path(None, "wan22")
