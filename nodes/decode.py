@@ -14,7 +14,7 @@ class ExactVAEDecodeFramewise:
     DESCRIPTION = (
         "Decodes latents a few frames at a time, each picture in tiles, with the same pixels as the"
         " untiled network: no seams, no flicker, 4(n-1)+1 frames for n latent frames. Takes any VAE"
-        " of CogVideoX, Wan 2.1 or Qwen-Image."
+        " of CogVideoX, Wan or Qwen-Image."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("IMAGE", "STRING")

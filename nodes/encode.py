@@ -12,7 +12,7 @@ class ExactVAEEncodeTiled:
 
     DESCRIPTION = (
         "Encodes a clip, or a picture, into latents, chunk by chunk and tile by tile, with the same"
-        " result as the untiled network. Takes any VAE of CogVideoX, Wan 2.1 or Qwen-Image."
+        " result as the untiled network. Takes any VAE of CogVideoX, Wan or Qwen-Image."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT", "STRING")

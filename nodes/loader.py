@@ -40,8 +40,8 @@ class ExactVAELoader:
     """Load a video VAE that encodes and decodes exactly in bounded memory."""
 
     DESCRIPTION = (
-        "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too) or of Qwen-Image: a"
-        " .safetensors file with diffusers or original names, the original 3d-vae.pt or"
+        "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B or of"
+        " Qwen-Image: a .safetensors file with diffusers or original names, the original 3d-vae.pt or"
         " Wan2.1_VAE.pth, or a diffusers folder. It works with every node that takes a VAE, core's"
         " included, and gives the untiled network's pixels in any memory."
     )
@@ -109,7 +109,7 @@ class ExactVAEApply:
     """Make a VAE from another loader exact."""
 
     DESCRIPTION = (
-        "Takes a CogVideoX, Wan 2.1 or Qwen-Image VAE from any loader, WanVideoWrapper's included,"
+        "Takes a CogVideoX, Wan or Qwen-Image VAE from any loader, WanVideoWrapper's included,"
         " and gives one that runs through the exact engine, with the same weights in memory only"
         " once. For core's own VAE Encode and VAE Decode nodes and all that encode by themselves;"
         " the nodes of this pack take such a VAE as it is."
@@ -127,7 +127,7 @@ class ExactVAEApply:
             "required": {
                 "vae": (
                     "VAE,WANVAE",
-                    {"tooltip": "A CogVideoX, Wan 2.1 or Qwen-Image VAE, whatever loaded it."},
+                    {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE, whatever loaded it."},
                 ),
                 "chunk_size": CHUNK_SIZE,
                 "norm_scope": NORM_SCOPE,
