@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import cast
 
 import torch
@@ -253,12 +254,8 @@ def phases(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
     weight, bias = kernel
     if step.upscale == 2:
-        rows = [folded(weight, 3, side) for side in (0, 1)]
-        return tuple(
-            Phase(folded(row, 4, c), bias, row=r, column=c)
-            for r, row in enumerate(rows)
-            for c in (0, 1)
-        )
+        places = product((0, 1), (0, 1))
+        return tuple(Phase(squared(weight, r, c), bias, row=r, column=c) for r, c in places)
     if step.still:
         replicated = step.mix.start is Start.FIRST
         taps = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
@@ -281,6 +278,28 @@ def folded(weight: Tensor, dim: int, side: int) -> Tensor:
     first, middle, last = weight.unbind(dim)
     pair = (first, middle + last) if side == 0 else (first + middle, last)
     return torch.stack(pair, dim)
+
+
+_SEEN = (((0,), (1, 2)), ((0, 1), (2,)))
+"""For the first and the second of a pair: which of three taps fall on its two elements."""
+
+
+def squared(weight: Tensor, row: int, column: int) -> Tensor:
+    """Nine taps of which some fall on the same element, as the 2x2 that the output at (row, column)
+    of a cell sees.
+
+    Sums are rounded once: what is rounded twice shifts whole pictures in 16 bits.
+    """
+    made = weight.new_empty((*weight.shape[:3], 2, 2))
+    for (h, rows), (w, columns) in product(enumerate(_SEEN[row]), enumerate(_SEEN[column])):
+        made[..., h, w] = _sum([_sum([weight[..., r, c] for r in rows]) for c in columns])
+    return made
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Their sum, in float32 or wider."""
+    first, *others = parts
+    return sum(others, first.to(statistics_dtype(first.dtype)))
 
 
 Strides = tuple[int, int, int]
