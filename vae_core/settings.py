@@ -230,7 +230,7 @@ class Settings:
 
     @property
     def chunk_latent_frames(self) -> int:
-        """Latent frames that a full chunk holds."""
+        """Latent frames that a full chunk holds, where each stands for `CHUNK_STEP_FRAMES`."""
         return self.chunk_frames // CHUNK_STEP_FRAMES
 
 

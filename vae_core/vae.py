@@ -186,8 +186,7 @@ class VideoVAE:
         """
         if frames == 1:
             return narrow_in_place(still_frame(program))
-        latent_frames = settings.chunk_frames // program.ratios.frames
-        odd_chunks = settings.layout is Layout.DIFFUSERS and latent_frames % 2
+        odd_chunks = settings.layout is Layout.DIFFUSERS and settings.chunk_latent_frames % 2
         whole = settings.norm_scope is NormScope.CLIP
         return narrow_in_place(program if odd_chunks and not whole else unique_frames(program))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...vae_core import InputError
 from ...vae_core.families.conventions import Convention
+from ...vae_core.families.family import COGVIDEOX, WAN, Family
 from . import wan_wrapper
 from .images import CHANNELS, checked_latents, others
 
@@ -24,32 +25,34 @@ def latents_for(vae: Any, latent: Any) -> tuple[Tensor, list[str]]:
     Raises `InputError` for latents of another model, nested ones, NaN, and those that may be
     anybody's, before anything is computed.
     """
-    family = vae.video_vae.family
-    if family.name == "wan":
-        return _of_wan(latent, vae.ends.channels, family.title)
-    if isinstance(latent, Mapping) and wan_wrapper.is_theirs(latent):
-        raise InputError(
-            "these latents are of WanVideoWrapper, for a Wan VAE; this VAE is one of"
-            f" {family.title}. Connect the VAE of the model that made them."
-        )
-    return checked_latents(latent, vae.ends.channels)
-
-
-def _of_wan(latent: Any, channels: int, title: str) -> tuple[Tensor, list[str]]:
+    family, channels = vae.video_vae.family, vae.ends.channels
     if isinstance(latent, Mapping):
-        _check_model(latent, channels, title)
+        _check_wrapper(latent, family)
+    if family is COGVIDEOX:
+        return checked_latents(latent, channels)
+    if isinstance(latent, Mapping):
+        _check_channels(latent, channels, family.title)
     samples, notes = checked_latents(latent, channels, Convention.CORE)
     return wan_wrapper.from_theirs(latent) if wan_wrapper.is_theirs(latent) else (samples, notes)
 
 
-def _check_model(latent: Mapping[str, Any], channels: int, title: str) -> None:
-    """`InputError` for latents of a model whose VAE this is not."""
+def _check_wrapper(latent: Mapping[str, Any], family: Family) -> None:
+    """`InputError` for latents of a wrapper that is for another family."""
+    wrappers = (
+        ("CogVideoXWrapper, for a CogVideoX VAE", COGVIDEOX, "additional_frames" in latent),
+        ("WanVideoWrapper, for a Wan VAE", WAN, wan_wrapper.is_theirs(latent)),
+    )
+    for name, own, is_theirs in wrappers:
+        if is_theirs and family is not own:
+            raise InputError(
+                f"these latents are of {name}; this VAE is one of {family.title}. Connect the VAE"
+                " of the model that made them."
+            )
+
+
+def _check_channels(latent: Mapping[str, Any], channels: int, title: str) -> None:
+    """`InputError` for latents that say by their shape that they are another model's."""
     shape = list(getattr(latent.get("samples"), "shape", ()))
-    if "additional_frames" in latent:
-        raise InputError(
-            f"these latents are of CogVideoXWrapper; this VAE is one of {title}. Connect the VAE of"
-            " the model that made them."
-        )
     if len(shape) == 5 and shape[1] != channels:
         raise InputError(
             f"latents of {title} have {channels} channels in dimension 1; got {shape}. They belong"

@@ -1,7 +1,7 @@
 """How is a peer's run counted that does the same thing to hundreds of tiles?
 
-1. What a call takes depends on shapes alone: of what it is given, and of what it keeps from one call
-   to the next.
+1. What a call takes depends on shapes alone: of what it is given, and of what it keeps from one to
+   the next.
 2. The first call of a kind runs under the counter; for the others the same figures are added, and
    empty tensors of the same shapes stand in for what it gives and keeps.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from torch import nn
 
@@ -11,13 +12,36 @@ from ..program.steps import Program
 from . import cogvideox, wan
 
 
+class Scale(Enum):
+    """How a diffusion model has the latents: times a `FACTOR`, or normalised by `CHANNELS`."""
+
+    FACTOR = "factor"
+    CHANNELS = "channels"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What there is of a family beside its code.
+
+    diffusers: the class whose defaults are the full-size network.
+    size: sample frames, height and width of the clips that its models are made for.
+    shipped: the small VAE that comes with this repository, below assets/; None where there is none.
+    """
+
+    diffusers: str
+    size: tuple[int, int, int]
+    shipped: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Networks with one structure.
+    """Networks with one structure. All that differs from family to family, but for how files hold
+    it, is said here.
 
     name: as files and settings have it. title: as a person reads it.
     owns: whether a module is one of them. lower_encoder, lower_decoder: the programs that such a
         module stands for; they raise `LoweringError` with the path of what the engine cannot run.
+    published, scale: see there.
     clamps: whether the authors clamp decoded frames to [-1, 1]; the engine leaves them as they are.
     """
 
@@ -26,11 +50,19 @@ class Family:
     owns: Callable[[nn.Module], bool]
     lower_encoder: Callable[[nn.Module], Program]
     lower_decoder: Callable[[nn.Module], Program]
+    published: Published
+    scale: Scale
     clamps: bool = False
 
 
 COGVIDEOX = Family(
-    "cogvideox", "CogVideoX", cogvideox.owns, cogvideox.lower_encoder, cogvideox.lower_decoder
+    "cogvideox",
+    "CogVideoX",
+    cogvideox.owns,
+    cogvideox.lower_encoder,
+    cogvideox.lower_decoder,
+    Published("AutoencoderKLCogVideoX", (49, 480, 720), "tiny_vae"),
+    Scale.FACTOR,
 )
 WAN = Family(
     "wan",
@@ -38,10 +70,15 @@ WAN = Family(
     wan.owns,
     wan.lower_encoder,
     wan.lower_decoder,
+    Published("AutoencoderKLWan", (81, 480, 832), "tiny_wan_vae/tiny_wan_vae.safetensors"),
+    Scale.CHANNELS,
     clamps=True,
 )
 
 FAMILIES = (WAN, COGVIDEOX)
+"""The first that owns a module has it: a family whose parts another one has too comes before it."""
+
+BY_NAME = {family.name: family for family in FAMILIES}
 
 
 def family_of(module: nn.Module) -> Family:

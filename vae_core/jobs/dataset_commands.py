@@ -45,9 +45,6 @@ from ..vae import VideoVAE
 from .options import DTYPES, device_name, load, load_for, say, settings_of, vae_path
 from .report import compare, decibels
 
-BUCKETS = {"cogvideox": Bucket(49, 480, 720), "wan": Bucket(81, 480, 832)}
-"""Each family's own size."""
-
 
 def _recipe(args: Namespace) -> Recipe:
     """With the buckets that were asked for, which may be none. Raises `SettingsError`."""
@@ -129,7 +126,7 @@ def encode_dataset(args: Namespace) -> None:
     found = find_clips(args.folder, args.output)
     clips, problems = (found.clips, []) if text is None else with_captions(found.clips)
     vae = _encoder(args)
-    recipe = replace(recipe, buckets=recipe.buckets or (BUCKETS[vae.family.name],))
+    recipe = replace(recipe, buckets=recipe.buckets or (Bucket(*vae.family.published.size),))
     for bucket in recipe.buckets:  # a budget that is too small is told at once
         bucket.check(vae.ratios)
         vae.plan_encode((1, vae.sample_channels, bucket.frames, *bucket.size), recipe.settings)
