@@ -59,7 +59,7 @@ class ExactVAEDecodeFramewise:
 
         settings, vae = settings_of(values), exact_vae(vae)
         latents, notes = latents_for(vae, samples)
-        size, told = own_size(samples, latents)
+        size, told = own_size(samples, latents, vae.ends.ratios)
         watch = Watch("decode", unique_id, values.get("extra_pnginfo"))
         run = decode_latents(vae, latents, settings, size, watch)
         notes = [*notes, *told, *run.notes]

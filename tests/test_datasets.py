@@ -24,6 +24,7 @@ from vae_core.cli import main
 from vae_core.datasets.buckets import Bucket, frames_for, size_for
 from vae_core.datasets.clips import find_clips, name_of
 from vae_core.errors import SettingsError, VideoError
+from vae_core.geometry.ratios import Ratios
 from vae_core.media.video import Frames, Resize, frames_to_tensor, read_video
 from vae_core.media.video_writing import write_video
 
@@ -214,7 +215,7 @@ def test_the_nearest_proportions_win_then_the_size_that_enlarges_nothing() -> No
 @pytest.mark.parametrize("size", [(8, 32, 48), (9, 30, 48), (9, 32, 0)])
 def test_buckets_that_the_network_cannot_take_are_refused(size: tuple[int, int, int]) -> None:
     with pytest.raises(SettingsError, match="bucket"):
-        Bucket(*size)
+        Bucket(*size).check(Ratios(px=8, frames=4))
 
 
 def test_names_are_plain_and_never_shared(tmp_path: Path) -> None:

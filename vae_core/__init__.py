@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+"""What ships with the repository."""
+
 
 def load(
     path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -65,18 +68,17 @@ def tiny_vae_path() -> Path:
     """The folder of the small trained CogVideoX VAE that ships with the repository, for trying out
     and for tests.
     """
-    return Path(__file__).resolve().parent.parent / "assets" / "tiny_vae"
+    return ASSETS / "tiny_vae"
 
 
 def tiny_wan_vae_path() -> Path:
     """The file of the small VAE of Wan 2.1's structure that ships with the repository."""
-    assets = Path(__file__).resolve().parent.parent / "assets"
-    return assets / "tiny_wan_vae" / "tiny_wan_vae.safetensors"
+    return ASSETS / "tiny_wan_vae" / "tiny_wan_vae.safetensors"
 
 
 def sample_clip_path() -> Path:
     """The clip that ships with the repository."""
-    return Path(__file__).resolve().parent.parent / "assets" / "clips" / "big_buck_bunny.mp4"
+    return ASSETS / "clips" / "big_buck_bunny.mp4"
 
 
 __all__ = [

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from torch import nn
 
-from .settings import TEMPORAL_RATIO, Fit, Layout, Settings
+from .families.cogvideox_keys import RATIOS
+from .settings import Fit, Layout, Settings
 
 DROP_IN = Settings(layout=Layout.DIFFUSERS, size_fit=Fit.ERROR)
 """What `accelerate` takes unless told otherwise: the class's own frame counts, and nothing padded,
@@ -55,7 +56,7 @@ def _in_sample_frames(module: nn.Module, settings: Settings) -> Settings:
 
 def _in_latent_frames(module: nn.Module, settings: Settings) -> Settings:
     """CogVideoX's decode does so in latent frames."""
-    frames = TEMPORAL_RATIO * cast("Any", module).num_latent_frames_batch_size
+    frames = RATIOS.frames * cast("Any", module).num_latent_frames_batch_size
     return replace(settings, chunk_frames=frames) if settings == DROP_IN else settings
 
 

@@ -14,11 +14,8 @@ from typing import Any, SupportsIndex, TypeVar, cast
 
 from .errors import SettingsError
 
-TEMPORAL_RATIO = 4
-"""Sample frames for each latent frame after the first."""
-
-SPATIAL_RATIO = 8
-"""Pixels for each latent element, in height and in width."""
+CHUNK_STEP_FRAMES = 4
+"""chunk_frames counts in these: the sample frames of a latent frame of most families."""
 
 SMALLEST_TILE_PX = 16
 
@@ -159,12 +156,12 @@ def check_settings(settings: object) -> None:
 
 def _chunk(value: object) -> int:
     frames = _integer("chunk_frames", value, 1)
-    if frames % TEMPORAL_RATIO:
-        below = max(TEMPORAL_RATIO, frames // TEMPORAL_RATIO * TEMPORAL_RATIO)
+    step = CHUNK_STEP_FRAMES
+    if frames % step:
+        below = max(step, frames // step * step)
         raise SettingsError(
-            f"chunk_frames must be a multiple of {TEMPORAL_RATIO}, since {TEMPORAL_RATIO} sample"
-            " frames make one"
-            f" latent frame; got {frames}. Use {below} or {below + TEMPORAL_RATIO}."
+            f"chunk_frames must be a multiple of {step}, since {step} sample frames make one"
+            f" latent frame; got {frames}. Use {below} or {below + step}."
         )
     return frames
 
@@ -233,8 +230,8 @@ class Settings:
 
     @property
     def chunk_latent_frames(self) -> int:
-        """Latent frames that a full chunk holds."""
-        return self.chunk_frames // TEMPORAL_RATIO
+        """Latent frames that a full chunk holds, where each stands for `CHUNK_STEP_FRAMES`."""
+        return self.chunk_frames // CHUNK_STEP_FRAMES
 
 
 _ENUM_FIELDS: dict[str, type[Enum]] = {

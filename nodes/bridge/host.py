@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -134,9 +134,11 @@ class Target:
     preview: dict[str, str]
 
 
-def output_target(prefix: str, suffix: str, latent_shape: Sequence[int]) -> Target:
-    """A new file in the host's output folder; the host refuses a prefix that leads outside."""
-    height, width = (8 * side for side in latent_shape[3:])
+def output_target(prefix: str, suffix: str, size_px: tuple[int, int]) -> Target:
+    """A new file in the host's output folder, for pictures of that (height, width); the host
+    refuses a prefix that leads outside.
+    """
+    height, width = size_px
     if not running():
         path = Path(tempfile.mkdtemp()) / f"{Path(prefix).name}{suffix}"
         return Target(path, str(path), {})

@@ -106,8 +106,8 @@ def checked_latents(
         raise InputError(f"samples must be a LATENT of floating point; got {_what(samples)}.")
     if samples.ndim != 5:
         raise InputError(
-            f"latents of video have five dimensions [batch, {channels}, frames, height / 8, width /"
-            f" 8]; got {list(samples.shape)}. They belong to an image model."
+            f"latents of video have five dimensions [batch, {channels}, frames, rows, columns]; got"
+            f" {list(samples.shape)}. They belong to an image model."
         )
     if told is None and fits_both(samples.shape, channels):
         told = _told(latent, channels)

@@ -25,39 +25,34 @@ def latents_for(vae: Any, latent: Any) -> tuple[Tensor, list[str]]:
     Raises `InputError` for latents of another model, nested ones, NaN, and those that may be
     anybody's, before anything is computed.
     """
-    family = vae.video_vae.family
-    if family is not COGVIDEOX:
-        return _of_wan(latent, vae.ends.channels, family)
-    if isinstance(latent, Mapping) and wan_wrapper.is_theirs(latent):
-        raise InputError(
-            "these latents are of WanVideoWrapper, for a Wan VAE; this VAE is one of"
-            f" {family.title}. Connect the VAE of the model that made them."
-        )
-    return checked_latents(latent, vae.ends.channels)
-
-
-def _of_wan(latent: Any, channels: int, family: Family) -> tuple[Tensor, list[str]]:
+    family, channels = vae.video_vae.family, vae.ends.channels
     if isinstance(latent, Mapping):
-        _check_model(latent, channels, family.title)
+        _check_wrapper(latent, family)
+    if family is COGVIDEOX:
+        return checked_latents(latent, channels)
+    if isinstance(latent, Mapping):
+        _check_channels(latent, channels, family.title)
     samples, notes = checked_latents(latent, channels, Convention.CORE)
-    if not wan_wrapper.is_theirs(latent):
-        return samples, notes
-    if family is not WAN:
-        raise InputError(
-            f"how WanVideoWrapper's latents of {family.title} lie is not known here. Decode them by"
-            " its own node."
-        )
-    return wan_wrapper.from_theirs(latent)
+    return wan_wrapper.from_theirs(latent) if wan_wrapper.is_theirs(latent) else (samples, notes)
 
 
-def _check_model(latent: Mapping[str, Any], channels: int, title: str) -> None:
-    """`InputError` for latents of a model whose VAE this is not."""
+def _check_wrapper(latent: Mapping[str, Any], family: Family) -> None:
+    """`InputError` for latents of a wrapper that is for another family."""
+    wrappers = (
+        ("CogVideoXWrapper, for a CogVideoX VAE", COGVIDEOX, "additional_frames" in latent),
+        ("WanVideoWrapper, for a Wan VAE", WAN, wan_wrapper.is_theirs(latent)),
+    )
+    for name, own, is_theirs in wrappers:
+        if is_theirs and family is not own:
+            raise InputError(
+                f"these latents are of {name}; this VAE is one of {family.title}. Connect the VAE"
+                " of the model that made them."
+            )
+
+
+def _check_channels(latent: Mapping[str, Any], channels: int, title: str) -> None:
+    """`InputError` for latents that say by their shape that they are another model's."""
     shape = list(getattr(latent.get("samples"), "shape", ()))
-    if "additional_frames" in latent:
-        raise InputError(
-            f"these latents are of CogVideoXWrapper; this VAE is one of {title}. Connect the VAE of"
-            " the model that made them."
-        )
     if len(shape) == 5 and shape[1] != channels:
         raise InputError(
             f"latents of {title} have {channels} channels in dimension 1; got {shape}. They belong"

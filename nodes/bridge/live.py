@@ -129,7 +129,16 @@ def summary(plan: Plan) -> dict[str, Any]:
     """What the client draws of a plan; numbers and names only."""
     numbers = plan.as_dict()
     numbers.pop("steps_by_path")
-    return {**numbers, "tile_px": list(plan.tile_px())}
+    return {**numbers, "sample": list(_sample(plan)), "tile_px": list(plan.tile_px())}
+
+
+def _sample(plan: Plan) -> tuple[int, int, int]:
+    """Sample frames, height and width in pixels of the clip that a plan is for."""
+    program, source = plan.job.program, plan.job.source
+    if program.encodes:
+        return source.t, source.h, source.w
+    ratios = program.ratios
+    return ratios.sample_frames(source.t), ratios.px * source.h, ratios.px * source.w
 
 
 def picture(frame: Tensor) -> str:

@@ -22,10 +22,11 @@ from ...vae_core import Extent
 from ...vae_core.errors import counted
 from ...vae_core.families.conventions import marked
 from ...vae_core.geometry.fitting import Fitted
+from ...vae_core.geometry.ratios import Ratios
 
 ORIGIN = "exact_video_vae"
-"""Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, h/8, w/8], "look": [c, <= 4, <=
-8, <= 8]}.
+"""Key in a LATENT: {"source": [t, h, w] of the clip, "latent": [n, rows, columns] of its own,
+"look": [c, <= 4, <= 8, <= 8]}.
 """
 
 _GRID = (4, 8, 8)
@@ -55,15 +56,19 @@ def latent_of(samples: Tensor, fitted: Fitted) -> dict[str, Any]:
     return marked({"samples": samples, ORIGIN: origin})
 
 
-def own_size(latent: Mapping[str, Any], samples: Tensor) -> tuple[Extent | None, list[str]]:
+def own_size(
+    latent: Mapping[str, Any], samples: Tensor, ratios: Ratios
+) -> tuple[Extent | None, list[str]]:
     """(t, h, w) that the clip had before it was padded, and what to tell of it; None where it was
     not padded, or where the latents are another size or lie otherwise since.
+
+    ratios: what an element of the latents stands for in the VAE that decodes them.
     """
     origin = latent.get(ORIGIN)
     if not isinstance(origin, Mapping) or origin.get("latent") != list(samples.shape[2:]):
         return None, []
     n, rows, columns = samples.shape[2:]
-    whole = Extent(4 * n - 3, 8 * rows, 8 * columns)
+    whole = Extent(ratios.sample_frames(n), ratios.px * rows, ratios.px * columns)
     size = Extent(*origin["source"]).at_most(whole)
     if size == whole:
         return None, []

@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.geometry.blend import blend_geometry
+from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.planning.chunking import meant
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
+from ...vae_core.program.steps import SOURCE, Program
 from . import card, host
 from .running import settings_of
+from .widgets import SHORTEST_CHUNK, usual_overlap
 
 COGVIDEOX: dict[str, dict[str, Any]] = {
     "full": {"block_out_channels": (128, 256, 256, 512), "layers_per_block": 3},
@@ -142,8 +144,8 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     """
     program = vae.encoder if operation == "encode" else vae.decoder
     settings = meant(program, settings)
-    source, ratio = _source(vae, operation, size, settings)
-    crop, crops = _crop(source, ratio, settings)
+    source = _source(vae, operation, size, settings)
+    crop, crops = _crop(program, source, settings)
     plan, chunks, left_out = _short_plan(vae, operation, crop, settings)
     short = replace(source, t=plan.job.source.t)
     middle = plan.chunks[min(1, len(plan.chunks) - 1)]
@@ -162,15 +164,12 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     )
 
 
-def _source(
-    vae: VideoVAE, operation: str, size: Extent, settings: Settings
-) -> tuple[Extent, Ratios]:
-    """What goes into the network for a clip, and what a latent element is of it."""
-    ratios = vae.encoder.ratios
+def _source(vae: VideoVAE, operation: str, size: Extent, settings: Settings) -> Extent:
+    """What goes into the network for a clip."""
     if operation == "encode":
-        return fit(size, settings, ratios).network, ratios
-    sides = (-(-side // ratios.px) for side in (size.h, size.w))
-    return Extent(ratios.latent_frames(size.t), *sides), Ratios(1, 1)
+        return fit(size, settings, vae.ratios).network
+    sides = (-(-side // vae.ratios.px) for side in (size.h, size.w))
+    return Extent(vae.ratios.latent_frames(size.t), *sides)
 
 
 def _short_plan(
@@ -182,7 +181,7 @@ def _short_plan(
     The planner may take shorter chunks than it was asked for: then the kinds are those of these.
     """
     while True:
-        length = settings.chunk_frames if operation == "encode" else settings.chunk_latent_frames
+        length = settings.chunk_frames // (1 if operation == "encode" else vae.ratios.frames)
         whole = settings.norm_scope.value == "clip"
         chunks = 1 if whole else max(-(-(source.t - 1) // length), 1)
         left_out = max(chunks - _ENOUGH_CHUNKS, 0)
@@ -192,22 +191,19 @@ def _short_plan(
         settings = replace(settings, chunk_frames=plan.settings.chunk_frames)
 
 
-def _crop(source: Extent, element: Ratios, settings: Settings) -> tuple[Extent, int]:
-    """The crop that goes through the network by itself, and how many of them there are; element:
-    what a latent one is of the source.
-    """
+def _crop(program: Program, source: Extent, settings: Settings) -> tuple[Extent, int]:
+    """The crop that goes through the network by itself, and how many of them there are."""
     if settings.tiling.value != "blend":
         return source, 1
-    px = element.px
-    geometry = blend_geometry(Extent(1, source.h // px, source.w // px), settings, 8, 8)
-    crop = geometry.largest
-    return replace(source, h=crop.h * px, w=crop.w * px), geometry.count
+    from_px, to_px = (program.stores[name].px for name in (SOURCE, program.sink))
+    geometry = blend_geometry(source, settings, from_px, to_px)
+    return geometry.largest, geometry.count
 
 
 def _planned(vae: VideoVAE, operation: str, source: Extent, settings: Settings) -> Plan:
     shape = (source.t, source.h, source.w)
     if operation == "encode":
-        return vae.plan_encode((1, 3, *shape), settings)
+        return vae.plan_encode((1, vae.sample_channels, *shape), settings)
     return vae.plan_decode((1, vae.latent_channels, *shape), settings)
 
 
@@ -231,7 +227,8 @@ def answer_for(request: dict[str, Any]) -> dict[str, Any]:
         fix = _fix(vae, memory, request, error)
         smallest = getattr(error, "smallest_bytes", None)
         return {**common, "fits": False, "error": str(error), "smallest": smallest, "fix": fix}
-    return {**common, "fits": True, **_shown(totals, request["operation"], size)}
+    known = {"ratios": asdict(vae.ratios), "notes": _notes(vae.ratios, request["operation"], size)}
+    return {**common, "fits": True, **_shown(totals, size), **known}
 
 
 def _within(memory: card.DeviceMemory, settings: Settings) -> Settings:
@@ -241,7 +238,7 @@ def _within(memory: card.DeviceMemory, settings: Settings) -> Settings:
     return settings
 
 
-def _shown(totals: Totals, operation: str, size: Extent) -> dict[str, Any]:
+def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
     plan, worst = totals.plan, totals.plan.worst
     tile_h, tile_w = plan.tile_px()
     return {
@@ -261,7 +258,6 @@ def _shown(totals: Totals, operation: str, size: Extent) -> dict[str, Any]:
         "tile_px": [min(tile_h, size.h), min(tile_w, size.w)],
         "operations": totals.operations,
         "arithmetic": round(totals.operations / totals.untiled_operations, 3),
-        "notes": _notes(operation, size),
         "words": _words(totals),
     }
 
@@ -272,12 +268,12 @@ def _words(totals: Totals) -> str:
     return plan.describe() if totals.crops == 1 and totals.chunks == len(plan.chunks) else ""
 
 
-def _notes(operation: str, size: Extent) -> list[str]:
+def _notes(ratios: Ratios, operation: str, size: Extent) -> list[str]:
     """What happens to sizes that the network cannot take."""
     found = []
-    if (size.t - 1) % 4:
+    if (size.t - 1) % ratios.frames:
         found.append("frames")
-    if operation == "encode" and (size.h % 8 or size.w % 8):
+    if operation == "encode" and (size.h % ratios.px or size.w % ratios.px):
         found.append("size")
     return found
 
@@ -287,7 +283,7 @@ def _fix(
 ) -> dict[str, Any] | None:
     """The first change of widgets that can be run, or None."""
     size = Extent(request["frames"], request["height"], request["width"])
-    for change in _changes(request, error):
+    for change in _changes(request, error, vae.ratios):
         try:
             settings = _within(memory, settings_of({**request, **change}))
             totals = plan_totals(vae, request["operation"], size, settings)
@@ -297,15 +293,16 @@ def _fix(
     return None
 
 
-def _changes(request: dict[str, Any], error: Exception) -> Iterator[dict[str, Any]]:
+def _changes(request: dict[str, Any], error: Exception, ratios: Ratios) -> Iterator[dict[str, Any]]:
     """Changes that may help, the mildest first: none of those tried first changes the picture."""
     if isinstance(error, BudgetError):
         if request["memory_budget"]:
             yield {"memory_budget": math.ceil(error.smallest_bytes / _GIB * 4) / 4}
         yield {"tiling": "exact", "tile_size": 0}
-        yield {"chunk_size": 4, "tiling": "exact", "tile_size": 0}
-        yield {"norm_scope": "chunk", "chunk_size": 4, "tiling": "exact", "tile_size": 0}
+        shortest = {"chunk_size": SHORTEST_CHUNK, "tiling": "exact", "tile_size": 0}
+        yield shortest
+        yield {"norm_scope": "chunk", **shortest}
         return
-    yield {"overlap": max((request["tile_size"] or 256) // 4 // 8 * 8, 0)}
+    yield {"overlap": usual_overlap(request["tile_size"] or USUAL_TILE_PX, ratios.px)}
     yield {"frame_policy": "pad", "size_policy": "pad"}
     yield {"tiling": "exact"}

@@ -75,8 +75,10 @@ def _selection(source: Source, values: dict[str, Any]) -> Selection:
     )
 
 
-def _resize(source: Source, values: dict[str, Any]) -> Resize | None:
-    """The size that is asked for; a side of 0 keeps the video's proportions, or its size."""
+def _resize(source: Source, values: dict[str, Any], latent_px: int) -> Resize | None:
+    """The size that is asked for; a side of 0 keeps the video's proportions, or its size, and is
+    then whole latent elements, each so many pixels wide.
+    """
     width, height = values["width"], values["height"]
     if not width and not height:
         return None
@@ -84,14 +86,15 @@ def _resize(source: Source, values: dict[str, Any]) -> Resize | None:
         with open_video(source.file) as video:
             own = video.info
         if width:
-            height = _to_eight(own.height_px * width / own.width_px)
+            height = _nearest(own.height_px * width / own.width_px, latent_px)
         else:
-            width = _to_eight(own.width_px * height / own.height_px)
+            width = _nearest(own.width_px * height / own.height_px, latent_px)
     return Resize(height, width, Framing(values["framing"]))
 
 
-def _to_eight(side: float) -> int:
-    return max(8, round(side / 8) * 8)
+def _nearest(side: float, step: int) -> int:
+    """The multiple of `step` that is nearest to `side`, at least one."""
+    return max(step, round(side / step) * step)
 
 
 def encode_file(
@@ -103,7 +106,9 @@ def encode_file(
     parts: list[Tensor] = []
     with (
         card.current(vae),
-        open_video(source.file, _selection(source, values), _resize(source, values)) as video,
+        open_video(
+            source.file, _selection(source, values), _resize(source, values, vae.ends.px)
+        ) as video,
     ):
         info = video.info
         frames = info.frames or 2 * settings.chunk_frames + 1
@@ -192,17 +197,17 @@ def decode_file(
             f"a video file holds one clip; got a batch of {samples.shape[0]} latents. Decode them"
             " one by one."
         )
-    engine, (trim, told) = vae.video_vae, own_size(latent, samples)
+    engine, (trim, told) = vae.video_vae, own_size(latent, samples, vae.ends.ratios)
     watch = Watch("decode", node_id, values.get("extra_pnginfo"))
     settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
+    full = (vae.ends.px * samples.shape[3], vae.ends.px * samples.shape[4])
     target = host.output_target(
-        values["filename_prefix"], _SUFFIXES.get(values["codec"], ".mp4"), samples.shape
+        values["filename_prefix"], _SUFFIXES.get(values["codec"], ".mp4"), full
     )
     options = VideoOptions(
         codec=values["codec"], quality=values["quality"], metadata=_metadata(values)
     )
     fps = Fraction(values["fps"]).limit_denominator(1001)
-    full = tuple(vae.ends.px * side for side in samples.shape[3:])
     check_options(target.path, options, full if trim is None else (trim.h, trim.w), fps)
     watch.begin(plan, vae)
     with card.current(vae), open_writer(target.path, fps, options) as file:

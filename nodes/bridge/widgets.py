@@ -146,6 +146,12 @@ FIT_WIDGETS: dict[str, Widget] = {"frame_policy": FRAME_POLICY, "size_policy": S
 _ALL = {**RUN_WIDGETS, **FIT_WIDGETS, "posterior": POSTERIOR, "sample_seed": SAMPLE_SEED}
 
 SMALLEST_TILE = 16
+SHORTEST_CHUNK: int = CHUNK_SIZE[1]["step"]
+
+
+def usual_overlap(tile_px: int, latent_px: int = OVERLAP[1]["step"]) -> int:
+    """A quarter of a tile in whole latent elements, each so many pixels wide."""
+    return tile_px // 4 // latent_px * latent_px
 
 
 def refusal(values: dict[str, Any]) -> str | None:
@@ -175,13 +181,14 @@ def _out_of_range(name: str, value: Any) -> str | None:
 
 
 def _chunk_refusal(values: dict[str, Any]) -> str | None:
-    chunk = values.get("chunk_size", 4)
-    if chunk % 4 == 0:
+    step = SHORTEST_CHUNK
+    chunk = values.get("chunk_size", step)
+    if chunk % step == 0:
         return None
-    below = max(chunk // 4 * 4, 4)
+    below = max(chunk // step * step, step)
     return (
-        f"chunk_size must be a multiple of 4, since 4 video frames make one latent frame; got"
-        f" {chunk}. Use {below} or {below + 4}."
+        f"chunk_size must be a multiple of {step}, since {step} video frames make one latent frame;"
+        f" got {chunk}. Use {below} or {below + step}."
     )
 
 
@@ -195,6 +202,6 @@ def _tile_refusal(values: dict[str, Any]) -> str | None:
     if values.get("tiling") == "blend" and 0 < tile <= overlap:
         return (
             f"overlap must be smaller than tile_size where tiles are blended; got an overlap of"
-            f" {overlap} and tiles of {tile} pixels. Use an overlap of {tile // 4 // 8 * 8}."
+            f" {overlap} and tiles of {tile} pixels. Use an overlap of {usual_overlap(tile)}."
         )
     return None

@@ -21,7 +21,10 @@ from itertools import chain
 from pathlib import Path
 
 if not __package__:  # run as a folder: `benchmarks` and its neighbours are found in tests/
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    folder = Path(__file__).resolve().parent
+    if Path(sys.path[0]).resolve() == folder:  # which it is not under -P
+        del sys.path[0]
+    sys.path.insert(0, str(folder.parent))
 
 from benchmarks import cases, core, limits, plots, rewriting, rows, table, timing
 from benchmarks.clips import Clip

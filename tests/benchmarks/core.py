@@ -84,18 +84,20 @@ def _network(family: str) -> Callable[[], object]:
     return lambda: WanVAE(dim=96, z_dim=16, temperal_downsample=in_time)
 
 
-def _runner(module, kind: str, tiled: bool, device: str) -> Callable:
-    """What takes a clip through core's network, which is on `device`."""
+def _runner(module, kind: str, device: str) -> Callable:
+    """What takes a clip, or a piece of one, through core's network, which is on `device`."""
     run = module.encode if kind == "encode" else module.decode
-    if not tiled:
-        return lambda x: run(x.to(device))
+    return lambda x: run(x.to(device))
+
+
+def _in_tiles(run: Callable, kind: str) -> Callable:
+    """What does to a clip in pieces what `run` does to one, as core's tiled nodes do."""
     from comfy.utils import tiled_scale_multidim  # noqa: TID251
 
-    def piece(x):
-        return run(x.to(device)).float()
-
     sizes = _ENCODE_TILES if kind == "encode" else _DECODE_TILES
-    return lambda x: tiled_scale_multidim(x, piece, output_device="cpu", **sizes)
+    return lambda x: tiled_scale_multidim(
+        x, lambda piece: run(piece).float(), output_device="cpu", **sizes
+    )
 
 
 _ENCODE_TILES = {
@@ -122,7 +124,8 @@ def _count(task: Task, shape: tuple[int, ...]) -> None:
     """Counts one run and prints the fields of its `Count`."""
     import torch
 
-    from benchmarks.counting import DEVICE, count
+    from benchmarks.calls import each_shape_once
+    from benchmarks.counting import DEVICE, Counter, count
 
     network = _network(task.family)
 
@@ -131,9 +134,13 @@ def _count(task: Task, shape: tuple[int, ...]) -> None:
         with torch.device(DEVICE):
             module = network().eval().requires_grad_(False)
         torch.set_default_dtype(torch.float32)
-        run = _runner(module, task.kind, task.tiled, DEVICE)
-        at = "cpu" if task.tiled else DEVICE
-        return lambda _: run(torch.empty(shape, dtype=torch.bfloat16, device=at))
+        run, at = _runner(module, task.kind, DEVICE), "cpu" if task.tiled else DEVICE
+
+        def start(counter: Counter) -> None:
+            whole = _in_tiles(each_shape_once(counter, run), task.kind) if task.tiled else run
+            whole(torch.empty(shape, dtype=torch.bfloat16, device=at))
+
+        return start
 
     found = count(prepare)
     print(json.dumps([found.peak_bytes, found.operations, found.moved_bytes, found.attention]))
@@ -146,7 +153,8 @@ def _serve(task: Task, weights: str) -> None:
     network = _network(task.family)
     module = network().eval().requires_grad_(False)
     module.load_state_dict(torch.load(weights))
-    run = _runner(module, task.kind, task.tiled, "cpu")
+    run = _runner(module, task.kind, "cpu")
+    run = _in_tiles(run, task.kind) if task.tiled else run
     print("ready", flush=True)
     for line in sys.stdin:
         source, target = json.loads(line)

@@ -23,6 +23,7 @@ from vae_core.planning.plan import Plan, chunk_extent
 from vae_core.program.parts import Attend
 
 from . import core
+from .calls import each_state_once
 from .clips import Clip
 from .counting import DEVICE, Count, Counter, count
 from .families import FAMILIES
@@ -113,9 +114,13 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Diffusers:
-    """The family's autoencoder of diffusers, untiled or with `enable_tiling()` as it comes."""
+    """The family's autoencoder of diffusers, untiled or with `enable_tiling()` as it comes.
+
+    every_call: run each call of a network rather than one of each kind.
+    """
 
     tiled: bool = False
+    every_call: bool = False
 
     @property
     def name(self) -> str:
@@ -129,8 +134,15 @@ class Diffusers:
             if self.tiled:
                 module.enable_tiling()
             run = module._encode if kind == "encode" else module._decode
-            shape = input_shape(kind, clip)
-            return lambda _: run(torch.empty(shape, dtype=DTYPE, device=DEVICE))
+            shape, streams = input_shape(kind, clip), hasattr(module, "clear_cache")
+
+            def start(counter: Counter) -> None:
+                if streams and not self.every_call:
+                    each_state_once(counter, module.encoder)
+                    each_state_once(counter, module.decoder)
+                run(torch.empty(shape, dtype=DTYPE, device=DEVICE))
+
+            return start
 
         return count(prepare)
 

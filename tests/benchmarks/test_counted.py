@@ -211,3 +211,12 @@ def test_four_tiles_of_diffusers_cover_a_timed_clip(clip) -> None:
     assert height % 48 == width % 40 == 0
     assert height < clip.height <= 2 * (height * 5 // 6)
     assert width < clip.width <= 2 * (width * 4 // 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tiled", [False, True], ids=["untiled", "tiled"])
+def test_a_peers_calls_are_counted_once_as_though_each_had_run(kind, tiled) -> None:
+    clip = Clip(13, 272, 480)
+    found, every = (Diffusers(tiled, every_call).count(kind, clip, "wan") for every_call in (0, 1))
+    assert found == every
+    assert found.attention > 0

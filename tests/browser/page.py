@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ ADD = """([kind, x, y]) => {
 
 
 class Page:
-    """A page of the client, what it complained of and what it asked our route.
+    """A page of the client, and what it complained of.
 
     style: of the client, "own" or "newest"; names its screenshots.
     """
@@ -47,10 +46,8 @@ class Page:
     def __init__(self, page: Any, client: Client, style: str) -> None:
         self.page, self.client, self.style = page, client, style
         self.errors: list[str] = []
-        self.asked: list[float] = []
         page.on("console", self._console)
         page.on("pageerror", self._thrown)
-        page.on("request", self._request)
         self.open()
 
     def open(self) -> None:
@@ -68,10 +65,6 @@ class Page:
         if any(name in str(getattr(error, "stack", "")) for name in OURS):
             self.errors.append(str(error))
 
-    def _request(self, request: Any) -> None:
-        if "exact_video_vae/plan" in request.url:
-            self.asked.append(time.monotonic())
-
     def get(self, script: str, *given: Any) -> Any:
         """What a script in the page gives."""
         return self.page.evaluate(script, *given)
@@ -79,7 +72,7 @@ class Page:
     def wait(self, seconds: float) -> None:
         self.page.wait_for_timeout(seconds * 1000)
 
-    def until(self, condition: str, seconds: float = 15) -> None:
+    def until(self, condition: str, seconds: float = 60) -> None:
         """Wait for something to be true in the page."""
         self.page.wait_for_function(condition, timeout=seconds * 1000)
 

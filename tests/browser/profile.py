@@ -1,23 +1,24 @@
-"""What held the page's main thread while something was done in it, and for how long?
+"""What held the page's main thread while something was done in it?
 
-Chromium's own profiler, a sample each millisecond; and the gaps between frames of the screen.
+Chromium's own profiler, a sample each millisecond; and how often the screen was drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 from browser.page import Page
 
 SAMPLE_MICROSECONDS = 1000
+REST = {"(idle)", "(root)", "(program)"}
+"""What the profiler calls the time in which no script runs."""
 
 WATCH_FRAMES = """() => {
-  window.exactFrames = [];
-  const tick = now => {
-    if (!window.exactFrames) return;
-    window.exactFrames.push(now);
+  window.exactFrames = 0;
+  const tick = () => {
+    if (window.exactFrames === null) return;
+    window.exactFrames += 1;
     requestAnimationFrame(tick);
   };
   requestAnimationFrame(tick);
@@ -25,8 +26,8 @@ WATCH_FRAMES = """() => {
 SEEN_FRAMES = "() => { const seen = window.exactFrames; window.exactFrames = null; return seen; }"
 
 
-def recorded(comfy: Page, act: Callable[[], None]) -> tuple[dict[str, Any], list[float]]:
-    """The profile while `act` runs, and the milliseconds between frames."""
+def recorded(comfy: Page, act: Callable[[], None]) -> tuple[dict[str, Any], int]:
+    """The profile while `act` runs, and how many frames of the screen were drawn meanwhile."""
     session = comfy.page.context.new_cdp_session(comfy.page)
     session.send("Profiler.enable")
     session.send("Profiler.setSamplingInterval", {"interval": SAMPLE_MICROSECONDS})
@@ -37,17 +38,16 @@ def recorded(comfy: Page, act: Callable[[], None]) -> tuple[dict[str, Any], list
     profile = session.send("Profiler.stop")["profile"]
     frames = comfy.get(SEEN_FRAMES)
     session.detach()
-    return profile, [later - earlier for earlier, later in pairwise(frames)]
+    return profile, frames
 
 
-def longest_stretch(profile: dict[str, Any], part_of_url: str) -> float:
-    """The longest time in milliseconds that some scripts, and what they called, ran at once."""
+def share_of(profile: dict[str, Any], part_of_url: str) -> float:
+    """What part of the time in which the page was busy some scripts, and what they called, ran."""
     ours = _within(profile["nodes"], part_of_url)
-    longest = stretch = 0
-    for node, passed in zip(profile["samples"], profile["timeDeltas"], strict=True):
-        stretch = stretch + passed if node in ours else 0
-        longest = max(longest, stretch)
-    return longest / 1000
+    resting = {node["id"] for node in profile["nodes"] if node["callFrame"]["functionName"] in REST}
+    passed = list(zip(profile["samples"], profile["timeDeltas"], strict=True))
+    busy = sum(time for node, time in passed if node not in resting)
+    return sum(time for node, time in passed if node in ours) / busy
 
 
 def _within(nodes: list[dict[str, Any]], part_of_url: str) -> set[int]:

@@ -209,7 +209,7 @@ const BEGIN = {
   seconds: 0,
   peak_bytes: 200,
   memory: "process",
-  plan: { program: "decoder", source: [3, 4, 6], chunks: [{}, {}] },
+  plan: { sample: [9, 32, 48], chunks: [{}, {}] },
 };
 
 test("a run is what its events come to, and another begin forgets it", () => {

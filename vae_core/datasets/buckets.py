@@ -16,31 +16,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import SettingsError
-from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
+from ..geometry.ratios import Ratios
 
 _SAME = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Sample frames, height and width that some clips are brought to.
-
-    Raises `SettingsError` unless frames are 4k+1 and sides multiples of 8.
-    """
+    """Sample frames, height and width that some clips are brought to, each at least 1."""
 
     frames: int
     height_px: int
     width_px: int
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.frames % TEMPORAL_RATIO != 1:
+        if min(self.frames, self.height_px, self.width_px) < 1:
+            raise SettingsError(f"a bucket is at least one pixel of one frame; got {self}.")
+
+    def check(self, ratios: Ratios) -> None:
+        """Raises `SettingsError` unless it is whole latent elements, in time and in space."""
+        if (self.frames - 1) % ratios.frames:
             raise SettingsError(
-                f"a bucket needs 4k+1 sample frames, such as 49; got {self.frames} in {self}."
+                f"a bucket needs {ratios.frames}k+1 sample frames, such as"
+                f" {ratios.sample_frames(13)}; got {self.frames} in {self}."
             )
-        for side in (self.height_px, self.width_px):
-            if side < SPATIAL_RATIO or side % SPATIAL_RATIO:
+        for side in self.size:
+            if side % ratios.px:
                 raise SettingsError(
-                    f"a bucket's sides must be multiples of {SPATIAL_RATIO} pixels; got {side} in"
+                    f"a bucket's sides must be multiples of {ratios.px} pixels; got {side} in"
                     f" {self}."
                 )
 

@@ -21,7 +21,6 @@ import torch
 
 from ..errors import VaeCoreError
 from ..geometry.ratios import Ratios
-from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
 from .shards import Entry, Shards
 
 
@@ -34,14 +33,32 @@ class Finding:
     complaints: tuple[str, ...]
 
 
-def _expected(entry: Entry, channels: int) -> tuple[int, ...]:
-    c = 2 * channels if entry.kind == "moments" else channels
-    ratios = Ratios(SPATIAL_RATIO, TEMPORAL_RATIO)
-    h, w = entry.height_px // ratios.px, entry.width_px // ratios.px
-    return c, ratios.latent_frames(entry.frames), h, w
+@dataclass(frozen=True, slots=True)
+class _Latents:
+    """What the latents of a folder are like: channels, and what an element stands for."""
+
+    channels: int
+    ratios: Ratios
+
+    @classmethod
+    def of(cls, shards: Shards) -> _Latents:
+        """Channels are those of the first file that has any."""
+        entries = (shards.entry(name) for name in shards.names())
+        first = next((one for one in entries if one is not None and one.shape), None)
+        if first is None:
+            return cls(0, shards.ratios())
+        return cls(first.shape[0] // (1 + (first.kind == "moments")), shards.ratios())
+
+    def shape(self, entry: Entry) -> tuple[int, ...]:
+        """What a clip's tensor has to be."""
+        c = self.channels * (1 + (entry.kind == "moments"))
+        h, w = entry.height_px // self.ratios.px, entry.width_px // self.ratios.px
+        return c, self.ratios.latent_frames(entry.frames), h, w
 
 
-def _complaints(shards: Shards, entry: Entry, line: dict[str, Any], channels: int) -> Iterator[str]:
+def _complaints(
+    shards: Shards, entry: Entry, line: dict[str, Any], latents: _Latents
+) -> Iterator[str]:
     said = shards.line_of(entry)
     said["caption"] = line.get("caption")  # the lists alone have it
     unsaid: dict[str, Any] = {"content": "", "notes": []}  # in lines of old
@@ -54,7 +71,7 @@ def _complaints(shards: Shards, entry: Entry, line: dict[str, Any], channels: in
     except VaeCoreError as error:
         yield str(error)
         return
-    expected = _expected(entry, channels)
+    expected = latents.shape(entry)
     if tuple(tensor.shape) != entry.shape or entry.shape != expected:
         yield f"its tensor is {list(tensor.shape)}, its bucket makes {list(expected)}"
     if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
@@ -67,12 +84,12 @@ def _named(line: dict[str, Any] | None, number: int) -> str:
     return name if isinstance(name, str) and name.isprintable() else f"line {number}"
 
 
-def check(shards: Shards, channels: int) -> Iterator[Finding]:
+def check(shards: Shards) -> Iterator[Finding]:
     """What there is to say of every clip, in the order of the index; then of files without a line.
 
-    channels: of the latents. Raises `VideoError` where there is no index.
+    Raises `VideoError` where there is no index, or the recipe is damaged.
     """
-    lines = shards.index()
+    lines, latents = shards.index(), _Latents.of(shards)
     names = Counter(_named(line, number) for number, line in enumerate(lines, 1))
     sources = Counter(json.dumps(line.get("source")) for line in lines if line is not None)
     for number, line in enumerate(lines, 1):
@@ -84,7 +101,7 @@ def check(shards: Shards, channels: int) -> Iterator[Finding]:
         if entry is None:
             yield Finding(name, None, ("its file is missing or not whole",))
             continue
-        complaints = list(_complaints(shards, entry, line, channels))
+        complaints = list(_complaints(shards, entry, line, latents))
         if names[name] > 1 or sources[json.dumps(line.get("source"))] > 1:
             complaints.append("it is in the index more than once")
         yield Finding(name, entry, tuple(complaints))

@@ -30,6 +30,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from ..errors import SettingsError, VideoError
+from ..geometry.ratios import Ratios
 from ..media.files import clear_parts, whole_file
 from .tensor_files import Safetensors, TensorFiles
 
@@ -221,6 +222,17 @@ class Shards:
         if not isinstance(said, dict):
             raise VideoError(_no_recipe(self.folder, "is no JSON object"))
         return cast("dict[str, Any]", said)
+
+    def ratios(self) -> Ratios:
+        """What an element of the latents stands for. Raises `VideoError` where none is said."""
+        said: Any = (_UNSAID | self.recipe())["ratios"]
+        try:
+            found = Ratios(int(said["px"]), int(said["frames"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise VideoError(_no_recipe(self.folder, "does not say the ratios")) from error
+        if min(found.px, found.frames) < 1:
+            raise VideoError(_no_recipe(self.folder, f"says ratios that cannot be: {said}"))
+        return found
 
     def save(self, entry: Entry, tensor: Tensor) -> None:
         """Write one clip; its file appears when it is on the disk. Raises `VideoError`."""

@@ -26,9 +26,9 @@ from ..errors import LoweringError
 from ..geometry.region import Halo
 from ..program.parts import Conv, Norm, TimeMap
 from ..program.steps import Program, Residual, Step, StoreSpec
-from ..settings import SPATIAL_RATIO, TEMPORAL_RATIO
 from .attributes import HOST_OPERATIONS, TORCH, Known, check, check_doors
 from .building import Builder, child, children, geometry, only, pair
+from .cogvideox_keys import RATIOS
 
 _DIFFUSERS = "diffusers.models.autoencoders.autoencoder_kl_cogvideox"
 _HOST = "comfy.ldm.cogvideo.vae"
@@ -291,7 +291,7 @@ def lower_decoder(module: nn.Module) -> Program:
     _check_whole(module)
     decoder = child(module, "vae", "decoder")
     only(decoder, "decoder", {"conv_in", "mid_block", "up_blocks", "norm_out", "conv_out"})
-    build = _Builder([StoreSpec(_source(decoder, "decoder"), SPATIAL_RATIO, TEMPORAL_RATIO)])
+    build = _Builder([StoreSpec(_source(decoder, "decoder"), RATIOS.px, RATIOS.frames)])
     build.conv(child(decoder, "decoder", "conv_in"), "decoder.conv_in")
     return _finish(build, decoder, "decoder")
 
@@ -304,7 +304,7 @@ def _finish(build: _Builder, owner: nn.Module, name: str) -> Program:
     build.blocks(owner, name, "up_blocks")
     norm = _norm(child(owner, name, "norm_out"), f"{name}.norm_out")
     build.conv(child(owner, name, "conv_out"), f"{name}.conv_out", norm)
-    expected = (SPATIAL_RATIO, TEMPORAL_RATIO) if name == "encoder" else (1, 1)
+    expected = (RATIOS.px, RATIOS.frames) if name == "encoder" else (1, 1)
     if (build.spec.px, build.spec.frames) != expected:
         raise LoweringError(
             f"{name} compresses by {build.spec}; CogVideoX does so by 8x8 in space and 4 in time."

@@ -11,14 +11,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import LoadError
+from ..geometry.ratios import Ratios
 from .keys import EXPECTED, Architecture, Keys, Shapes, convolution, count
 
 NORM_NUM_GROUPS = 32
 """GroupNorm's groups in every CogVideoX VAE; weights do not show the number."""
 
 _TITLE = "CogVideoX"
-_SPATIAL_RATIO = 8
-_TEMPORAL_RATIO = 4
+RATIOS = Ratios(px=8, frames=4)
+"""What a latent element of every CogVideoX VAE stands for."""
 
 # Names that THUDM/CogVideo's sat/vae_modules/cp_enc_dec.py (e519ece) gives, to diffusers' names;
 # `up` is apart, since its order is reversed. None of the patterns occurs in diffusers' own names.
@@ -80,8 +81,8 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         family="cogvideox",
         **numbers,
         norm_num_groups=groups,
-        spatial_compression_ratio=_SPATIAL_RATIO,
-        temporal_compression_ratio=config.get("temporal_compression_ratio", _TEMPORAL_RATIO),
+        spatial_compression_ratio=RATIOS.px,
+        temporal_compression_ratio=config.get("temporal_compression_ratio", RATIOS.frames),
         parameters=0,
         dtypes=(),
     )

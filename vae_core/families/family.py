@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
 
 from torch import nn
 
 from ..program.steps import Program
 from . import cogvideox, wan
+from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
+
+
+class Scale(Enum):
+    """How a diffusion model has the latents: times a `FACTOR`, or normalised by `CHANNELS`."""
+
+    FACTOR = "factor"
+    CHANNELS = "channels"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What there is of a family beside its code.
+
+    diffusers: the class that holds the full-size network, by its defaults but for `numbers`.
+    size: sample frames, height and width of the clips that its models are made for.
+    shipped: the small VAE that comes with this repository, below assets/; None where there is none.
+    numbers: what the class has to be told for that network.
+    """
+
+    diffusers: str
+    size: tuple[int, int, int]
+    shipped: str | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Networks with one structure.
+    """Networks with one structure. All that differs from family to family, but for how files hold
+    it, is said here.
 
     name: as files and settings have it. title: as a person reads it.
     owns: whether a module is one of them. lower_encoder, lower_decoder: the programs that such a
         module stands for; they raise `LoweringError` with the path of what the engine cannot run.
+    published, scale: see there.
     clamps: whether the authors clamp decoded frames to [-1, 1]; the engine leaves them as they are.
     """
 
@@ -26,11 +54,19 @@ class Family:
     owns: Callable[[nn.Module], bool]
     lower_encoder: Callable[[nn.Module], Program]
     lower_decoder: Callable[[nn.Module], Program]
+    published: Published
+    scale: Scale
     clamps: bool = False
 
 
 COGVIDEOX = Family(
-    "cogvideox", "CogVideoX", cogvideox.owns, cogvideox.lower_encoder, cogvideox.lower_decoder
+    "cogvideox",
+    "CogVideoX",
+    cogvideox.owns,
+    cogvideox.lower_encoder,
+    cogvideox.lower_decoder,
+    Published("AutoencoderKLCogVideoX", (49, 480, 720), "tiny_vae"),
+    Scale.FACTOR,
 )
 WAN = Family(
     "wan",
@@ -38,6 +74,8 @@ WAN = Family(
     wan.owns,
     wan.lower_encoder,
     wan.lower_decoder,
+    Published("AutoencoderKLWan", (81, 480, 832), "tiny_wan_vae/tiny_wan_vae.safetensors"),
+    Scale.CHANNELS,
     clamps=True,
 )
 
@@ -47,10 +85,30 @@ WAN_2_2 = Family(
     wan.owns_2_2,
     wan.lower_encoder,
     wan.lower_decoder,
+    Published(
+        "AutoencoderKLWan",
+        (121, 704, 1280),
+        numbers={
+            "base_dim": 160,
+            "decoder_base_dim": 256,
+            "z_dim": 48,
+            "in_channels": 12,
+            "out_channels": 12,
+            "is_residual": True,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "latents_mean": WAN_2_2_STATISTICS.mean,
+            "latents_std": WAN_2_2_STATISTICS.std,
+        },
+    ),
+    Scale.CHANNELS,
     clamps=True,
 )
 
 FAMILIES = (WAN, WAN_2_2, COGVIDEOX)
+"""The first that owns a module has it: a family whose parts another one has too comes before it."""
+
+BY_NAME = {family.name: family for family in FAMILIES}
 
 
 def family_of(module: nn.Module) -> Family:

@@ -134,7 +134,7 @@ def latent_statistics(asked: str, configured: LatentStatistics | None) -> Latent
     if found is None:
         what = "config.json gives none" if asked == "config" else f"{asked!r} is none of these"
         raise InputError(
-            "Wan's latents are normalised by a mean and a deviation for each channel, which weights"
+            "these latents are normalised by a mean and a deviation for each channel, which weights"
             f" do not show; {what}. Name the model, {' or '.join(LATENT_STATISTICS)}, or take a VAE"
             " with a config.json that has latents_mean and latents_std, and say config."
         )

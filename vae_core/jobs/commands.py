@@ -22,8 +22,7 @@ import torch
 
 from ..errors import BudgetError, VideoError, counted
 from ..families.conventions import UNSCALED
-from ..families.family import COGVIDEOX, WAN, WAN_2_2
-from ..families.latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
+from ..families.family import BY_NAME, COGVIDEOX, Scale
 from ..geometry.fitting import Fitted
 from ..geometry.region import Extent
 from ..media.audio import AudioTrack
@@ -68,17 +67,13 @@ def info(args: Namespace) -> None:
     if args.json:
         say(json_text(facts))
         return
-    foreign = _FOREIGN[vae.family.name]
+    foreign = _FOREIGN[vae.family.scale]
     for name, value in facts.items():
-        if name not in foreign:
+        if name not in foreign and (name, value) != ("norm_num_groups", None):
             say(f"{name.replace('_', ' '):<28} {_shown(name, value)}")
 
 
-_FOREIGN = {
-    COGVIDEOX.name: ("latents_mean", "latents_std"),
-    WAN.name: ("norm_num_groups", "scaling_factor"),
-    WAN_2_2.name: ("norm_num_groups", "scaling_factor"),
-}
+_FOREIGN = {Scale.FACTOR: ("latents_mean", "latents_std"), Scale.CHANNELS: ("scaling_factor",)}
 """Facts that a family's VAEs do not have."""
 
 
@@ -95,37 +90,15 @@ def _shown(name: str, value: object) -> str:
     )
 
 
-_PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
-    COGVIDEOX.name: ("AutoencoderKLCogVideoX", {}),
-    WAN.name: ("AutoencoderKLWan", {}),
-    WAN_2_2.name: (
-        "AutoencoderKLWan",
-        {
-            "base_dim": 160,
-            "decoder_base_dim": 256,
-            "z_dim": 48,
-            "in_channels": 12,
-            "out_channels": 12,
-            "is_residual": True,
-            "patch_size": 2,
-            "scale_factor_spatial": 16,
-            "latents_mean": WAN_2_2_STATISTICS.mean,
-            "latents_std": WAN_2_2_STATISTICS.std,
-        },
-    ),
-}
-"""diffusers' class of each family, and where its defaults are not the published numbers, these."""
-
-
 def _unweighted(args: Namespace) -> VideoVAE:
     """The VAE whose file was named, else the full-size network without weights."""
     if args.vae is not None:
         return load_for(args)
     network: Any = import_module("diffusers")  # only where a module is built
-    family = args.family or COGVIDEOX.name
-    kind, numbers = _PUBLISHED[family]
+    family = BY_NAME[args.family] if args.family else COGVIDEOX
     with torch.device("meta"):
-        module = getattr(network, kind)(**numbers)
+        published = family.published
+        module = getattr(network, published.diffusers)(**published.numbers)
     # Without weights there is nothing to run: `meta` stands for a graphics card of any kind.
     return from_module(module, DTYPES[args.dtype], "cpu" if args.device == "cpu" else "meta")
 

@@ -45,13 +45,6 @@ from ..vae import VideoVAE
 from .options import DTYPES, device_name, load, load_for, say, settings_of, vae_path
 from .report import compare, decibels
 
-BUCKETS = {
-    "cogvideox": Bucket(49, 480, 720),
-    "wan": Bucket(81, 480, 832),
-    "wan22": Bucket(121, 704, 1280),
-}
-"""Each family's own size."""
-
 
 def _recipe(args: Namespace) -> Recipe:
     """With the buckets that were asked for, which may be none. Raises `SettingsError`."""
@@ -133,8 +126,9 @@ def encode_dataset(args: Namespace) -> None:
     found = find_clips(args.folder, args.output)
     clips, problems = (found.clips, []) if text is None else with_captions(found.clips)
     vae = _encoder(args)
-    recipe = replace(recipe, buckets=recipe.buckets or (BUCKETS[vae.family.name],))
+    recipe = replace(recipe, buckets=recipe.buckets or (Bucket(*vae.family.published.size),))
     for bucket in recipe.buckets:  # a budget that is too small is told at once
+        bucket.check(vae.ratios)
         vae.plan_encode((1, vae.sample_channels, bucket.frames, *bucket.size), recipe.settings)
     shards, words = shards_for(args.output, recipe.format), recipe.as_dict(vae)
     words |= {} if text is None else {"text_encoder": text.digest()}
@@ -243,7 +237,7 @@ def verify(args: Namespace) -> None:
         raise VideoError(f"{args.decode} is no folder; --decode needs that of the clips.")
     vae = _decoder(args, said) if args.decode is not None else None
     bad = clips = 0
-    for finding in check(shards, _channels(shards, said)):
+    for finding in check(shards):
         clips += 1
         bad += bool(finding.complaints)
         _say_finding(finding)
@@ -258,15 +252,6 @@ def verify(args: Namespace) -> None:
 def _say_finding(finding: Finding) -> None:
     for complaint in finding.complaints:
         say(printable(f"{finding.name}: {complaint}"))
-
-
-def _channels(shards: Shards, said: dict[str, Any]) -> int:
-    """Channels of the latents, from the first file there is; CogVideoX's where there is none."""
-    entries = (shards.entry(name) for name in shards.names())
-    first = next((entry for entry in entries if entry is not None), None)
-    if first is None or not first.shape:
-        return 16
-    return first.shape[0] // 2 if said.get("kind") == "moments" else first.shape[0]
 
 
 def _decoder(args: Namespace, said: dict[str, Any]) -> VideoVAE:

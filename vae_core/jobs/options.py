@@ -30,7 +30,7 @@ from ..families.conventions import (
     Form,
     scaling_factor,
 )
-from ..families.family import COGVIDEOX, WAN
+from ..families.family import BY_NAME, COGVIDEOX, WAN, Scale
 from ..families.latent_statistics import WAN_2_1, latent_statistics
 from ..media.files import check_output
 from ..media.video import Resize, Selection
@@ -103,13 +103,14 @@ def device_name(name: str) -> str:
 def vae_path(path: Path | None, family: str | None) -> Path:
     """`path`, or where the family's VAE that ships is; CogVideoX's where no family is named.
 
-    Raises `SettingsError` for a family of which none ships.
+    Raises `SettingsError` where none of that family ships.
     """
-    shipped = {COGVIDEOX.name: vae_core.tiny_vae_path, WAN.name: vae_core.tiny_wan_vae_path}
-    family = family or COGVIDEOX.name
-    if path is None and family not in shipped:
-        raise SettingsError(f"no VAE of {family} ships with this package; name a file by --vae.")
-    return path or shipped[family]()
+    if path is not None:
+        return path
+    meant = BY_NAME[family] if family else COGVIDEOX
+    if meant.published.shipped is None:
+        raise SettingsError(f"no VAE of {meant.title} ships with this; name a file.")
+    return vae_core.ASSETS / meant.published.shipped
 
 
 def load(path: Path | None, family: str | None, dtype: torch.dtype | None, device: str) -> VideoVAE:
@@ -212,7 +213,7 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
     if args.convention is None and args.scale is None:
         return None
     convention = Convention(args.convention or Convention.CORE)
-    if vae.family is not COGVIDEOX:
+    if vae.family.scale is Scale.CHANNELS:
         return _normalised(args, convention, vae)
     if args.scale is None:
         return Form(convention, KIJAI_FACTOR if convention is Convention.KIJAI else 1.0)
@@ -227,6 +228,8 @@ def _normalised(args: Namespace, convention: Convention, vae: VideoVAE) -> Form:
     """How latents of a family lie that are normalised by channel, in core's order of dimensions."""
     told = args.convention is not None
     if convention is Convention.KIJAI:
+        if vae.family is not WAN:
+            raise SettingsError(f"kijai's wrappers are for other VAEs than {vae.family.title}'s.")
         if args.scale is not None:
             raise SettingsError(
                 "kijai's latents of Wan 2.1 are always normalised by wan2.1; leave out --scale."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import lcm
 from typing import cast
 
 from ..geometry.grid import Chunk, decode_chunks, encode_chunks
 from ..program.steps import Program
-from ..settings import Layout, NormScope, Settings, Tiling
+from ..settings import CHUNK_STEP_FRAMES, Layout, NormScope, Settings, Tiling
 from .plan import Job
 
 
@@ -32,9 +33,9 @@ def meant(program: Program, settings: Settings) -> Settings:
 
 def chunk_lengths(job: Job, settings: Settings) -> tuple[int, ...]:
     """The lengths of chunks to choose from: the one asked for, and where no statistics depend on
-    it, its halves down to one latent frame.
+    it, its halves down to one latent frame, in steps that settings can say.
     """
-    least = job.program.ratios.frames
+    least = lcm(job.program.ratios.frames, CHUNK_STEP_FRAMES)
     longest = max(settings.chunk_frames // least * least, least)
     lengths = [longest]
     free = not job.program.has_statistics and settings.tiling is not Tiling.BLEND

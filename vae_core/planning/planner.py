@@ -23,7 +23,7 @@ from ..geometry.blend import BlendGeometry, blend_geometry
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
-from ..settings import NormScope, Placement, Settings, Tiling
+from ..settings import SMALLEST_TILE_PX, NormScope, Placement, Settings, Tiling
 from .chunking import chunk_lengths, chunks_of, meant
 from .elements import MOST_ELEMENTS, check_elements
 from .kinds import memories_of, pooled
@@ -58,7 +58,7 @@ def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
 def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
     """The smallest tile that is worth running: 16 pixels, one frame."""
     px = job.program.stores[step.dst].px * step.side_made
-    side = max(16 // px, 1)
+    side = max(SMALLEST_TILE_PX // px, 1)
     return Extent(1, min(side, cells.h), min(side, cells.w))
 
 

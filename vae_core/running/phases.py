@@ -8,6 +8,7 @@ output of a cell has a convolution of its own, a phase. An accelerator does thos
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..program.parts import Start
 from ..program.steps import Step
-from .kernels import Kernel, Strides, convolution
+from .kernels import Kernel, Strides, convolution, statistics_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,10 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
     weight, bias = kernel
     if step.upscale == 2:
-        rows = [folded(weight, 3, side) for side in (0, 1)]
+        places = product((0, 1), (0, 1))
         return tuple(
-            Phase(folded(row, 4, c), bias, row=r, column=c, apart=2, folded=True)
-            for r, row in enumerate(rows)
-            for c in (0, 1)
+            Phase(squared(weight, r, c), bias, row=r, column=c, apart=2, folded=True)
+            for r, c in places
         )
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
@@ -135,6 +135,28 @@ def folded(weight: Tensor, dim: int, side: int) -> Tensor:
     first, middle, last = weight.unbind(dim)
     pair = (first, middle + last) if side == 0 else (first + middle, last)
     return torch.stack(pair, dim)
+
+
+_SEEN = (((0,), (1, 2)), ((0, 1), (2,)))
+"""For the first and the second of a pair: which of three taps fall on its two elements."""
+
+
+def squared(weight: Tensor, row: int, column: int) -> Tensor:
+    """Nine taps of which some fall on the same element, as the 2x2 that the output at (row, column)
+    of a cell sees.
+
+    Sums are rounded once: what is rounded twice shifts whole pictures in 16 bits.
+    """
+    made = weight.new_empty((*weight.shape[:3], 2, 2))
+    for (h, rows), (w, columns) in product(enumerate(_SEEN[row]), enumerate(_SEEN[column])):
+        made[..., h, w] = _sum([_sum([weight[..., r, c] for r in rows]) for c in columns])
+    return made
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Their sum, in float32 or wider."""
+    first, *others = parts
+    return sum(others, first.to(statistics_dtype(first.dtype)))
 
 
 def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:

@@ -38,11 +38,11 @@
  * @property {number} crops
  * @property {[number, number]} tile_px height and width
  * @property {number} arithmetic
+ * @property {{px: number, frames: number}} ratios of a latent element
  * @property {string[]} notes
  *
  * @typedef {object} RunPlan a plan as a run tells it (nodes/live.py)
- * @property {"encoder"|"decoder"} program
- * @property {[number, number, number]} source
+ * @property {[number, number, number]} sample frames, height and width of the clip
  * @property {unknown[]} chunks
  *
  * @typedef {object} RunEvent of one node

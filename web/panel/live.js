@@ -15,10 +15,8 @@ const BASE64 = /^[A-Za-z0-9+/]+=*$/;
  */
 export function sampleSize(plan) {
   if (!plan) return null;
-  const [t, h, w] = plan.source;
-  return plan.program === "encoder"
-    ? { frames: t, height: h, width: w }
-    : { frames: 4 * t - 3, height: 8 * h, width: 8 * w };
+  const [frames, height, width] = plan.sample;
+  return { frames, height, width };
 }
 
 /**

@@ -172,9 +172,10 @@ export class Panel {
     const found = this.found.map((p) => ({ text: say(p.word, p.numbers), bad: true }));
     /** @type {import("./kinds.js").Note[]} */
     const notes = this.told ? [...found, this.told] : found;
+    const ratios = this.plan?.ratios;
     for (const note of this.plan?.notes ?? []) {
       const word = note === "frames" ? "framesPad" : "sizePad";
-      notes.push({ text: say(word, { n: this.size.frames }) });
+      notes.push({ text: say(word, { n: this.size.frames, k: ratios?.frames, px: ratios?.px }) });
     }
     if (!usesChunks(this.network)) notes.push({ text: say("bound") });
     return usesOverlap(this.values()) ? [...notes, { text: say("blend") }] : notes;
