@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +83,18 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
         return weight, bias  # which is made so
     if mix.sees_px > 1:
         px = mix.sees_px
-        squares = weight.unflatten(1, (-1, px, px))  # [out, c, columns, rows, t, h, w]
+        squares = cast(
+            "Tensor", weight.unflatten(1, (-1, px, px))
+        )  # [out, c, columns, rows, t, h, w]
         weight = squares.permute(0, 1, 4, 5, 3, 6, 2).flatten(5).flatten(3, 4)
     if mix.makes_px > 1:
         px = mix.makes_px
-        squares = weight.unflatten(0, (-1, px, px))  # [c, columns, rows, in, t, h, w]
+        squares = cast(
+            "Tensor", weight.unflatten(0, (-1, px, px))
+        )  # [c, columns, rows, in, t, h, w]
         weight = squares.permute(2, 1, 0, 3, 4, 5, 6).flatten(0, 2)
         if bias is not None:
-            bias = bias.unflatten(0, (-1, px, px)).permute(2, 1, 0).flatten()
+            bias = cast("Tensor", bias.unflatten(0, (-1, px, px))).permute(2, 1, 0).flatten()
     return weight, bias
 
 
