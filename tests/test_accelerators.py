@@ -21,6 +21,7 @@ from vae_core.planning.machine import Machine, machine_for
 from vae_core.planning.plan import Job
 from vae_core.planning.planner import make_plan
 from vae_core.planning.workspaces import CONTIGUOUS, ConvClass, Workspace, Workspaces, unrolled
+from vae_core.running import devices
 from vae_core.running.kernels import affine, measure
 from vae_core.running.recovery import is_out_of_memory
 from vae_core.running.statistics import finished, measured
@@ -179,6 +180,22 @@ def test_workspaces_are_lines_by_class_with_a_default() -> None:
     assert table.bytes(known, 10, 20) == 100 + 5 + 40
     assert table.bytes(other, 10, 20) == 30
     assert unrolled(other).bytes(10, 20) == 90
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "allowed", "expected"),
+    [
+        ("cuda", torch.float32, True, True),
+        ("cuda", torch.float32, False, False),
+        ("cuda", torch.bfloat16, True, False),
+        ("cpu", torch.float32, True, False),
+    ],
+)
+def test_float32_is_said_to_be_tf32_where_it_is(
+    device, dtype, allowed, expected, monkeypatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    assert devices.multiplies_in_tf32(torch.device(device), dtype) is expected
 
 
 def test_memory_that_is_the_hosts_is_not_apart() -> None:
