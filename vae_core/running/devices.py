@@ -32,6 +32,14 @@ def is_integrated(device: torch.device) -> bool:
     return bool(getattr(properties, "is_integrated", False))
 
 
+def multiplies_in_tf32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether convolutions of float32 multiply 10 bits of it alone, which is as a process asks for:
+    torch does it on NVIDIA cards unless `torch.backends.cudnn.allow_tf32` is off.
+    """
+    allowed = torch.backends.cudnn.allow_tf32
+    return dtype == torch.float32 and device.type == "cuda" and allowed
+
+
 @lru_cache
 def has_statistics(device_type: str) -> bool:
     """Whether devices of a type take the statistics of channels in one pass."""

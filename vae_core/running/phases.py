@@ -68,9 +68,10 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     rows = weight.chunk(step.phases)
     biases = [None] * len(rows) if bias is None else bias.chunk(step.phases)
     side = step.side_made
-    places = ((f, r, c) for f in range(step.frames_made) for r in range(side) for c in range(side))
+    places = product(range(step.frames_made), range(side), range(side))
     return tuple(
-        Phase(*kernel, *place, side) for *kernel, place in zip(rows, biases, places, strict=True)
+        Phase(row, row_bias, *place, apart=side)
+        for row, row_bias, place in zip(rows, biases, places, strict=True)
     )
 
 
