@@ -148,5 +148,5 @@ def test_the_model_s_statistics_are_known_by_its_name() -> None:
 
 
 def test_no_small_one_ships() -> None:
-    with pytest.raises(SettingsError, match="no VAE of Wan 2.2 5B ships"):
+    with pytest.raises(SettingsError, match=r"no VAE of Wan 2\.2 5B ships"):
         vae_path(None, "wan22")
