@@ -37,7 +37,7 @@ SETTINGS = [
     {"norm_scope": "clip", "frames": 81},
 ]
 LEAST_GAP_MS = 200  # between two requests, by the client's clock: five a second at most
-MOST_SHARE = 0.25  # of the time in which the page is busy; the rest is the client's own
+MOST_SHARE = 0.5  # of the time in which the page is busy; the rest is the client's own
 ASKED = """performance.getEntriesByType("resource")
   .filter(entry => entry.name.includes("exact_video_vae/plan")).map(entry => entry.startTime)"""
 MIDDLE_OF = """name => {
