@@ -32,6 +32,8 @@ from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import devices, kernels, recovery
 from .autocast import no_autocast
+from .convolutions import routed
+from .feedback import Feedback
 from .finite import check_result
 from .graphs import outside_graphs
 from .statistics import finished
@@ -68,6 +70,7 @@ class Execution:
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
+        self._feedback = Feedback(weights.device, weights.dtype, plan)
         self._most_cells: dict[int, int] = {}
         self._announced = False
         self._done_operations = 0
@@ -96,7 +99,8 @@ class Execution:
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
             device = self._weights.device
-            with no_autocast(device), devices.unsearched(device):
+            self._feedback.begin(sum(cache.nbytes for cache in self._near_caches()))
+            with no_autocast(device), devices.unsearched(device), routed(self._weights.routes):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
                 check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
@@ -120,7 +124,8 @@ class Execution:
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step = self._program.steps[index]
         cells, lone = step.mixed_extent(at.src(step), at.chunk), step.lone(at.src(step), at.chunk)
-        self.tile_runner.prepare(step, at, largest_of(cells, self._plan.tiles[index]))
+        largest, untold = largest_of(cells, self._plan.tiles[index]), True
+        self.tile_runner.prepare(step, at, largest)
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(step.dst, at)
         task = self._prepared(index, at)
@@ -134,10 +139,14 @@ class Execution:
             for _, frames in step.runs(at.src(step), at.chunk)
             for tile in tiles(replace(cells, t=frames.size), self._plan.tiles[index])
         )
+        self._bound(index, self._feedback.limit(index, at, largest))
         for tile, following in pairwise(chain(every, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
+            self._bound(index, self._feedback.check(index, at, tile) if untold else None)
+            untold = False
         self.tile_runner.settle()
+        self._feedback.check(index, at, largest.region)
         self._weights.give_back()
         self._caches.pop(index, None)
         if task.new_cache is not None:
@@ -162,8 +171,9 @@ class Execution:
         pending, failures = [cells], 0
         while pending:
             piece = pending.pop()
-            fits = piece.voxels <= self._most_cells.get(index, piece.voxels)
-            if fits and self._attempt(task, piece, following if piece is cells else None):
+            if piece.voxels > self._most_cells.get(index, piece.voxels):
+                pending += reversed(piece.halves(_LEAST) or ())
+            elif self._attempt(task, piece, following if piece is cells else None):
                 self._advance(task.of(piece).step, piece, task.at)
                 failures = 0
             else:
@@ -188,7 +198,7 @@ class Execution:
         if halves:
             if index not in self._most_cells:
                 self._announce(task.step.path, "smaller tiles")
-            self._most_cells[index] = cells.voxels - 1
+            self._bound(index, cells.voxels - 1)
             return halves
         if self._evict(task.at, task):
             self._announce(task.step.path, "activations move to host memory")
@@ -201,6 +211,16 @@ class Execution:
                 f" {self._weights.device}, or set chunk_frames or the batch lower."
             )
         return (cells,)
+
+    def _bound(self, index: int, most_cells: int | None) -> None:
+        """Let no later tile of a step be of more cells; None: as it was."""
+        if most_cells is not None:
+            self._most_cells[index] = min(self._most_cells.get(index, most_cells), most_cells)
+
+    def _near_caches(self) -> list[Tensor]:
+        """The caches that lie on the device."""
+        where = self._weights.device.type
+        return [cache for cache in self._caches.values() if cache.device.type == where]
 
     def _make_room(self) -> None:
         """Give the device what is kept for later; a smaller piece needs less of it."""

@@ -1,0 +1,134 @@
+"""A card where there is none: its libraries allocate, take time and are wrong as a test has it.
+
+1. `Library` takes the place of torch's convolutions. It computes what they compute, and beside that
+   allocates a workspace, lets a clock go on, and spoils results.
+2. `PlayedCard` is what the engine asks for memory and time: the counter at the dispatcher, and that
+   clock.
+3. `playing` puts both in place of a processor, which is then treated as an accelerator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from device_bytes import DeviceBytes
+from torch import Tensor
+from traffic import is_channels_last
+
+from vae_core.planning.routes import Route
+from vae_core.running import cards, devices, machines
+
+
+def route_of(x: Tensor) -> Route:
+    """By which route a library gets an input, as far as that shows."""
+    if x.ndim == 4:
+        return Route.PICTURES
+    # one channel lies either way
+    return Route.CHANNELS_LAST if is_channels_last(x) else Route.CONTIGUOUS
+
+
+Bytes = Callable[[Route, int, int], int]
+"""Of a workspace, from the bytes of input and result."""
+
+
+def nothing(_route: Route, _input: int, _result: int) -> int:
+    """No workspace at all."""
+    return 0
+
+
+@dataclass
+class Library:
+    """What a device's library does.
+
+    workspace: bytes beside input and result. wrong: routes whose results are spoilt. seconds: that
+    a convolution takes by each route. refused: routes that it has no kernel for.
+    """
+
+    workspace: Bytes = nothing
+    wrong: tuple[Route, ...] = ()
+    seconds: dict[Route, float] = field(default_factory=dict)
+    refused: tuple[Route, ...] = ()
+    clock: float = 0.0
+    calls: list[Route] = field(default_factory=list)
+
+    def convolve(self, convolved: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`convolved`, as this library does it."""
+
+        def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **named) -> Tensor:
+            route = route_of(x)
+            self.calls.append(route)
+            if route in self.refused:
+                raise NotImplementedError("no kernel for that")
+            with torch.no_grad():
+                made = convolved(x.to("meta"), weight.to("meta"), None, *rest, **named)
+            size = self.workspace(route, x.nbytes, made.numel() * x.element_size())
+            scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
+            out = convolved(x, weight, bias, *rest, **named)
+            del scratch
+            self.clock += self.seconds.get(route, 1.0)
+            return out * 1.25 if route in self.wrong else out
+
+        return run
+
+
+class PlayedCard:
+    """A processor or `meta` as a card; see `vae_core.running.cards.Card`."""
+
+    def __init__(self, library: Library, device: str = "cpu", name: str = "Played Card") -> None:
+        self.library, self.device = library, torch.device(device)
+        self.counter = DeviceBytes(device)
+        self.name, self.driver, self.started = name, "1.0", 0
+
+    def title(self) -> str:
+        return self.name
+
+    def facts(self, dtype: torch.dtype) -> dict[str, str]:
+        return {"device": self.name, "driver": self.driver, "dtype": str(dtype)}
+
+    def start_peak(self) -> None:
+        self.started += 1
+        self.counter.peak_bytes = self.counter.live_bytes
+
+    def allocated_bytes(self) -> int:
+        return self.counter.live_bytes
+
+    def peak_bytes(self) -> int:
+        return self.counter.peak_bytes
+
+    def seconds(self) -> float:
+        return self.library.clock
+
+
+@contextmanager
+def library_in_place(library: Library) -> Iterator[None]:
+    """Inside the block convolutions are those of `library`."""
+    with (
+        patch.object(F, "conv3d", library.convolve(F.conv3d)),
+        patch.object(F, "conv2d", library.convolve(F.conv2d)),
+    ):
+        yield
+
+
+@contextmanager
+def playing(card: PlayedCard, asked_for: str = "cpu") -> Iterator[PlayedCard]:
+    """Inside the block `card` is what a device of the type `asked_for` turns out to be; what was
+    known of other cards is forgotten, and so is what is learnt of it.
+    """
+
+    def card_for(device: torch.device) -> PlayedCard | None:
+        return card if device.type == asked_for else None
+
+    machines.forget()
+    with (
+        patch.object(cards, "card_for", card_for),
+        patch.object(devices, "accelerates", lambda device: device.type == asked_for),
+        library_in_place(card.library),
+        card.counter,
+    ):
+        yield card
+    machines.forget()

@@ -1,0 +1,419 @@
+"""What a device really does is asked once, and gone by: is what is right taken, and what is found
+kept where it holds?
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from networks import NARROW, random_latents, random_module, random_video
+from played_card import Library, PlayedCard, playing, route_of
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.counting import CONVOLUTIONS
+from vae_core import Settings, from_module
+from vae_core.planning.classes import classes_of
+from vae_core.planning.routes import Finding, Route, Table, best
+from vae_core.planning.workspaces import ConvClass, Workspace
+from vae_core.running import cards, devices, probe, probe_file
+from vae_core.running.convolutions import by_route, class_of
+from vae_core.running.probe import sample_of
+
+KIND = ConvClass(8, 16, (3, 3, 3))
+LAST, CONTIGUOUS, PICTURES = Route
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SIZES_BYTES", (2**12, 2**16))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path):
+    probe_file.keep_in(tmp_path / "probes")
+    probe_file._Kept.warned = False
+    yield tmp_path / "probes"
+    probe_file.keep_in(None)
+
+
+def probed(library: Library, kind: ConvClass = KIND, dtype=torch.float32) -> Table:
+    card = PlayedCard(library)
+    with playing(card), torch.inference_mode():
+        return probe.probe(card, dtype, Table(card.title()), {kind})
+
+
+# What is found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KIND,
+        ConvClass(8, 8, (3, 1, 1), stride_t=2),
+        ConvClass(8, 8, (1, 3, 3), stride=2),
+        ConvClass(4, 64, (1, 1, 1)),
+        ConvClass(3, 8, (2, 2, 2)),
+    ],
+)
+def test_every_route_of_a_sound_device_is_right(kind, dtype) -> None:
+    table = probed(Library(), kind, dtype)
+    assert all(finding.right for finding in table.found[kind])
+    assert not table.wrong
+    assert not table.impossible({kind})
+
+
+@pytest.mark.parametrize("wrong", [(LAST,), (CONTIGUOUS,), (LAST, CONTIGUOUS), (PICTURES, LAST)])
+def test_a_wrong_route_is_never_taken(wrong) -> None:
+    library = Library(wrong=wrong, seconds={route: 0.1 for route in wrong})
+    table = probed(library)
+    assert table.route(KIND) not in (None, *wrong)
+
+
+def test_a_route_that_the_device_refuses_is_never_taken() -> None:
+    table = probed(Library(refused=(LAST, CONTIGUOUS)))
+    assert table.route(KIND) is PICTURES
+
+
+def test_what_is_no_number_is_not_right() -> None:
+    def not_a_number(x, *rest, **named):
+        return by_route(LAST, x, *rest, **named) * float("nan")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "by_route", lambda route, *rest: not_a_number(*rest))
+        table = probed(Library())
+    assert table.route(KIND) is None
+
+
+@pytest.mark.parametrize(("base", "each"), [(0, 0), (1000, 0), (0, 1), (4096, 3)])
+def test_what_a_route_allocates_becomes_a_line(base, each) -> None:
+    table = probed(Library(lambda route, x, y: base + each * (x + y)))
+    found = table.workspaces.known[KIND]
+    for data in (2**12, 2**16, 2**20):
+        allowed = found.bytes(data, data)
+        wanted = base + each * 2 * data
+        assert wanted <= allowed <= wanted + 0.02 * data + 100
+
+
+def test_of_right_routes_the_leaner_is_taken_and_then_the_quicker() -> None:
+    greedy = Library(
+        lambda route, x, y: 2 * (x + y) if route is LAST else 0,
+        seconds={LAST: 1.0, CONTIGUOUS: 5.0, PICTURES: 9.0},
+        wrong=(PICTURES,),
+    )
+    assert probed(greedy).route(KIND) is CONTIGUOUS
+    # what is turned back from contiguous is allocated twice
+    even = Library(seconds={LAST: 9.0, CONTIGUOUS: 1.0, PICTURES: 1.0})
+    assert probed(even).route(KIND) is LAST
+
+
+def test_of_routes_that_allocate_alike_the_quickest_is_taken() -> None:
+    slow, quick = (
+        Finding(route, True, 0.0, share, Workspace(), seconds)
+        for route, share, seconds in ((LAST, 0.01, 2.0), (CONTIGUOUS, 0.1, 1.0))
+    )
+    assert best((slow, quick)) is quick
+
+
+def test_the_random_numbers_of_the_process_are_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    probed(Library())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("route", Route)
+@pytest.mark.parametrize("stride_t", [1, 2])
+def test_routes_compute_the_same(route, stride_t) -> None:
+    kind = ConvClass(4, 6, (3, 3, 3), 2, stride_t)
+    with torch.inference_mode():
+        card = PlayedCard(Library())
+        sample = sample_of(card, torch.float64, kind, 2**14)
+        found = by_route(route, sample.x, sample.weight, None, sample.strides)
+        wanted = torch.nn.functional.conv3d(sample.x, sample.weight, stride=sample.strides)
+    assert torch.allclose(found, wanted, atol=1e-12)
+    assert found.nbytes == sample.out_bytes
+
+
+class Handed(TorchDispatchMode):
+    """The classes of all convolutions of a run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[ConvClass] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.overloadpacket in CONVOLUTIONS:
+            stride = args[3] if len(args) > 3 else kwargs.get("stride", (1, 1, 1))
+            self.found.add(class_of(args[1], tuple(stride)))
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("family", NARROW)
+@pytest.mark.parametrize("frames", [1, 9])
+def test_the_classes_of_a_program_are_those_that_it_hands_over(family, frames, monkeypatch) -> None:
+    monkeypatch.setattr(devices, "accelerates", lambda device: True)
+    vae, settings = from_module(NARROW[family](torch.float32)), Settings(chunk_frames=4)
+    video = random_video(frames, 32, 32)
+    latents = random_latents((frames - 1) // 4 + 1, 4, 4, channels=vae.latent_channels)
+    for run, x, plan in (
+        (vae.encode, video, vae.plan_encode(video.shape, settings)),
+        (vae.decode, latents, vae.plan_decode(latents.shape, settings)),
+    ):
+        with Handed() as handed:
+            run(x, settings)
+        assert handed.found
+        assert handed.found <= classes_of(plan.job.program)
+
+
+# What is done by it
+
+
+def decoded(vae, latents=None) -> torch.Tensor:
+    return vae.decode(random_latents(3, 3, 4) if latents is None else latents, Settings(tile_px=16))
+
+
+def test_a_run_takes_the_route_that_is_right() -> None:
+    vae = from_module(random_module())
+    expected = decoded(vae)
+    library = Library(wrong=(LAST, PICTURES))
+    with playing(PlayedCard(library)):
+        vae.plan_decode((1, 4, 3, 3, 4), probing=True)
+        library.calls.clear()
+        found = decoded(vae)
+    assert torch.allclose(found, expected, atol=1e-4)
+    # a convolution of a channel lies either way, none here has one
+    assert set(library.calls) == {CONTIGUOUS}
+
+
+def test_where_no_route_is_right_the_processor_runs_and_the_report_says_so() -> None:
+    vae = from_module(random_module())
+    expected, refused = decoded(vae), from_module(random_module(), device="meta")
+    with playing(PlayedCard(Library(wrong=tuple(Route))), asked_for="meta"):
+        plan = refused.plan_decode((1, 4, 3, 3, 4), probing=True)
+        found = decoded(refused)
+    assert torch.allclose(found, expected, atol=1e-5)
+    said = next(line for line in plan.describe().splitlines() if "device:" in line)
+    assert "the processor, since Played Card is wrong in convolutions" in said
+    assert plan.as_dict()["refused"]
+
+
+@pytest.mark.parametrize("family", NARROW)
+def test_where_an_operation_is_wrong_the_processor_runs(family, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "wrong_operations", lambda *_: ["attention"])
+    vae = from_module(NARROW[family](torch.float32), device="meta")
+    shape = (1, 3, 9, 32, 32)
+    with playing(PlayedCard(Library()), asked_for="meta"):
+        plan = vae.plan_encode(shape, probing=True)
+    assert "is wrong in attention" in plan.describe()
+
+
+def test_the_plan_names_device_route_and_allowance() -> None:
+    vae = from_module(random_module())
+    with playing(PlayedCard(Library(lambda route, x, y: (x + y) // 2))):
+        unknown = vae.plan_decode((1, 4, 3, 3, 4))
+        known = vae.plan_decode((1, 4, 3, 3, 4), probing=True)
+    assert "Played Card (not probed yet, so careful figures)" in unknown.describe()
+    assert "Played Card (convolutions channels last); its libraries are allowed" in known.describe()
+    assert known.libraries
+    assert known.libraries.allowance_bytes > 0
+    assert known.as_dict()["routes"] == {"channels last": len(classes_of(known.job.program))}
+
+
+def test_a_plan_alone_asks_the_device_for_nothing() -> None:
+    vae, library = from_module(random_module()), Library()
+    with playing(PlayedCard(library)):
+        vae.plan_decode((1, 4, 3, 3, 4))
+        vae.plan_encode((1, 3, 9, 32, 32))
+    assert library.calls == []
+
+
+def test_the_projection_counts_what_the_probe_found() -> None:
+    vae, shape = from_module(random_module()), (1, 4, 3, 12, 16)
+    peaks = []
+    for each in (0, 2):
+        probe_file.keep_in(probe_file._Kept.folder / str(each))
+        with playing(PlayedCard(Library(lambda route, x, y, each=each: each * (x + y)))):
+            peaks.append(vae.plan_decode(shape, probing=True).peak_bytes)
+    assert peaks[0] < peaks[1]
+
+
+def test_a_device_without_memory_for_a_probe_has_careful_figures(monkeypatch) -> None:
+    def full(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    vae = from_module(random_module())
+    expected = decoded(vae)
+    monkeypatch.setattr(probe, "sample_of", full)
+    with playing(PlayedCard(Library())):
+        plan = vae.plan_decode((1, 4, 3, 3, 4), probing=True)
+        found = decoded(vae)
+    assert "not probed yet" in plan.describe()
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+# What stays
+
+
+def probes_of(card: PlayedCard, vae) -> int:
+    """How many convolutions a probe for a plan takes; none where the file has all of them."""
+    card.library.calls.clear()
+    with playing(card):
+        vae.plan_decode((1, 4, 3, 3, 4), probing=True)
+    return len(card.library.calls)
+
+
+def test_a_probe_is_made_once_and_anew_where_a_fact_changes(folder) -> None:
+    vae, card = from_module(random_module()), PlayedCard(Library())
+    assert probes_of(card, vae)
+    assert [path.name for path in folder.iterdir()] == ["probe-played-card-torch-float32.json"]
+    assert not probes_of(card, vae)
+    card.driver = "2.0"
+    assert probes_of(card, vae)
+    assert not probes_of(card, vae)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_another_dtype_and_another_device_have_files_of_their_own(folder) -> None:
+    card = PlayedCard(Library())
+    for dtype in (torch.float32, torch.bfloat16):
+        assert probes_of(card, from_module(random_module(dtype)))
+    assert probes_of(PlayedCard(Library(), name="Another Card"), from_module(random_module()))
+    assert len(list(folder.iterdir())) == 3
+    assert not probes_of(card, from_module(random_module()))
+
+
+def test_what_another_network_needs_is_added(folder) -> None:
+    card = PlayedCard(Library())
+    assert probes_of(card, from_module(random_module()))
+    card.library.calls.clear()
+    wan = from_module(NARROW["wan"](torch.float32))
+    with playing(card):
+        wan.plan_decode((1, 16, 3, 3, 4), probing=True)
+    assert card.library.calls
+    assert not probes_of(card, from_module(random_module()))
+
+
+def spoilt(content: dict, *keys, value) -> bytes:
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return json.dumps(content).encode()
+
+
+DAMAGED = {
+    "empty": lambda content: b"",
+    "cut off": lambda content: json.dumps(content).encode()[:-40],
+    "no JSON": lambda content: b"\x00\xff" * 100,
+    "a list": lambda content: b"[1, 2]",
+    "deeply nested": lambda content: b"[" * 100_000,
+    "another format": lambda content: spoilt(content, "format", value=99),
+    "no classes": lambda content: spoilt(content, "classes", value=None),
+    "a route that there is not": lambda content: spoilt(
+        content, "classes", 0, "routes", 0, "route", value="by pigeon"
+    ),
+    "no number": lambda content: spoilt(
+        content, "classes", 0, "routes", 0, "workspace", "per_input", value=float("nan")
+    ),
+    "less than nothing": lambda content: spoilt(
+        content, "classes", 0, "routes", 0, "workspace", "base_bytes", value=-1
+    ),
+    "taps of four": lambda content: spoilt(content, "classes", 0, "taps", value=[3, 3, 3, 3]),
+    "right in words": lambda content: spoilt(
+        content, "classes", 0, "routes", 0, "right", value="yes"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_file_that_is_not_whole_is_made_anew_with_one_warning(how, folder, caplog) -> None:
+    vae, card = from_module(random_module()), PlayedCard(Library())
+    assert probes_of(card, vae)
+    (path,) = folder.iterdir()
+    path.write_bytes(DAMAGED[how](json.loads(path.read_text())))
+    with caplog.at_level("WARNING", "vae_core"):
+        assert probes_of(card, vae)
+        assert not probes_of(card, vae)
+    assert len([r for r in caplog.records if "probe" in r.getMessage()]) <= 1
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a folder in its place"])
+def test_where_nothing_can_be_kept_the_run_goes_on_with_one_warning(
+    place, tmp_path, caplog
+) -> None:
+    blocked = tmp_path / "blocked"
+    if place == "a folder in its place":
+        (blocked / "probe-played-card-torch-float32.json").mkdir(parents=True)
+    else:
+        blocked.write_text("something else")
+    probe_file.keep_in(blocked / "deeper" if place == "below a file" else blocked)
+    vae, expected = from_module(random_module()), decoded(from_module(random_module()))
+    with caplog.at_level("WARNING", "vae_core"):
+        for _ in range(2):
+            with playing(PlayedCard(Library())):
+                assert torch.allclose(decoded(vae), expected, atol=1e-5)
+    assert len(caplog.records) == 1
+    assert [path for path in tmp_path.rglob("*.part")] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are closed otherwise there")
+def test_a_folder_that_may_not_be_written_stops_nothing(folder, monkeypatch, caplog) -> None:
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(probe_file.tempfile, "mkstemp", refused)
+    vae = from_module(random_module())
+    with caplog.at_level("WARNING", "vae_core"), playing(PlayedCard(Library())):
+        decoded(vae)
+        assert "channels last" in vae.plan_decode((1, 4, 3, 3, 4)).describe()
+    assert len(caplog.records) == 1
+    assert "Permission denied" in caplog.text
+
+
+def test_a_user_without_a_home_has_no_file_and_a_run_goes_on(monkeypatch) -> None:
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    probe_file.keep_in(None)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(probe_file.Path, "home", homeless)
+    assert probe_file.path_for({"device": "x", "dtype": "y"}) is None
+    with playing(PlayedCard(Library())):
+        decoded(from_module(random_module()))
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/exact_video_vae"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "/h/.cache/exact_video_vae"),
+        ("linux", {}, "/h/.cache/exact_video_vae"),
+        ("darwin", {"XDG_CACHE_HOME": "/c"}, "/h/Library/Caches/exact_video_vae"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/exact_video_vae"),
+        ("win32", {}, "/h/AppData/Local/exact_video_vae"),
+    ],
+)
+def test_without_a_host_the_users_cache_is_where_the_system_has_it(
+    platform, variables, folder, monkeypatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(probe_file.sys, "platform", platform)
+    monkeypatch.setattr(probe_file.Path, "home", lambda: Path("/h"))
+    assert probe_file.cache_folder() == Path(folder)
+
+
+def test_a_processor_is_no_card_and_neither_is_what_has_only_shapes() -> None:
+    assert cards.card_for(torch.device("cpu")) is None
+    assert cards.card_for(torch.device("meta")) is None
+    assert route_of(torch.empty(1, 2, 3, 4, 5)) is CONTIGUOUS
