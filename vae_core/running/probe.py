@@ -162,7 +162,7 @@ def sample_of(card: Card, dtype: torch.dtype, kind: ConvClass, size_bytes: int) 
     weight = _numbers((kind.out_channels, kind.in_channels, *kind.taps), dtype, 65519)
     weight.mul_((kind.in_channels * kind.taps[0] * kind.taps[1] * kind.taps[2]) ** -0.5)
     wanted = tuple(
-        _exact(x[..., h, w], weight, strides)
+        exact(x[..., h, w], weight, strides)
         for h, w in (_seen_by_corner(sides, kind, corner) for corner in (0, 1))
     )
     last = torch.channels_last_3d
@@ -195,6 +195,7 @@ def _corners(result: Tensor) -> tuple[Tensor, Tensor]:
     return result[..., first, first].cpu(), result[..., last, last].cpu()
 
 
-def _exact(x: Tensor, weight: Tensor, strides: tuple[int, int, int]) -> Tensor:
+def exact(x: Tensor, weight: Tensor, strides: tuple[int, int, int]) -> Tensor:
+    """x convolved on the processor, in float32 or wider."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     return F.conv3d(x.to(wide), weight.to(wide), stride=strides)
