@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.counting import CONVOLUTIONS
 from networks import NARROW, random_latents, random_module, random_video
 from played_card import Library, PlayedCard, playing, route_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.counting import CONVOLUTIONS
 from vae_core import Settings, from_module
 from vae_core.planning.classes import classes_of
 from vae_core.planning.routes import Finding, Route, Table, best
@@ -69,7 +69,7 @@ def test_every_route_of_a_sound_device_is_right(kind, dtype) -> None:
 
 @pytest.mark.parametrize("wrong", [(LAST,), (CONTIGUOUS,), (LAST, CONTIGUOUS), (PICTURES, LAST)])
 def test_a_wrong_route_is_never_taken(wrong) -> None:
-    library = Library(wrong=wrong, seconds={route: 0.1 for route in wrong})
+    library = Library(wrong=wrong, seconds=dict.fromkeys(wrong, 0.1))
     table = probed(library)
     assert table.route(KIND) not in (None, *wrong)
 
@@ -364,7 +364,7 @@ def test_where_nothing_can_be_kept_the_run_goes_on_with_one_warning(
             with playing(PlayedCard(Library())):
                 assert torch.allclose(decoded(vae), expected, atol=1e-5)
     assert len(warnings_of(caplog)) == 1
-    assert [path for path in tmp_path.rglob("*.part")] == []
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are closed otherwise there")

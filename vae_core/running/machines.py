@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import lru_cache
 from threading import RLock
 from typing import Protocol
 
@@ -42,6 +43,7 @@ def forget() -> None:
     """Know nothing of any device but what is in files."""
     with _lock:
         _tables.clear()
+        _say_refused.cache_clear()
 
 
 def machine_for(
@@ -59,10 +61,17 @@ def machine_for(
         table = _completed(card, dtype, program) if probing else _known(card, dtype)
     refused = table.impossible(classes_of(program))
     if refused:
+        _say_refused(card.title(), refused)
         alone = machine.machine_for(_PROCESSOR)
         return replace(alone, title=card.title(), refused=refused)
     found = machine.machine_for(device, is_integrated(device))
     return replace(found, title=card.title(), table=table, workspaces=table.workspaces)
+
+
+@lru_cache(maxsize=64)
+def _say_refused(title: str, refused: str) -> None:
+    """Say it once."""
+    _LOG.warning("runs on the processor, since %s is wrong in %s", title, refused)
 
 
 def device_of(device: torch.device, refused: str) -> torch.device:
@@ -150,3 +159,9 @@ def _completed(card: Card, dtype: torch.dtype, program: Program) -> Table:
     _tables[_key(facts)] = table
     probe_file.write(facts, table)
     return table
+
+
+def known_table(device: torch.device, dtype: torch.dtype) -> Table | None:
+    """What is known of a device in a dtype; None for a processor."""
+    card = cards.card_for(device)
+    return None if card is None else _known(card, dtype)

@@ -166,8 +166,8 @@ def sample_of(card: Card, dtype: torch.dtype, kind: ConvClass, size_bytes: int) 
         for h, w in (_seen_by_corner(sides, kind, corner) for corner in (0, 1))
     )
     last = torch.channels_last_3d
-    there = (one.to(card.device).contiguous(memory_format=last) for one in (x, weight))
-    return Sample(*there, strides, wanted)
+    there, kernel = (one.to(card.device).contiguous(memory_format=last) for one in (x, weight))
+    return Sample(there, kernel, strides, wanted)
 
 
 def _numbers(shape: tuple[int, ...], dtype: torch.dtype, period: int) -> Tensor:
