@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from traffic import is_channels_last
 
-from vae_core.planning.routes import Route
+from vae_core.planning.machine import ACCELERATOR_WORKSPACE_BYTES, Machine
+from vae_core.planning.routes import Finding, Route, Table
+from vae_core.planning.workspaces import ConvClass, Workspace
 from vae_core.running import cards, devices, machines, probe
 
 
@@ -57,6 +59,18 @@ class Library:
     clock: float = 0.0
     calls: list[Route] = field(default_factory=list)
 
+    def table(self, title: str, kinds: Iterable[ConvClass]) -> Table:
+        """What a probe would find of it, without trying."""
+        found = {kind: (self._finding(Route.CHANNELS_LAST),) for kind in kinds}
+        return Table(title, found)
+
+    def _finding(self, route: Route) -> Finding:
+        size, right = 2**24, route not in self.wrong
+        base = self.workspace(route, 0, 0)
+        slopes = (self.workspace(route, *one) - base for one in ((size, 0), (0, size)))
+        line = Workspace(base, *(slope / size for slope in slopes))
+        return Finding(route, right, 0.0, line.per_input, line, 1.0)
+
     def convolve(self, convolved: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """`convolved`, as this library does it."""
 
@@ -65,9 +79,7 @@ class Library:
             self.calls.append(route)
             if route in self.refused:
                 raise NotImplementedError("no kernel for that")
-            with torch.no_grad():
-                made = convolved(x.to("meta"), weight.to("meta"), None, *rest, **named)
-            size = self.workspace(route, x.nbytes, made.numel() * x.element_size())
+            size = self.workspace(route, x.nbytes, _result_bytes(x, weight, *rest, **named))
             scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
             out = _like_a_card(convolved, x, weight, bias, *rest, **named)
             del scratch
@@ -75,6 +87,16 @@ class Library:
             return out.mul_(1.25) if route in self.wrong else out
 
         return run
+
+
+def _result_bytes(x: Tensor, weight: Tensor, stride=1) -> int:
+    """Of a convolution without padding."""
+    sides = x.shape[2:]
+    strides = stride if isinstance(stride, tuple) else (stride,) * len(sides)
+    count = x.shape[0] * weight.shape[0]
+    for side, taps, step in zip(sides, weight.shape[2:], strides, strict=True):
+        count *= (side - taps) // step + 1
+    return count * x.element_size()
 
 
 def _like_a_card(convolved, x: Tensor, *rest, **named) -> Tensor:
@@ -135,6 +157,10 @@ def library_in_place(library: Library) -> Iterator[None]:
         yield
 
 
+MACHINE = Machine(True, ACCELERATOR_WORKSPACE_BYTES, None)
+"""Of a card beside a host with all the memory that is asked of it."""
+
+
 @contextmanager
 def playing(card: PlayedCard, asked_for: str = "cpu") -> Iterator[PlayedCard]:
     """Inside the block `card` is what a device of the type `asked_for` turns out to be; what was
@@ -144,8 +170,12 @@ def playing(card: PlayedCard, asked_for: str = "cpu") -> Iterator[PlayedCard]:
     def card_for(device: torch.device) -> PlayedCard | None:
         return card if device.type == asked_for else None
 
+    def machine_for(device: torch.device, *_: object) -> Machine:
+        return MACHINE if device.type == asked_for else Machine(False, MACHINE.workspace_bytes)
+
     machines.forget()
     with (
+        patch.object(machines.machine, "machine_for", machine_for),
         patch.object(cards, "card_for", card_for),
         patch.object(devices, "accelerates", lambda device: device.type == asked_for),
         library_in_place(card.library),

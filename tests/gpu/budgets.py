@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -15,6 +16,10 @@ import torch
 
 from vae_core import BudgetError, Settings, from_module
 from vae_core.errors import DeviceMemoryError
+from vae_core.planning.classes import attends
+from vae_core.planning.memory import SLACK_BYTES
+from vae_core.planning.plan import Plan
+from vae_core.planning.workspaces import PRODUCTS
 
 from .exactness import FAMILIES, KINDS, _apart, _each, _name
 from .rigs import Bench, Rig, plan_of, run_of
@@ -23,10 +28,11 @@ from .sheet import Row, at_most, needs_card
 MIB = 2**20
 
 
-def _fits(check: str, case: str, measured: int, projected: int) -> Row:
-    """Measured is no more than projected, and no less than 0.8 of it, a few MiB apart."""
+def _fits(check: str, case: str, measured: int, plan: Plan) -> Row:
+    """Measured is no more than projected, and no less than 0.8 of what is counted one by one."""
+    projected, program = plan.peak_bytes, plan.job.program
     ratio = measured / projected
-    near = 0.8 * projected - 40 * MIB
+    near = 0.8 * (projected - SLACK_BYTES - attends(program) * PRODUCTS.base_bytes)
     return Row(
         check,
         case,
@@ -48,7 +54,7 @@ def peaks(bench: Bench) -> Iterator[Row]:
             plan = plan_of(vae, kind, x, settings)
             found = rig.peak(run_of(vae, kind, x, settings))
             case = _name(family, kind, "x".join(map(str, clip)), placement)
-            yield _fits("peak", case, found.used, plan.peak_bytes)
+            yield _fits("peak", case, found.used, plan)
             if found.reserved is None:
                 yield needs_card("reserved, of projected", case, "<= 1.25")
             else:
@@ -65,7 +71,7 @@ def far_weights(bench: Bench) -> Iterator[Row]:
         x = rig.source(vae, kind, rig.large[0])
         plan = plan_of(vae, kind, x, Settings(placement="device"))
         found = rig.peak(run_of(vae, kind, x, Settings(placement="device")))
-        yield _fits("peak, weights far away", _name(family, kind), found.used, plan.peak_bytes)
+        yield _fits("peak, weights far away", _name(family, kind), found.used, plan)
 
 
 def budgets(bench: Bench) -> Iterator[Row]:
@@ -203,8 +209,6 @@ def interrupts(bench: Bench) -> Iterator[Row]:
 
 
 def _is_stopped(vae: Any, x: torch.Tensor, settings: Settings, stop: Any) -> bool:
-    from dataclasses import replace
-
     try:
         run_of(vae, "decode", x, replace(settings, on_progress=stop))()
     except _Stop:

@@ -186,7 +186,7 @@ def rounding(bench: Bench) -> Iterator[Row]:
     rig = bench.values
     for family, kind in _each():
         exact = rig.module(family, torch.float64)
-        x = rig.source(rig.vae(family, torch.float64), kind, rig.small)
+        x = rig.source(rig.vae(family, torch.float64), kind, rig.rounded)
         wanted = untiled(family, kind, exact, x.to(rig.device), 8).cpu()
         for dtype in HALVES:
             module, vae = rig.module(family, dtype), rig.vae(family, dtype)

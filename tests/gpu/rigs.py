@@ -21,16 +21,14 @@ import networks
 import networks_wan
 import torch
 from benchmarks.families import FAMILIES
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from played_card import Library, PlayedCard, playing
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vae_core import VideoVAE, from_module
+from vae_core import Settings, VideoVAE, from_module
 from vae_core.planning.classes import classes_of
-from vae_core.planning.machine import ACCELERATOR_WORKSPACE_BYTES, Machine
-from vae_core.planning.routes import Finding, Route, Table
-from vae_core.planning.workspaces import Workspace
+from vae_core.planning.routes import Table
 from vae_core.running import cards, machines
 
 Clip = tuple[int, int, int]
@@ -50,12 +48,14 @@ class Peak:
 class Rig:
     """A device, the networks on it, and its memory.
 
-    small: a clip for values. large: clips for memory and time.
+    small: a clip for values. rounded: one that is large enough for rounding to even out.
+    large: clips for memory and time.
     """
 
     device: torch.device
     is_card = False
     small: Clip
+    rounded: Clip
     large: tuple[Clip, ...]
     dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -115,16 +115,20 @@ def untiled(family: str, kind: str, module: Any, x: Tensor, chunk_frames: int) -
         return (networks_wan.whole_encode if kind == "encode" else networks_wan.whole_decode)(
             module, x
         )
-    whole = networks.diffusers_encode if kind == "encode" else networks.diffusers_decode
     with torch.no_grad():
-        return whole(module, x, chunk_frames)
+        if kind == "encode":
+            return networks.diffusers_encode(module, x, chunk_frames)
+        if chunk_frames > 4:
+            return networks.diffusers_decode(module, x, chunk_frames)
+    # diffusers takes a latent frame by itself for the first of a clip
+    return from_module(module).decode(x, Settings(tiling="off", chunk_frames=chunk_frames))
 
 
 class CardRig(Rig):
     """A CUDA or ROCm card, and the full-size networks with random weights."""
 
     is_card = True
-    small = (17, 96, 160)
+    small = rounded = (17, 96, 160)
     large = ((49, 480, 720), (81, 768, 1360))
 
     def __init__(self) -> None:
@@ -163,7 +167,7 @@ class CardRig(Rig):
 class ValuesRig(Rig):
     """Narrow networks on the processor."""
 
-    small = (9, 32, 48)
+    small, rounded = (9, 32, 48), (9, 48, 64)
     large = ((9, 64, 96),)
 
     def __init__(self, card: PlayedCard) -> None:
@@ -183,36 +187,46 @@ class ValuesRig(Rig):
         return Peak(self._card.peak_bytes() - before - result.nbytes, None)
 
 
-def _unmade_cogvideox(dtype: torch.dtype) -> Any:
-    return networks.unmade_module(dtype, (16, 16, 32, 32), groups=8, layers=1)
+NARROW_UNMADE: dict[str, Callable[[], Any]] = {
+    "cogvideox": lambda: AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(16, 16, 32, 32),
+        norm_num_groups=8,
+        layers_per_block=1,
+        latent_channels=16,
+    ),
+    "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
+}
 
 
-def _unmade_wan(dtype: torch.dtype) -> Any:
+def _unmade(family: str, dtype: torch.dtype, device: str) -> Any:
+    """A narrow network of which only the shapes are real."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device("meta"):
-            module = AutoencoderKLWan(base_dim=networks_wan.NARROW)
+        with torch.device(device):
+            module = NARROW_UNMADE[family]()
     finally:
         torch.set_default_dtype(before)
     return module.eval().requires_grad_(False)
-
-
-NARROW_UNMADE = {"cogvideox": _unmade_cogvideox, "wan": _unmade_wan}
 
 
 class ShapesRig(Rig):
     """Narrow networks on `meta`, with the host beside it."""
 
     device = torch.device("meta")
-    small = (9, 64, 96)
+    small = rounded = (9, 64, 96)
     large = ((9, 64, 96), (17, 96, 64))
 
     def __init__(self, card: PlayedCard) -> None:
         self._card = card
 
     def module(self, family: str, dtype: torch.dtype) -> Any:
-        return NARROW_UNMADE[family](dtype)
+        return _unmade(family, dtype, "meta")
+
+    def host_module(self, family: str, dtype: torch.dtype) -> Any:
+        return _unmade(family, dtype, "cpu")
 
     def held_bytes(self) -> int:
         gc.collect()
@@ -246,29 +260,6 @@ class Bench:
         return self.values.is_card
 
 
-MACHINE = Machine(True, ACCELERATOR_WORKSPACE_BYTES, None)
-"""Of a card beside a host with all the memory that is asked of it."""
-
-
-def _table_of(library: Library, title: str, kinds: Any) -> Table:
-    """What a probe would find of a library that tells the truth."""
-    size = 2**24
-    found = {
-        kind: tuple(
-            Finding(route, route not in library.wrong, 0.0, 0.0, _seen(library, route, size), 1.0)
-            for route in (Route.CHANNELS_LAST,)
-        )
-        for kind in kinds
-    }
-    return Table(title, found)
-
-
-def _seen(library: Library, route: Route, size: int) -> Workspace:
-    base = library.workspace(route, 0, 0)
-    of_input, of_output = (library.workspace(route, *one) for one in ((size, 0), (0, size)))
-    return Workspace(base, (of_input - base) / size, (of_output - base) / size)
-
-
 @contextmanager
 def values_in_place(library: Library) -> Iterator[ValuesRig]:
     """A processor that plays a card, inside the block."""
@@ -281,7 +272,7 @@ def shapes_in_place(library: Library) -> Iterator[ShapesRig]:
     """`meta` that plays a card, inside the block."""
 
     def completed(card: PlayedCard, dtype: torch.dtype, program: Any) -> Table:
-        return _table_of(library, card.title(), classes_of(program))
+        return library.table(card.title(), classes_of(program))
 
     with ExitStack() as stack:
         enter = stack.enter_context
@@ -290,7 +281,6 @@ def shapes_in_place(library: Library) -> Iterator[ShapesRig]:
         card = enter(playing(PlayedCard(library, "meta"), "meta"))
         enter(patch.object(machines, "_completed", completed))
         enter(patch.object(machines, "_known", lambda card, dtype: Table(card.title())))
-        enter(patch.object(machines.machine, "machine_for", lambda *_: MACHINE))
         enter(patch("vae_core.vae.check_values", lambda *_: None))
         enter(patch("vae_core.running.execute.check_result", lambda *_: None))
         yield ShapesRig(card)
