@@ -29,7 +29,8 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Probes that try nothing, kept in a folder of the test's own."""
 
     def told(card, dtype, known, kinds) -> Table:
-        return replace(known, found=card.library.table(card.title(), kinds).found)
+        found = card.library.table(card.title(), kinds).found
+        return replace(known, found={**known.found, **found})
 
     monkeypatch.setattr(machines, "probe", told)
     monkeypatch.setattr("vae_core.running.feedback._ROUNDING_BYTES", 0)
@@ -43,7 +44,8 @@ class Grown(Library):
 
     grown = False
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.workspace = lambda route, x, y: 4 * (x + y) if self.grown else 0
 
 

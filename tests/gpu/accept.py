@@ -54,8 +54,8 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS, help="a: exactness, b: memory, c: time")
     parser.add_argument("--json", type=Path, help="the file for the rows, default $OUT or docs/")
     parser.add_argument("--stand-in", action="store_true", help="without a card")
-    parser.add_argument("--only", action="append", choices=sorted({k for p in PARTS.values() for k in p}),
-                        help="one check of the part; may be given several times")  # fmt: skip
+    names = sorted({name for checks in PARTS.values() for name in checks})
+    parser.add_argument("--only", action="append", choices=names, help="one check; again for more")
     parser.add_argument(
         "--seconds", type=float, default=PART_SECONDS - 60, help="after which no check starts"
     )
@@ -147,7 +147,7 @@ _OF_SHAPES = (
 )
 
 
-def tested(args: argparse.Namespace, library: Library | None = None) -> Sheet:
+def found(args: argparse.Namespace, library: Library | None) -> Sheet:
     """All rows of a part, printed as they come."""
     checks = {k: v for k, v in PARTS[args.part].items() if not args.only or k in args.only}
     with benches(args.stand_in, library) as bench_for:
@@ -169,7 +169,7 @@ def main(given: Sequence[str], library: Library | None = None) -> int:
         print("There is no CUDA or ROCm card here. --stand-in plays one.", file=sys.stderr)
         return 2
     logging.getLogger("diffusers").setLevel(logging.ERROR)  # it says at each cast that it is one
-    sheet = tested(args, library)
+    sheet = found(args, library)
     path = json_path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(sheet.as_dict(), indent=1) + "\n", encoding="utf-8")

@@ -28,7 +28,7 @@ from vae_core.running import kernels, machines, probe_file
 from vae_core.running.tile import TileRunner
 from vae_core.running.tolerance import tolerance
 
-from .rigs import Bench, Rig, plan_of, run_of, untiled
+from .rigs import Bench, Rig, plan_of, run_of
 from .sheet import Row, at_most, needs_card
 
 KINDS = ("encode", "decode")
@@ -157,7 +157,8 @@ def law(bench: Bench) -> Iterator[Row]:
         vae = rig.vae(family, torch.float64)
         x = rig.source(vae, kind, rig.small)
         wanted = {
-            chunk: untiled(family, kind, module, x.to(rig.device), chunk).cpu() for chunk in (4, 8)
+            chunk: rig.untiled(family, kind, module, x.to(rig.device), chunk).cpu()
+            for chunk in (4, 8)
         }
         yield _worst(rig, family, kind, torch.float64, 1e-9, wanted)
         with _exact_products():
@@ -187,10 +188,10 @@ def rounding(bench: Bench) -> Iterator[Row]:
     for family, kind in _each():
         exact = rig.module(family, torch.float64)
         x = rig.source(rig.vae(family, torch.float64), kind, rig.rounded)
-        wanted = untiled(family, kind, exact, x.to(rig.device), 8).cpu()
+        wanted = rig.untiled(family, kind, exact, x.to(rig.device), 8).cpu()
         for dtype in HALVES:
             module, vae = rig.module(family, dtype), rig.vae(family, dtype)
-            theirs = untiled(family, kind, module, x.to(rig.device, dtype), 8).cpu()
+            theirs = rig.untiled(family, kind, module, x.to(rig.device, dtype), 8).cpu()
             ours = run_of(vae, kind, x.to(dtype), Settings(tile_px=48))()
             ratio = _rms(ours, wanted) / _rms(theirs, wanted)
             yield at_most("error beside diffusers'", _name(family, kind, dtype), ratio, 1.25)

@@ -87,6 +87,19 @@ class Rig:
         assert card
         return card.facts(dtype)
 
+    def untiled(self, family: str, kind: str, module: Any, x: Tensor, chunk: int) -> Tensor:
+        """What diffusers gives without tiles, in the same chunks where those matter."""
+        if family == "wan":
+            whole = {"encode": networks_wan.whole_encode, "decode": networks_wan.whole_decode}
+            return whole[kind](module, x)
+        with torch.no_grad():
+            if kind == "encode":
+                return networks.diffusers_encode(module, x, chunk)
+            if chunk > 4:
+                return networks.diffusers_decode(module, x, chunk)
+        # diffusers takes a latent frame by itself for the first of a clip
+        return from_module(module).decode(x, Settings(tiling="off", chunk_frames=chunk))
+
     def held_bytes(self) -> int:
         """Bytes on the device now."""
         raise NotImplementedError
@@ -107,21 +120,6 @@ def plan_of(vae: VideoVAE, kind: str, x: Tensor, settings: Any, probing: bool = 
     """The plan of that run."""
     make = vae.plan_encode if kind == "encode" else vae.plan_decode
     return make(tuple(x.shape), settings, probing=probing)
-
-
-def untiled(family: str, kind: str, module: Any, x: Tensor, chunk_frames: int) -> Tensor:
-    """What diffusers gives without tiles, in the same chunks where those matter."""
-    if family == "wan":
-        return (networks_wan.whole_encode if kind == "encode" else networks_wan.whole_decode)(
-            module, x
-        )
-    with torch.no_grad():
-        if kind == "encode":
-            return networks.diffusers_encode(module, x, chunk_frames)
-        if chunk_frames > 4:
-            return networks.diffusers_decode(module, x, chunk_frames)
-    # diffusers takes a latent frame by itself for the first of a clip
-    return from_module(module).decode(x, Settings(tiling="off", chunk_frames=chunk_frames))
 
 
 class CardRig(Rig):
@@ -165,7 +163,7 @@ class CardRig(Rig):
 
 
 class ValuesRig(Rig):
-    """Narrow networks on the processor."""
+    """Narrow networks on the processor; what is right comes from its own convolutions."""
 
     small, rounded = (9, 32, 48), (9, 48, 64)
     large = ((9, 64, 96),)
@@ -175,6 +173,10 @@ class ValuesRig(Rig):
 
     def module(self, family: str, dtype: torch.dtype) -> Any:
         return networks.NARROW[family](dtype)
+
+    def untiled(self, family: str, kind: str, module: Any, x: Tensor, chunk: int) -> Tensor:
+        with self._card.library.aside():
+            return super().untiled(family, kind, module, x, chunk)
 
     def held_bytes(self) -> int:
         gc.collect()

@@ -18,6 +18,9 @@ from .exactness import _each, _name
 from .rigs import Bench, Rig, run_of
 from .sheet import Row, at_most, needs_card
 
+CLIP = (9, 128, 192)
+"""Of which operations are counted: with several tiles for each step."""
+
 FIGURES = {
     "of diffusers untiled": 0.9,
     "of diffusers untiled, channels last": 1.0,
@@ -158,7 +161,7 @@ def operations(bench: Bench) -> Iterator[Row]:
     rig = bench.shapes
     for family, kind in _each():
         vae = rig.vae(family, torch.bfloat16)
-        x = rig.source(vae, kind, (9, 128, 192)).to(rig.device)
+        x = rig.source(vae, kind, CLIP).to(rig.device)
         tiles, run_tile = [0], TileRunner.run
 
         def counted(*args: Any, run_tile=run_tile, tiles=tiles) -> None:
