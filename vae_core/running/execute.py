@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DeviceMemoryError
-from ..geometry.grid import Chunk, largest_of, tiles
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
 from ..planning.memory import live_stores
 from ..planning.plan import Plan, chunk_extent
@@ -33,11 +33,12 @@ from ..settings import Place, Progress
 from . import devices, kernels, recovery
 from .autocast import no_autocast
 from .convolutions import routed
+from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
 from .graphs import outside_graphs
 from .statistics import finished
-from .stores import Reused, allocate
+from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
 from .transfers import Transfers, lanes_for
@@ -71,6 +72,7 @@ class Execution:
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
         self._feedback = Feedback(weights.device, weights.dtype, plan)
+        self._courses: dict[tuple[int, Extent, bool], Course] = {}
         self._most_cells: dict[int, int] = {}
         self._announced = False
         self._done_operations = 0
@@ -122,36 +124,39 @@ class Execution:
             self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        step = self._program.steps[index]
-        cells, lone = step.mixed_extent(at.src(step), at.chunk), step.lone(at.src(step), at.chunk)
-        largest, untold = largest_of(cells, self._plan.tiles[index]), True
-        self.tile_runner.prepare(step, at, largest)
+        step, course = self._program.steps[index], self._course(index, at)
+        self.tile_runner.prepare(step, at, course.largest)
         if step.dst not in at.stores:
-            at.stores[step.dst] = self._new_store(step.dst, at)
+            at.stores[step.dst] = self._new_store(index, at)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
             task.new_cache = self._new_cache(step, at)
-        if lone:
+        if course.lone:
             at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
-        every = (
-            tile.later(frames.start)
-            for _, frames in step.runs(at.src(step), at.chunk)
-            for tile in tiles(replace(cells, t=frames.size), self._plan.tiles[index])
-        )
-        self._bound(index, self._feedback.limit(index, at, largest))
-        for tile, following in pairwise(chain(every, (None,))):
+        self._bound(index, self._feedback.limit(index, at, course.largest))
+        for tile, following in pairwise(chain(course.tiles, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
-            self._bound(index, self._feedback.check(index, at, tile) if untold else None)
-            untold = False
+            if tile is course.tiles[0]:
+                self._bound(index, self._feedback.check(index, at, tile))
         self.tile_runner.settle()
-        self._feedback.check(index, at, largest.region)
+        self._feedback.check(index, at, course.largest.region)
         self._weights.give_back()
         self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
         self._free(index, at)
+
+    def _course(self, index: int, at: Pass) -> Course:
+        """How a step is gone through in chunks of the kind of `at`."""
+        key = (index, *at.kind)
+        found = self._courses.get(key)
+        if found is None:
+            step = self._program.steps[index]
+            found = course_of(step, at.src(step), at.chunk, self._plan.tiles[index])
+            self._courses[key] = found
+        return found
 
     def _prepared(self, index: int, at: Pass) -> Task:
         """The task of a step, with room made for its weights and statistics where there is none."""
@@ -171,10 +176,13 @@ class Execution:
         pending, failures = [cells], 0
         while pending:
             piece = pending.pop()
-            if piece.voxels > self._most_cells.get(index, piece.voxels):
-                pending += reversed(piece.halves(_LEAST) or ())
+            most, halves = self._most_cells.get(index), None
+            if most is not None and piece.voxels > most:
+                halves = self._halves(index, task.at, piece)
+            if halves:
+                pending += reversed(halves)
             elif self._attempt(task, piece, following if piece is cells else None):
-                self._advance(task.of(piece).step, piece, task.at)
+                self._advance(task.of(piece), piece)
                 failures = 0
             else:
                 failures += 1
@@ -194,7 +202,7 @@ class Execution:
         """What to run in place of a tile that does not fit, after so many failures in a row."""
         self.tile_runner.settle()
         self._make_room()
-        halves = cells.halves(_LEAST)
+        halves = self._halves(index, task.at, cells)
         if halves:
             if index not in self._most_cells:
                 self._announce(task.step.path, "smaller tiles")
@@ -221,6 +229,11 @@ class Execution:
         """The caches that lie on the device."""
         where = self._weights.device.type
         return [cache for cache in self._caches.values() if cache.device.type == where]
+
+    def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
+        """Two smaller pieces of a tile; None where it cannot be cut further."""
+        rows_are_whole = self._packs(index, at)
+        return cells.halves(replace(_LEAST, w=cells.w.size) if rows_are_whole else _LEAST)
 
     def _make_room(self) -> None:
         """Give the device what is kept for later; a smaller piece needs less of it."""
@@ -265,6 +278,7 @@ class Execution:
             norm,
             _groups_wanted(self._program, index),
             self._caches.get(index),
+            windows=self._course(index, at).windows,
         )
         (first, _), *later = step.runs(at.src(step), at.chunk)
         if later:
@@ -272,11 +286,30 @@ class Execution:
             task.first = replace(task, step=first, phases=phases)
         return task
 
-    def _new_store(self, store: int, at: Pass) -> Tensor:
-        """Unwritten memory for a store, on the host where the device has no room."""
+    def _packs(self, index: int, at: Pass) -> bool:
+        """Whether a step writes a store inside another one row by row, without gaps.
+
+        Rows of its frames then go from a card to the host in one piece. Those that are written lie
+        where rows above them lay, which have been read: so tiles are as wide as the picture.
+        """
+        step = self._program.steps[index]
+        inside, residual = self._program.stores[step.dst].inside, step.residual
+        if inside is None or residual is None or residual.store != inside:
+            return False
+        far = self._plan.stores_at is Place.HOST and devices.accelerates(self._weights.device)
+        return far and self._course(index, at).as_wide
+
+    def _new_store(self, index: int, at: Pass) -> Tensor:
+        """Unwritten memory for what a step writes, on the host where the device has no room."""
+        store = self._program.steps[index].dst
         spec, extent = self._program.stores[store], at.extents[store]
         if spec.inside is not None:
-            return at.stores[spec.inside][:, : spec.channels]
+            outer = at.stores[spec.inside]
+            return (
+                packed(outer, spec.channels)
+                if self._packs(index, at)
+                else outer[:, : spec.channels]
+            )
         shape = at.shape(spec.channels, extent)
         make = partial(self._memory.take, store, shape)
         return self._or_on_host(make, shape, self._plan.stores_at)
@@ -314,9 +347,9 @@ class Execution:
         for store in self._live[index] - self._live[index + 1]:
             self._memory.give(store)
 
-    def _advance(self, step: Step, cells: Region, at: Pass) -> None:
-        done = step.operations(cells.extent, at.src(step))
-        self._done_operations += at.stores[SOURCE].shape[0] * done
+    def _advance(self, task: Task, cells: Region) -> None:
+        step, at = task.step, task.at
+        self._done_operations += task.cell_operations * cells.voxels
         if self._on_progress:
             total = max(self._plan.operations, self._done_operations)
             chunks = len(self._plan.chunks)

@@ -13,7 +13,7 @@ than a tile. They know nothing of chunks or stores:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,11 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.grid import cell_runs
-from ..geometry.region import Interval, Region
+from ..geometry.region import Interval
 from ..program.moments import Moments
 from . import devices
 from .convolutions import on_accelerator
 from .statistics import Parts, channel_statistics, measured
+from .windows import Piece
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""
@@ -171,49 +172,21 @@ def activate(x: Tensor) -> None:
     F.silu(x, inplace=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """How elements show the cells of a coarser grid (nearest upsampling).
+def modulate(x: Tensor, maps: Affine, pieces: Iterable[Piece], out: Tensor) -> None:
+    """out = x * scale + shift with maps of latent cells whose columns have been `gathered`.
 
-    frames, px: elements for each cell in time, and along a side.
-    keeps_first: whether the first cell in time lasts for one frame only.
+    A short innermost dimension is slow; rows and frames are broadcast over the elements of a cell
+    and need no gathered copy. pieces: all elements of x and out.
     """
-
-    frames: int
-    px: int
-    keeps_first: bool
-
-
-def modulate(
-    x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repeats, out: Tensor
-) -> None:
-    """out = x * scale + shift with maps at latent resolution.
-
-    x, out: the elements `where`; maps: the latent cells `cells`. Columns are gathered, since a
-    short innermost dimension is slow; rows and frames are broadcast over the elements of a cell and
-    need no gathered copy.
-    """
-    columns = shown(where.w, cells.w.start, ratios.px, False, x.device)
-    wide = Affine(gathered(maps.scale, columns), gathered(maps.shift, columns))
-    modulate_rows(x, wide, where, cells, ratios, out)
-
-
-def modulate_rows(
-    x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repeats, out: Tensor
-) -> None:
-    """`modulate` with maps whose columns have been gathered."""
-    scale, shift = maps.scale, maps.shift
-    for t in cell_runs(where.t, ratios.frames, ratios.keeps_first):
-        for h in cell_runs(where.h, ratios.px, keeps_first=False):
-            box = (..., t.elements.within(where.t), h.elements.within(where.h), slice(None))
-            cell = (..., t.cells.within(cells.t), h.cells.within(cells.h), slice(None))
-            split = _split(out[box], t.repeat, h.repeat)
-            torch.addcmul(
-                _broadcast(shift[cell]),
-                _split(x[box], t.repeat, h.repeat),
-                _broadcast(scale[cell]),
-                out=split,
-            )
+    b, c = x.shape[:2]
+    for piece in pieces:
+        shape = (b, c, *piece.sizes)  # [b, c, cells, frames, cells, rows, columns]
+        torch.addcmul(
+            maps.shift[piece.cells],
+            x[piece.elements].view(shape),
+            maps.scale[piece.cells],
+            out=out[piece.elements].view(shape),
+        )
 
 
 def gathered(x: Tensor, columns: Tensor) -> Tensor:
@@ -221,17 +194,6 @@ def gathered(x: Tensor, columns: Tensor) -> Tensor:
     if x.stride(1) == 1:
         return x.permute(0, 2, 3, 4, 1).index_select(3, columns).permute(0, 4, 1, 2, 3)
     return x.index_select(4, columns)
-
-
-def _split(x: Tensor, frames: int, rows: int) -> Tensor:
-    """x [b, c, t, h, w] as a view [b, c, t/frames, frames, h/rows, rows, w]."""
-    split = cast("Tensor", x.unflatten(3, (x.shape[3] // rows, rows)))
-    return cast("Tensor", split.unflatten(2, (x.shape[2] // frames, frames)))
-
-
-def _broadcast(x: Tensor) -> Tensor:
-    """x [b, c, t, h, w] as [b, c, t, 1, h, 1, w]."""
-    return x.unsqueeze(4).unsqueeze(3)
 
 
 def pool_pairs(x: Tensor, keeps_first: bool, out: Tensor) -> None:
@@ -303,17 +265,3 @@ def extend(x: Tensor, out: Tensor) -> None:
         if missing:
             last = out.narrow(dim, size - 1, 1)
             out.narrow(dim, size, missing).copy_(last.expand_as(out.narrow(dim, size, missing)))
-
-
-def zero_outside(buffer: Tensor, inside: Region, whole: Region) -> None:
-    """Zeros in `buffer`, which holds `whole`, left and right of and above and below `inside`."""
-    _, h, w = inside.within(whole)
-    height, width = buffer.shape[3:]
-    if h.start:
-        buffer[:, :, :, : h.start].zero_()
-    if h.stop < height:
-        buffer[:, :, :, h.stop :].zero_()
-    if w.start:
-        buffer[:, :, :, h, : w.start].zero_()
-    if w.stop < width:
-        buffer[:, :, :, h, w.stop :].zero_()

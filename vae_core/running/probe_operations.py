@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..geometry.region import Extent, Interval
+from ..geometry.region import Interval
 from . import kernels
 from .attention import attend
 from .cards import Card
@@ -20,9 +20,17 @@ from .phases import spread
 from .recovery import is_out_of_memory
 from .statistics import finished
 from .tolerance import distance, tolerance
+from .windows import Piece
 
 _SHAPE = (1, 32, 4, 18, 24)
-_CELLS = Extent(1, 9, 12)
+_PIECES = (
+    Piece(
+        (..., slice(0, 4), slice(0, 18), slice(None)),
+        (..., slice(0, 1), None, slice(0, 9), None, slice(None)),
+        (1, 4, 9, 2, 24),
+    ),
+)
+"""All elements of it, under cells of four frames and two rows each."""
 
 
 def wrong_operations(card: Card, dtype: torch.dtype) -> list[str]:
@@ -84,10 +92,10 @@ def _normalised_by_voxel(x: Tensor) -> Tensor:
 def _modulated(x: Tensor) -> Tensor:
     whole, part = _inner(x)
     wide = kernels.statistics_dtype(x.dtype)
-    coarse = x[:, :, :1, :9, :12].to(wide).contiguous(memory_format=torch.channels_last_3d)
-    where = Extent(*x.shape[2:]).region
-    ratios = kernels.Repeats(4, 2, False)
-    kernels.modulate(x, kernels.Affine(coarse, coarse + 1), where, _CELLS.region, ratios, part)
+    coarse = _laid_out(x[:, :, :1, :9, :12].to(wide), x.device)
+    columns = kernels.shown(Interval(0, 24), 0, 2, False, x.device)
+    scale, shift = (kernels.gathered(one, columns) for one in (coarse, coarse + 1))
+    kernels.modulate(x, kernels.Affine(scale, shift), _PIECES, part)
     return whole
 
 

@@ -45,11 +45,11 @@ class Parts:
 
     def merge(self, other: Parts) -> Parts:
         """The parts of both."""
-        joined = replace(
-            self,
-            counts=self.counts + other.counts,
-            means=self.means + other.means,
-            variances=self.variances + other.variances,
+        joined = Parts(
+            self.counts + other.counts,
+            self.means + other.means,
+            self.variances + other.variances,
+            self.shift,
         )
         return joined if len(joined.counts) < _MOST_PARTS else joined.folded()
 

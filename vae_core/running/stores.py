@@ -137,6 +137,15 @@ def laid_out(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
     return flat[: prod(shape)].view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
 
 
+def packed(outer: Tensor, channels: int) -> Tensor:
+    """A tensor of the first rows of each frame of `outer` [b, c, t, h, w], which is channels last:
+    [b, channels, t, h, w], its rows one after the other.
+    """
+    b, _, t, h, w = outer.shape
+    to_b, _, to_t, _, _ = outer.stride()
+    return outer.as_strided((b, channels, t, h, w), (to_b, 1, to_t, w * channels, channels))
+
+
 class Room:
     """Memory on a device for one passing tensor after another, kept while they need as much.
 

@@ -14,6 +14,7 @@ from . import kernels
 from .phases import Phase
 from .statistics import Parts
 from .transfers import Arrival
+from .windows import Window
 
 
 @dataclass(slots=True)
@@ -35,6 +36,11 @@ class Pass:
     def src(self, step: Step) -> Extent:
         """The extent of the store that a step reads."""
         return self.extents[step.src]
+
+    @property
+    def kind(self) -> tuple[Extent, bool]:
+        """What decides the geometry of all of its steps."""
+        return self.extents[SOURCE], self.chunk.first
 
     def keeps_first(self, store: int) -> bool:
         """Whether the first frame of a store stands alone."""
@@ -64,7 +70,9 @@ class Task:
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     first: what makes the first frame where that is another step, see `Step.runs`.
-    src, seen: the extents of src, and of the convolution's input before padding.
+    windows: of the tiles that there have been, in this pass and in others of its kind.
+    src: the extent of src. keeps_first: whether its first frame stands alone.
+    cell_operations: floating point operations for each cell, of all clips.
     """
 
     step: Step
@@ -77,34 +85,35 @@ class Task:
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
     first: Task | None = None
+    windows: dict[Region, Window] = field(default_factory=dict[Region, Window])
     src: Extent = field(init=False)
-    seen: Extent = field(init=False)
     keeps_first: bool = field(init=False)
+    cell_operations: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.src = self.at.extents[self.step.src]
-        self.seen = self.step.seen_extent(self.src, self.at.chunk)
         self.keeps_first = self.at.keeps_first(self.step.src)
+        clips = self.at.stores[SOURCE].shape[0]
+        self.cell_operations = clips * self.step.operations(_ONE, self.src)
 
     def of(self, cells: Region) -> Task:
         """The task that makes `cells`, which are all of a first frame, or all of others."""
         return self.first if self.first and cells.t.start == 0 else self
 
 
+_ONE = Extent(1, 1, 1)
+
+
 @dataclass(slots=True)
 class Inputs:
-    """What a tile reads.
+    """What a tile reads, on its way.
 
-    whole: what it sees of the convolution's input. inside: the part of that which there is.
-    where: the part of src that this is made of.
-    latents: for the maps of a modulated norm, the cells `cells`. past: of the causal cache.
+    task: what makes it. latents: for the maps of a modulated norm. past: of the causal cache.
     """
 
-    whole: Region
-    inside: Region
-    where: Region
+    task: Task
+    window: Window
     src: Arrival
     added: Arrival | None
     latents: Arrival | None
-    cells: Region | None
     past: Arrival | None

@@ -21,9 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..geometry.grid import cells_of
 from ..geometry.region import Extent, Interval, Region
-from ..program.moments import Moments
 from ..program.parts import Attend, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
@@ -31,11 +29,11 @@ from . import devices, kernels
 from .attention import attend
 from .convolutions import laid_out
 from .phases import Phase, convolve, for_accelerator, frames_of_phase, phases_of
-from .statistics import Parts
 from .stores import Room, allocate
 from .task import Inputs, Pass, Task
-from .transfers import Arrival, Transfers
+from .transfers import Transfers
 from .weights import Weights
+from .windows import Cover, Window, window_of
 
 _STEADY: kernels.Strides = (1, 1, 1)
 
@@ -71,21 +69,21 @@ class TileRunner:
         inputs = self._taken(task, cells)
         if following:
             self.bring(task, following)
-        task = task.of(cells)
+        task = inputs.task
         if isinstance(task.step.mix, Attend):
             self._attend(task, task.step.mix, cells, inputs)
             return
-        buffer, strides = self._input(task, inputs), task.step.strides
+        buffer, strides = self._input(inputs), task.step.strides
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
             result = convolve(buffer, phase, strides)
-            merged = self._finish(task, cells, phase, (result, added), merged)
+            merged = self._finish(inputs, cells, phase, (result, added), merged)
             del result
         result = convolve(buffer, last, strides)
         del buffer
-        merged = self._finish(task, cells, last, (result, added), merged)
+        merged = self._finish(inputs, cells, last, (result, added), merged)
         if merged:
             task.at.moments[task.step.dst] = merged
 
@@ -179,40 +177,43 @@ class TileRunner:
         assert ahead
         return ahead[2]
 
+    def _window(self, task: Task, cells: Region) -> Window:
+        """Where a tile reads and writes."""
+        window = task.windows.get(cells)
+        if window is None:
+            at = task.at
+            window = window_of(self.program, task.step, at.chunk, at.extents, cells)
+            task.windows[cells] = window
+        return window
+
     def _fetch(self, task: Task, cells: Region) -> Inputs:
         """Start to bring in what a tile reads."""
-        step, at, fetch = task.step, task.at, self.transfers.fetch
-        whole, inside = (
-            step.seen_region(cells, task.keeps_first),
-            step.inside(cells, task.src, at.chunk),
+        step, at, fetch, window = (
+            task.step,
+            task.at,
+            self.transfers.fetch,
+            self._window(task, cells),
         )
-        where = step.source_region(cells, task.src, at.chunk)
-        modulated = step.norm is not None and step.norm.modulated
-        latent_cells = self._latent_cells(task, where) if modulated else None
-        missing = inside.t.start - whole.t.start
-        past = task.old_cache if missing else None
+        src = (
+            at.view(step.src, window.where)
+            if step.src == SOURCE
+            else at.stores[step.src][window.source]
+        )
+        if isinstance(step.mix, Attend):
+            src = src[:, : step.mix.read_channels]
+        past, cover = task.old_cache if window.missing else None, window.cover
         return Inputs(
-            whole,
-            inside,
-            where,
-            fetch(at.view(step.src, where)[:, : step.mix.read_channels]),
-            self._fetch_added(task, cells),
-            fetch(at.stores[SOURCE][(..., *latent_cells.slices)]) if latent_cells else None,
-            latent_cells,
-            None if past is None else fetch(past[(..., slice(-missing, None), *inside.slices[1:])]),
+            task,
+            window,
+            fetch(src),
+            fetch(at.stores[step.residual.store][window.added]) if step.residual else None,
+            fetch(at.stores[SOURCE][cover.source]) if cover else None,
+            None if past is None else fetch(past[window.past]),
         )
-
-    def _fetch_added(self, task: Task, cells: Region) -> Arrival | None:
-        residual, at = task.step.residual, task.at
-        if residual is None:
-            return None
-        core = task.step.core(cells, task.src, at.chunk)
-        where = residual.source(core, at.keeps_first(residual.store))
-        return self.transfers.fetch(at.stores[residual.store][(..., *where.slices)])
 
     def _finish(
         self,
-        task: Task,
+        inputs: Inputs,
         cells: Region,
         phase: Phase,
         made: tuple[Tensor, Tensor | None],
@@ -223,17 +224,19 @@ class TileRunner:
         made: what was convolved, and what is to be added to it. Sending comes last: until it is
         done the tile can be run again.
         """
-        step, at, (result, added) = task.step, task.at, made
-        core = step.core(cells, task.src, at.chunk)
+        task, window, (result, added) = inputs.task, inputs.window, made
+        step = task.step
         if added is not None:
-            self._add_residual(task, core, result, added)
-        target, skipped = at.stores[step.dst][(..., *core.slices)], 0
+            self._add_residual(task, window.core, result, added)
+        target, skipped = task.at.stores[step.dst][window.target], 0
         if (ratio := step.frames_made) > 1:
             first = ratio * cells.t.start - (ratio - 1) * task.keeps_first
             skipped, target = frames_of_phase(phase, target, first, ratio)
-        for part in self._measured(task, core, phase, result[:, :, skipped:]):
-            merged = merged.merge(part) if merged else part
-        target = target[..., phase.row :: phase.apart, phase.column :: phase.apart]
+        if task.groups:
+            counted = result[:, :, skipped:] if skipped else result
+            merged = self._measured(task, window.alone, phase, counted, merged)
+        if phase.apart > 1:
+            target = target[..., phase.row :: phase.apart, phase.column :: phase.apart]
         self.transfers.send(result, target, skipped, phase.shift)
         return merged
 
@@ -249,110 +252,103 @@ class TileRunner:
         else:
             result.add_(added)
 
-    def _measured(
-        self, task: Task, core: Region, phase: Phase, result: Tensor
-    ) -> list[Moments | Parts]:
-        """Moments of a result, with the frames that are shown more than once counted so."""
-        if not task.groups:
-            return []
-        dst = task.step.dst
-        shown = self.program.stores[dst].shown
-        alone = int(shown > 1 and core.t.start == 0 and task.at.keeps_first(dst))
-        parts = ((result[:, :, :alone], 1), (result[:, :, alone:], shown))
-        return [
-            kernels.measure(part, task.groups, phase.shift).repeated(times)
-            for part, times in parts
-            if part.shape[2]
-        ]
+    def _measured(self, task: Task, alone: int, phase: Phase, result: Tensor, merged: Any) -> Any:
+        """`merged` with the moments of a result, of which the first `alone` frames count once, and
+        the others as often as they are shown.
+        """
+        assert task.groups
+        shown = self.program.stores[task.step.dst].shown
+        parts = ((result, shown),)
+        if alone:
+            parts = ((result[:, :, :alone], 1), (result[:, :, alone:], shown))
+        for part, times in parts:
+            if part.shape[2]:
+                moments = kernels.measure(part, task.groups, phase.shift)
+                moments = moments.repeated(times) if times > 1 else moments
+                merged = merged.merge(moments) if merged else moments
+        return merged
 
-    def _input(self, task: Task, inputs: Inputs) -> Tensor:
+    def _input(self, inputs: Inputs) -> Tensor:
         """Everything that a tile's cells see: [b, c, t + history, h + halo, w + halo]."""
-        step, whole, inside = task.step, inputs.whole, inputs.inside
-        buffer = self._inputs.take(task.at.shape(step.mix.in_channels, whole.extent))
-        kernels.zero_outside(buffer, inside, whole)
-        self._fill(task, inputs, buffer[(..., *inside.within(whole))])
-        if step.norm and step.norm.activated:
+        task, window = inputs.task, inputs.window
+        norm = task.step.norm
+        buffer = self._inputs.take(task.at.shape(task.step.mix.in_channels, window.extent))
+        for edge in window.edges:
+            buffer[edge].zero_()
+        self._fill(inputs, buffer[window.inside])
+        if norm and norm.activated:
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
-            kernels.activate(buffer[:, :, inside.t.start - whole.t.start :])
-        self._history(task, inputs, buffer)
+            kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
+        self._history(inputs, buffer)
         return buffer
 
-    def _fill(self, task: Task, inputs: Inputs, out: Tensor) -> None:
+    def _fill(self, inputs: Inputs, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
-        step, where, x = task.step, inputs.where, inputs.src.take()
+        task, window, x = inputs.task, inputs.window, inputs.src.take()
+        step, start = task.step, window.where.t.start
         if task.norm:
-            self._normalise(task, inputs, x, out)
+            self._normalise(inputs, x, out)
         elif step.time_map is TimeMap.POOL_PAIRS:
-            kernels.pool_pairs(x, task.keeps_first and where.t.start == 0, out)
+            kernels.pool_pairs(x, task.keeps_first and start == 0, out)
         elif step.time_map is TimeMap.REPEAT_PAIRS:
-            frames = kernels.shown(inputs.inside.t, where.t.start, 2, task.keeps_first, x.device)
+            frames = kernels.shown(window.seen, start, 2, task.keeps_first, x.device)
             out.copy_(x.index_select(2, frames))
         else:
             kernels.extend(x, out)
 
-    def _normalise(self, task: Task, inputs: Inputs, x: Tensor, out: Tensor) -> None:
+    def _normalise(self, inputs: Inputs, x: Tensor, out: Tensor) -> None:
         """out = x normalised and modulated, yet to be activated."""
-        cells = inputs.cells
-        assert task.norm
-        if isinstance(task.norm, kernels.VoxelNorm):
-            kernels.normalise_voxels(x, task.norm, out)
-            return
-        if cells is None or inputs.latents is None or task.maps is None:
-            kernels.normalise(x, task.norm, out)
-            return
-        latents, where, ratios = inputs.latents.take(), inputs.where, self._latent_ratios(task)
-        if len(task.maps) == 1:
-            both = kernels.modulated_together(task.norm, latents, task.maps[0])
-            both = kernels.gathered(both, self._shown(where.w, cells.w, ratios.px))
-            maps = kernels.Affine(*both.chunk(2, 1))
-            kernels.modulate_rows(x, maps, where, cells, ratios, out)
-            return
-        scale, shift = (kernels.convolution(latents, kernel) for kernel in task.maps)
-        maps = kernels.modulated(task.norm, scale, shift)
-        kernels.modulate(x, maps, where, cells, ratios, out)
+        norm, cover, maps = inputs.task.norm, inputs.window.cover, inputs.task.maps
+        assert norm
+        if isinstance(norm, kernels.VoxelNorm):
+            kernels.normalise_voxels(x, norm, out)
+        elif cover is None or inputs.latents is None or maps is None:
+            kernels.normalise(x, norm, out)
+        else:
+            affine = self._modulated(norm, inputs.latents.take(), maps, cover)
+            kernels.modulate(x, affine, cover.pieces, out)
 
-    def _shown(self, elements: Interval, cells: Interval, px: int) -> Tensor:
+    def _modulated(
+        self, norm: kernels.Affine, latents: Tensor, maps: tuple[kernels.Kernel, ...], cover: Cover
+    ) -> kernels.Affine:
+        """A norm and its modulation as one scale and shift for each latent cell of each column."""
+        columns = self._shown(cover)
+        if len(maps) == 1:
+            both = kernels.modulated_together(norm, latents, maps[0])
+            return kernels.Affine(*kernels.gathered(both, columns).chunk(2, 1))
+        scale, shift = (kernels.convolution(latents, kernel) for kernel in maps)
+        narrow = kernels.modulated(norm, scale, shift)
+        return kernels.Affine(
+            kernels.gathered(narrow.scale, columns), kernels.gathered(narrow.shift, columns)
+        )
+
+    def _shown(self, cover: Cover) -> Tensor:
         """`kernels.shown` for columns, which tiles below each other have in common."""
-        key = (elements, cells.start, px)
+        key = cover.columns, cover.first, cover.px
         if key not in self._columns:
             self._columns[key] = kernels.shown(*key, False, self.weights.device)
         return self._columns[key]
 
-    def _latent_ratios(self, task: Task) -> kernels.Repeats:
-        latents, here = self.program.stores[SOURCE], self.program.stores[task.step.src]
-        frames, px = latents.frames // here.frames, latents.px // here.px
-        return kernels.Repeats(frames, px, task.keeps_first)
-
-    def _latent_cells(self, task: Task, where: Region) -> Region:
-        """The latent cells that the elements `where` of src show."""
-        ratios = self._latent_ratios(task)
-        return Region(
-            cells_of(where.t, ratios.frames, ratios.keeps_first),
-            cells_of(where.h, ratios.px, keeps_first=False),
-            cells_of(where.w, ratios.px, keeps_first=False),
-        )
-
-    def _history(self, task: Task, inputs: Inputs, buffer: Tensor) -> None:
+    def _history(self, inputs: Inputs, buffer: Tensor) -> None:
         """Fill the frames before the chunk, from the cache or with what lies before a clip, and
         keep the newest ones.
         """
-        inside = inputs.inside
-        missing = inside.t.start - inputs.whole.t.start
-        _, h, w = inside.within(inputs.whole)
-        if missing:
-            past = buffer[:, :, :missing, h, w]
+        task, window = inputs.task, inputs.window
+        if window.missing:
+            past = buffer[window.filled]
             if inputs.past is not None:
                 past.copy_(inputs.past.take())
             elif task.step.mix.start is Start.ZEROS:
                 past.zero_()
             else:
-                past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
-        if task.new_cache is not None and inside.t.stop == task.seen.t:
-            kept = buffer[:, :, -task.step.history :, h, w]
-            self._keep(kept, task.new_cache[(..., *inside.slices[1:])])
+                past.copy_(buffer[window.inside][:, :, :1].expand_as(past))
+        if task.new_cache is not None and window.cached:
+            self._keep(buffer[window.kept], task.new_cache[window.cached])
 
     def _keep(self, kept: Tensor, target: Tensor) -> None:
-        """Send a part of the input, which is copied first where it has far to go."""
+        """Send a part of the input, which is copied first where it has far to go: the next tile's
+        input is made in the same memory.
+        """
         if self.transfers.is_far(target):
-            kept = kept.contiguous(memory_format=torch.channels_last_3d)
+            kept = kept.clone(memory_format=torch.channels_last_3d)
         self.transfers.send(kept, target)

@@ -215,7 +215,7 @@ class Transfers:
 
     def is_far(self, x: Tensor) -> bool:
         """Whether `x` lives on the host and the computing does not."""
-        return x.device.type != self.device.type and x.device.type == "cpu"
+        return x.is_cpu and self.device.type != "cpu"
 
     def fetch(self, view: Tensor) -> Arrival:
         """Start the way in of `view`, a part of a store or of the caller's tensor, of any dtype."""
