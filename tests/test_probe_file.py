@@ -125,7 +125,7 @@ def test_a_file_that_is_not_whole_is_made_anew_with_one_warning(how, folder, cap
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "a folder in its place"])
 def test_where_nothing_can_be_kept_the_run_goes_on_with_one_warning(
-    place, tmp_path, caplog, few
+    place, tmp_path, caplog
 ) -> None:
     blocked = tmp_path / "blocked"
     if place == "a folder in its place":

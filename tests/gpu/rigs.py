@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -65,7 +66,7 @@ class Rig:
 
     def host_module(self, family: str, dtype: torch.dtype) -> Any:
         """The same with its weights in host memory."""
-        return self.module(family, dtype).to("cpu")
+        return deepcopy(self.module(family, dtype)).to("cpu")
 
     def vae(self, family: str, dtype: torch.dtype) -> VideoVAE:
         """The engine over it."""
@@ -90,8 +91,7 @@ class Rig:
     def untiled(self, family: str, kind: str, module: Any, x: Tensor, chunk: int) -> Tensor:
         """What diffusers gives without tiles, in the same chunks where those matter."""
         if family == "wan":
-            whole = {"encode": networks_wan.whole_encode, "decode": networks_wan.whole_decode}
-            return whole[kind](module, x)
+            return _whole_wan(kind, module, x)
         with torch.no_grad():
             if kind == "encode":
                 return networks.diffusers_encode(module, x, chunk)
@@ -120,6 +120,19 @@ def plan_of(vae: VideoVAE, kind: str, x: Tensor, settings: Any, probing: bool = 
     """The plan of that run."""
     make = vae.plan_encode if kind == "encode" else vae.plan_decode
     return make(tuple(x.shape), settings, probing=probing)
+
+
+def _whole_wan(kind: str, module: Any, x: Tensor) -> Tensor:
+    """Wan's untiled result; the module's upsampling, which is put aside for it, comes back."""
+    if kind == "encode":
+        return networks_wan.whole_encode(module, x)
+    blocks = [one for one in module.decoder.modules() if hasattr(one, "resample")]
+    kept = [block.resample[0] for block in blocks]
+    try:
+        return networks_wan.whole_decode(module, x)
+    finally:
+        for block, own in zip(blocks, kept, strict=True):
+            block.resample[0] = own
 
 
 class CardRig(Rig):

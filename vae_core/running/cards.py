@@ -58,6 +58,7 @@ class TorchCard:
     def facts(self, dtype: torch.dtype) -> dict[str, str]:
         """See `Card`."""
         cudnn = torch.backends.cudnn
+        narrow = cudnn.allow_tf32 and dtype == torch.float32
         return {
             "device": self.title(),
             "kind": self.device.type,
@@ -65,7 +66,7 @@ class TorchCard:
             "torch": torch.__version__,
             "cuda": str(torch.version.cuda or getattr(torch.version, "hip", None)),
             "cudnn": str(cudnn.version() if cudnn.is_available() else None),
-            "flags": f"{cudnn.enabled} {cudnn.deterministic} {cudnn.allow_tf32}",
+            "flags": f"{cudnn.enabled} {cudnn.deterministic} {narrow}",
             "allocator": str(self._asked("get_allocator_backend")),
             "dtype": str(dtype),
         }

@@ -76,7 +76,12 @@ def laid_out(weight: Tensor, stride: Strides, otherwise: torch.memory_format) ->
     where it has none.
     """
     route = _known_route(weight, stride)
-    return weight.contiguous(memory_format=_LAYOUTS[route] if route else otherwise)
+    return laid_out_for(route, weight) if route else weight.contiguous(memory_format=otherwise)
+
+
+def laid_out_for(route: Route, weight: Tensor) -> Tensor:
+    """`weight` as a route takes it."""
+    return weight.contiguous(memory_format=_LAYOUTS[route])
 
 
 def lies_channels_last(x: Tensor) -> bool:

@@ -150,10 +150,14 @@ def _completed(card: Card, dtype: torch.dtype, program: Program) -> Table:
     try:
         with torch.inference_mode(), no_autocast(card.device), unsearched(card.device):
             table = probe(card, dtype, known, kinds)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        _LOG.info("no memory to try the convolutions of %s in: careful figures", card.title())
+    except Exception as error:  # a run may still do
+        level = logging.INFO if is_out_of_memory(error) else logging.WARNING
+        _LOG.log(
+            level,
+            "the convolutions of %s could not be tried (%s): careful figures",
+            card.title(),
+            error,
+        )
         return known
     facts = card.facts(dtype)
     _tables[_key(facts)] = table

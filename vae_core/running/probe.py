@@ -15,7 +15,7 @@ Random numbers of the process are left alone. The peak of the device's allocator
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isqrt
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from ..planning.routes import Finding, Route, Table
 from ..planning.workspaces import ConvClass, Workspace
 from .cards import Card
-from .convolutions import by_route
+from .convolutions import by_route, laid_out_for
 from .probe_operations import wrong_operations
 from .recovery import is_out_of_memory
 from .tolerance import distance, tolerance
@@ -95,9 +95,10 @@ def _is_needless(route: Route, kind: ConvClass) -> bool:
 def _tried(card: Card, dtype: torch.dtype, route: Route, samples: list[Sample]) -> Finding:
     """What a route does; one that the device refuses is not right."""
     try:
+        samples = [replace(one, weight=laid_out_for(route, one.weight)) for one in samples]
         seen = [_run(card, route, sample) for sample in samples]
         seconds = _timed(card, route, samples[-1])
-    except (RuntimeError, NotImplementedError) as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         return Finding(route, False, None, None, None, 0.0)
