@@ -4,6 +4,7 @@ that a check must refuse.
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -191,13 +192,30 @@ def test_a_part_that_takes_too_long_has_failed(monkeypatch) -> None:
     assert sheet_of().rows[-1].passed is False
 
 
-def test_without_a_card_it_says_so_and_its_exit_code_is_two() -> None:
+WITHOUT_AV = """
+import runpy, sys
+sys.modules["av"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_without_a_card_it_says_so_and_its_exit_code_is_two_and_it_reads_no_videos() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a card here")
-    command = [sys.executable, str(ROOT / "tests" / "gpu" / "accept.py"), "a"]
+    script = str(ROOT / "tests" / "gpu" / "accept.py")
+    command = [sys.executable, "-c", WITHOUT_AV, script, "a"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 2, done.stderr
     assert "--stand-in" in done.stderr
+
+
+def test_it_is_written_in_the_oldest_python() -> None:
+    tests = ROOT / "tests"
+    names = ("card", "device_bytes", "networks", "networks_wan", "played_card", "traffic")
+    files = [*(tests / "gpu").glob("*.py"), *(tests / f"{name}.py" for name in names)]
+    for path in [*files, *(tests / "benchmarks").glob("*.py")]:
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))
 
 
 def test_every_part_has_its_checks_for_every_family() -> None:
