@@ -70,8 +70,7 @@ def good_clips(folder: Path) -> dict[str, bytes]:
         "vp9.webm": "vp9",
     }.items():  # fmt: skip
         path = folder / name
-        size = (64, 64) if codec == "h265" else (32, 48)  # x265 breaks down over smaller ones
-        write_video(path, clip(*size), Fraction(24), VideoOptions(codec=codec))
+        write_video(path, clip(), Fraction(24), VideoOptions(codec=codec))
         found[name] = path.read_bytes()
     found["mpeg4.avi"] = _coded("avi", "mpeg4", "yuv420p")
     found["rgb.avi"] = _coded("avi", "rawvideo", "bgr24")

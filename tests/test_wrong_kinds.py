@@ -10,7 +10,19 @@ import torch
 from networks import random_latents, random_module, random_video
 
 import vae_core
-from vae_core import InputError, LoweringError, Settings, SettingsError, VideoVAE, from_module
+from vae_core import (
+    InputError,
+    LoadError,
+    LoweringError,
+    Settings,
+    SettingsError,
+    VideoVAE,
+    from_module,
+    scaled,
+    scaling_factor,
+    to_kijai,
+    unscaled,
+)
 
 MODULE = random_module()
 VIDEO, LATENTS = random_video(5, 16, 16), random_latents(2, 2, 2)
@@ -90,6 +102,27 @@ WRONG: dict[str, tuple[type[Exception], str, Callable[[VideoVAE], object]]] = {
         "got 'bf16'",
         lambda _: vae_core.load(vae_core.tiny_vae_path(), dtype="bf16"),
     ),
+    "no path": (LoadError, "path.*got None", lambda _: vae_core.load(None)),
+    "a number for a path": (LoadError, "path.*got 5", lambda _: vae_core.load(5)),
+    "bytes for a path": (LoadError, "path.*got b'a'", lambda _: vae_core.load(b"a")),
+    "an empty path": (LoadError, "path.*got ''", lambda _: vae_core.load("")),
+    "a seed for a generator": (
+        InputError,
+        "torch.Generator; got 5.*manual_seed",
+        lambda v: v.encode(VIDEO).sample(5),
+    ),
+    "no LATENT": (InputError, "a LATENT is a dict.*NoneType", lambda _: vae_core.latents_of(None)),
+    "no LATENT of kijai's": (
+        InputError,
+        "a LATENT is a dict.*list",
+        lambda _: vae_core.from_kijai([LATENTS]),
+    ),
+    "nothing for kijai": (InputError, "torch.Tensor; got NoneType", lambda _: to_kijai(None)),
+    "nothing to scale": (InputError, "torch.Tensor; got NoneType", lambda _: scaled(None, 1.0)),
+    "a factor in words": (InputError, "above 0; got 'a'", lambda _: scaled(LATENTS, "a")),
+    "no factor": (InputError, "above 0; got None", lambda _: unscaled(LATENTS, None)),
+    "a factor that is true": (InputError, "above 0; got True", lambda _: scaled(LATENTS, True)),
+    "a thing for a factor": (InputError, r"above 0; got \[\]", lambda _: scaling_factor([])),
 }
 
 

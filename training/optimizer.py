@@ -2,9 +2,12 @@
 
 Steps:
 
-1. Every weight with two or more dimensions is seen as a matrix [out, in * kernel] and gets an
-   orthogonalised momentum step: the momentum's singular values are pushed towards one by a few
-   Newton-Schulz steps, so that a short run also moves the directions with small gradients.
+1. Every weight with two or more dimensions gets a step that also moves the directions with small
+   gradients, so that a short run is enough; a family's recipe says which:
+   `OrthogonalMomentum` sees it as a matrix [out, in * kernel] and pushes the singular values of its
+   momentum towards one by a few Newton-Schulz steps;
+   `RotatedAdam` takes an Adam step along the axes that gradients have had so far, those of outputs,
+   of inputs and of taps each for itself. It keeps more of what a computed start knows.
 2. Every bias and norm parameter gets an AdamW step.
 3. Both share one schedule: warm up, hold, decay linearly to zero.
 
@@ -23,6 +26,9 @@ QUINTIC_STEPS = 5
 MOMENTUM = 0.95
 # Makes an orthogonal step as large as a typical Adam step, so that both share one rate.
 MATCH = 0.2
+# Of `RotatedAdam`: momentum, memory of spreads and squares, and steps between turns of the axes.
+ROTATED_MOMENTUM, SPREAD, TURN_EVERY = 0.95, 0.98, 10
+TINY = 1e-10
 
 
 def schedule(progress: float, warm_up: float, decay_from: float) -> float:
@@ -69,6 +75,61 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         parameter.add_(orthogonalise(matrix).view_as(parameter), alpha=-rate * size)
 
 
+class RotatedAdam(torch.optim.Optimizer):
+    """Adam in the axes of a weight's own gradients, one set of axes for each of its dimensions."""
+
+    def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": 0.0, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group["lr"], group["weight_decay"])
+
+    def _move(self, parameter: nn.Parameter, rate: float, weight_decay: float) -> None:
+        # [out, in, taps]
+        gradient = parameter.grad.reshape(*parameter.shape[:2], -1)
+        state = self.state[parameter]
+        if not state:
+            state["count"] = 0
+            state["momentum"] = torch.zeros_like(gradient)
+            state["square"] = torch.zeros_like(gradient)
+            state["spread"] = [torch.zeros(size, size) for size in gradient.shape]
+            state["axes"] = [torch.eye(size) for size in gradient.shape]
+        self._turn(state, gradient)
+        state["count"] += 1
+        momentum = state["momentum"].lerp_(gradient, 1.0 - ROTATED_MOMENTUM)
+        square = state["square"].lerp_(rotated(gradient, state["axes"]).square(), 1.0 - SPREAD)
+        ahead = rotated(momentum, state["axes"]) / (1.0 - ROTATED_MOMENTUM ** state["count"])
+        ahead /= (square / (1.0 - SPREAD ** state["count"])).sqrt() + TINY
+        back = rotated(ahead, [axes.T for axes in state["axes"]])
+        parameter.mul_(1.0 - rate * weight_decay)
+        parameter.add_(back.reshape(parameter.shape), alpha=-rate)
+
+    def _turn(self, state: dict, gradient: torch.Tensor) -> None:
+        """Follow the gradients with the axes, and take the squares along."""
+        for dimension, spread in enumerate(state["spread"]):
+            rows = gradient.movedim(dimension, 0).flatten(1)
+            spread.lerp_(rows @ rows.T, 1.0 - SPREAD if state["count"] else 1.0)
+        if state["count"] % TURN_EVERY:
+            return
+        axes = [torch.linalg.eigh(spread)[1] for spread in state["spread"]]
+        shares = [(new.T @ old).square().T for new, old in zip(axes, state["axes"], strict=True)]
+        state["square"] = rotated(state["square"], shares)
+        state["axes"] = axes
+
+
+def rotated(values: torch.Tensor, axes: list[torch.Tensor]) -> torch.Tensor:
+    """Return [out, in, taps] with each dimension multiplied by the transpose of its axes."""
+    return torch.einsum("abc,ax,by,cz->xyz", values, *axes)
+
+
+Matrices = type[OrthogonalMomentum] | type[RotatedAdam]
+
+
 class Mover:
     """Both optimisers behind one step, with gradient clipping.
 
@@ -76,14 +137,20 @@ class Mover:
     """
 
     def __init__(
-        self, module: nn.Module, is_branch: Callable[[str], bool], weight_decay: float
+        self,
+        module: nn.Module,
+        is_branch: Callable[[str], bool],
+        weight_decay: float,
+        matrices: Matrices,
     ) -> None:
         named = list(module.named_parameters())
         self.parameters = [value for _, value in named]
         self.optimizers = [
             (optimizer, branch)
             for branch in (False, True)
-            for optimizer in pair([v for n, v in named if is_branch(n) == branch], weight_decay)
+            for optimizer in pair(
+                [v for n, v in named if is_branch(n) == branch], weight_decay, matrices
+            )
         ]
 
     def step(self, rate: float, linear_share: float) -> float:
@@ -105,11 +172,13 @@ class Mover:
             optimizer.load_state_dict(state)
 
 
-def pair(parameters: list[nn.Parameter], weight_decay: float) -> list[torch.optim.Optimizer]:
+def pair(
+    parameters: list[nn.Parameter], weight_decay: float, matrices: Matrices
+) -> list[torch.optim.Optimizer]:
     """Return the optimisers of the matrices and of the vectors among the parameters."""
-    matrices = [value for value in parameters if value.ndim > 1 and value.numel() > len(value)]
+    wide = [value for value in parameters if value.ndim > 1 and value.numel() > len(value)]
     vectors = [value for value in parameters if value.ndim == 1 or value.numel() == len(value)]
     return [
-        OrthogonalMomentum(matrices, weight_decay),
+        matrices(wide, weight_decay),
         torch.optim.AdamW(vectors, betas=(0.9, 0.98), weight_decay=0.0),
     ]

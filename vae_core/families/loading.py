@@ -94,7 +94,7 @@ def load_module(
     that cannot be had.
     """
     place = _device(dtype, device)
-    source = Path(path).expanduser()
+    source = _path(path)
     try:
         with ExitStack() as stack:
             found = _find(source)
@@ -110,6 +110,13 @@ def load_module(
         raise LoadError(f"{source}: {error}") from error.__cause__
     except OSError as error:
         raise LoadError(f"{source}: it cannot be read ({error.strerror or error}).") from error
+
+
+def _path(path: object) -> Path:
+    """Where to look; `LoadError` for what is no path, the empty one included."""
+    if isinstance(path, str | Path) and path != "":
+        return Path(path).expanduser()
+    raise LoadError(f"a path of a file or a folder is needed; got {path!r}.")
 
 
 def _device(dtype: torch.dtype | None, device: torch.device | str) -> torch.device:

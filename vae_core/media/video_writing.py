@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
@@ -54,6 +54,11 @@ _CRF = {
 }
 _PRORES, _PRORES_444 = "yuv422p10le", "yuv444p10le"
 _PRORES_BLOCK_PX = 16
+_X265 = "libx265"
+# Clips of fewer frames than this come out of x265 4.2 with headers that no container takes where
+# they may have B frames; smaller pictures than this break its memory where it weighs blocks by what
+# later frames take from them.
+_X265_FRAMES, _X265_PX = 3, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,15 @@ class VideoOptions:
             return self.crf
         return _CRF.get(encoder, _CRF["libx264"])[QUALITIES.index(self.quality)]
 
+    def encoder_options(self, encoder: str, size: tuple[int, int], count: int) -> dict[str, str]:
+        """What the encoder is told for frames of that height and width, at least so many."""
+        told = {"crf": str(self.crf_for(encoder))}
+        if encoder == _X265:
+            few, small = count < _X265_FRAMES, min(size) < _X265_PX
+            quirks = few * ["bframes=0"] + small * ["cutree=0"]
+            told["x265-params"] = ":".join([*quirks, "log-level=error"])
+        return told
+
     def format_for(self, encoder: str, height: int, width: int) -> str:
         """FFmpeg's name of the pixel format for frames of that size."""
         if self.pixel_format:
@@ -130,14 +144,15 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._stream: Any = None
         self._sound: Sound | None = None
+        # Frames that wait until it is known how the encoder has to be told to begin.
+        self._first: list[Frame] = []
+        self._size: tuple[int, int] | None = None
         self.frames = 0
 
-    def _start(self, height: int, width: int) -> Any:
+    def _start(self, height: int, width: int, codec: str) -> Any:
         target = self._target
-        codec = target.options.codec_for(target.path)
-        stream = self._container.add_stream(
-            codec, rate=target.fps, options={"crf": str(target.options.crf_for(codec))}
-        )
+        told = target.options.encoder_options(codec, (height, width), len(self._first))
+        stream = self._container.add_stream(codec, rate=target.fps, options=told)
         stream.height, stream.width = height, width
         stream.pix_fmt = target.options.format_for(codec, height, width)
         context = stream.codec_context
@@ -159,13 +174,30 @@ class VideoWriter:
             self._sound.close()
 
     def add(self, frame: Frame) -> None:
-        """Encode one frame. Raises `VideoError` where the codec cannot take it."""
-        if self._stream is None:
-            self._stream = self._start(frame.shape[0], frame.shape[1])
-        size = (self._stream.height, self._stream.width)
-        if frame.shape != (*size, 3) or frame.dtype != np.uint8:
+        """Take one frame. Raises `VideoError` where the codec cannot take it."""
+        height, width = frame.shape[:2] if self._size is None else self._size
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             came = f"{frame.dtype} {list(frame.shape)}"
-            raise VideoError(f"frames must be uint8 [{size[0]}, {size[1]}, 3]; got {came}.")
+            raise VideoError(f"frames must be uint8 [{height}, {width}, 3]; got {came}.")
+        self._size = height, width
+        if self._stream is not None:
+            self._encode(frame)
+            return
+        self._first.append(frame.copy())
+        codec = self._target.options.codec_for(self._target.path)
+        if codec != _X265 or len(self._first) == _X265_FRAMES:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Open the stream and encode what waited for it."""
+        target = self._target
+        height, width = self._first[0].shape[:2]
+        self._stream = self._start(height, width, target.options.codec_for(target.path))
+        for frame in self._first:
+            self._encode(frame)
+        self._first.clear()
+
+    def _encode(self, frame: Frame) -> None:
         converted = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
             format=self._stream.pix_fmt,
@@ -181,9 +213,11 @@ class VideoWriter:
 
     def finish(self) -> None:
         """Flush the encoder. Raises `VideoError` if no frame was added."""
-        if self._stream is None:
+        if self._stream is None and not self._first:
             raise VideoError(f"there is no frame to write to {self._target.path}.")
-        self._container.mux(self._stream.encode())
+        if self._stream is None:
+            self._begin()
+        self._container.mux(cast("Any", self._stream).encode())
         if self._sound is not None:
             self._sound.finish(self.frames / self._target.fps)
 
