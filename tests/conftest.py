@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from vae_core.running import devices
+
 # Small tensors gain nothing from threads, and processes that run side by side lose by them.
 torch.set_num_threads(1)
 
@@ -74,3 +76,9 @@ def pytest_terminal_summary(
     for marker, count in config.stash.get(LEFT_OUT, {}).items():
         needs = TIERS[marker]
         terminalreporter.write_line(f"left out: {count} {marker} tests; --{marker} ({needs})")
+
+
+@pytest.fixture
+def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor is treated as an accelerator."""
+    monkeypatch.setattr(devices, "accelerates", lambda device: True)

@@ -230,3 +230,14 @@ def test_weights_that_the_host_pages_keep_their_room(monkeypatch, engine):
         assert abs(before - card.free_bytes(vae) - 0.9 * kept) < 2
     finally:
         del layer._v
+
+
+@pytest.mark.parametrize(
+    ("device", "integrated", "apart"),
+    [("cuda", False, True), ("cuda", True, False), ("mps", False, False), ("cpu", False, False)],
+)
+def test_a_device_that_shares_the_computers_memory_is_not_apart(
+    device, integrated, apart, monkeypatch
+) -> None:
+    monkeypatch.setattr(card, "is_integrated", lambda _: integrated)
+    assert card.DeviceMemory(torch.device(device), GIB, GIB).apart is apart

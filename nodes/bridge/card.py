@@ -23,8 +23,10 @@ import torch
 from torch import nn
 
 from ...vae_core import VideoVAE
+from ...vae_core.planning.machine import machine_for
 from ...vae_core.planning.plan import Plan, size_text
 from ...vae_core.running import probe_file
+from ...vae_core.running.devices import is_integrated
 from ...vae_core.running.machines import raised_since
 from . import host
 from .lending import Lender
@@ -55,21 +57,21 @@ def _allowance() -> int:
     return ALLOWANCE_BYTES + (WINDOWS_BYTES if sys.platform == "win32" else 0)
 
 
-def is_apart(vae: Any) -> bool:
+def on_card(vae: Any) -> bool:
     """Whether a VAE runs on a card, with weights that the host looks after."""
     return vae.patcher is not None and torch.device(vae.device).type != "cpu"
 
 
 def keeps_results(vae: Any) -> bool:
     """Whether the host keeps results on the card as well."""
-    return is_apart(vae) and torch.device(vae.output_device).type == torch.device(vae.device).type
+    return on_card(vae) and torch.device(vae.output_device).type == torch.device(vae.device).type
 
 
 def room_bytes(vae: Any) -> int | None:
     """What a plan may take on the card when all else has made room, its weights are loaded, and
     what stays free is left alone; None where the VAE runs on the processor.
     """
-    if not is_apart(vae):
+    if not on_card(vae):
         return None
     manage, device = host.management(), vae.device
     free = _free(vae) + sum(
@@ -85,7 +87,7 @@ def free_bytes(vae: Any) -> int | None:
     """What a plan may take of what is free once `load` has been asked, beside weights that come
     when they are read; None where the VAE runs on the processor.
     """
-    if not is_apart(vae):
+    if not on_card(vae):
         return None
     paged = sum(_own_bytes(module) for module in _layers(vae) if _is_paged_by_host(module))
     return usable(_free(vae) - _reserve() - paged)
@@ -120,7 +122,7 @@ def load(vae: Any, used_bytes: int) -> None:
         return
     if not _is_paged(vae.patcher) and _is_loaded_in_part(vae):
         vae.patcher.detach()
-    wanted = needed(used_bytes) if is_apart(vae) else used_bytes
+    wanted = needed(used_bytes) if on_card(vae) else used_bytes
     with current(vae):
         host.management().load_models_gpu([vae.patcher], memory_required=wanted)
 
@@ -149,7 +151,7 @@ def seen(vae: Any, engine: VideoVAE, plan: Plan) -> list[str]:
 def left_behind(vae: Any, engine: VideoVAE) -> list[str]:
     """What to tell a person of weights that were not on the card while `engine` ran."""
     passing = engine.lender.passing_bytes if isinstance(engine.lender, Lender) else 0
-    away = away_bytes(vae) + passing if is_apart(vae) else 0
+    away = away_bytes(vae) + passing if on_card(vae) else 0
     if not away:
         return []
     whole = sum(map(_own_bytes, _layers(vae)))
@@ -195,7 +197,7 @@ def keep_probes() -> None:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """The device that a VAE runs on, and its memory in bytes; `apart`: not the computer's own."""
+    """The device that a VAE runs on, and its memory in bytes."""
 
     device: torch.device
     free_bytes: int
@@ -203,8 +205,8 @@ class DeviceMemory:
 
     @property
     def apart(self) -> bool:
-        """Whether this memory is not the computer's."""
-        return self.device.type != "cpu"
+        """Whether this memory is not the computer's, see `machine_for`."""
+        return machine_for(self.device, is_integrated(self.device)).apart
 
 
 def device_memory() -> DeviceMemory:
