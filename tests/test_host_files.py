@@ -96,3 +96,31 @@ def test_a_linked_folder_of_models_is_listed(base: Path):
     (base / "models" / "CogVideo").rmdir()
     linked(base / "models" / "CogVideo", far)
     assert set(host.vae_paths()) == {"CogVideo/CogVideoX-2b/vae"}
+
+
+@pytest.fixture
+def probes(base: Path):
+    """How files of probes are named; no folder is left set."""
+    card, files = part("nodes.bridge.card"), part("vae_core.running.probe_file")
+
+    def place() -> Path:
+        card.keep_probes()
+        return files.path_for({"device": "A Card", "dtype": "torch.bfloat16"})
+
+    yield place
+    files.keep_in(None)
+
+
+def test_what_is_found_out_about_devices_stays_in_the_hosts_user_folder(base, probes, monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["folder_paths"], "get_user_directory", lambda: str(base / "user"), raising=False
+    )
+    assert probes().parent == base / "user" / "exact_video_vae"
+    assert not (base / "user").exists()  # before there is something to keep
+
+
+def test_in_a_host_without_a_user_folder_it_stays_in_the_users_cache(base, probes, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(base / "cache"))
+    monkeypatch.setattr(Path, "home", lambda: base / "cache")
+    assert probes().is_relative_to(base / "cache")

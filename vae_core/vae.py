@@ -11,7 +11,7 @@ Files, command lines and hosts are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -27,26 +27,25 @@ from .geometry.fitting import Fitted, fit
 from .geometry.ratios import Ratios
 from .geometry.region import Extent, Interval, Region
 from .planning.chunking import chunks_of, meant
-from .planning.machine import machine_for
 from .planning.plan import Job, Plan
 from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
-from .running.devices import is_integrated
 from .running.execute import Execution
 from .running.graphs import outside_graphs
+from .running.machines import device_of, machine_for, weights_for
 from .running.stores import new_result, reserve
-from .running.weights import Lender, Weights, has_far_kernels
+from .running.weights import Lender, has_far_kernels
 from .settings import (
     Layout,
     NormScope,
     Place,
     Placement,
-    Progress,
     Settings,
     check_settings,
 )
+from .streaming.carried_progress import CarriedProgress
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
 from .streaming.frame_feed import FrameFeed, FrameRuns, is_frame_runs
@@ -143,20 +142,28 @@ class VideoVAE:
         return self.decoder.stores[SOURCE].channels
 
     @outside_graphs
-    def plan_encode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
-        """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run."""
+    def plan_encode(
+        self, shape: Sequence[int], settings: Settings = _DEFAULT, *, probing: bool = False
+    ) -> Plan:
+        """How a video of `shape` [b, c, t, h, w] would be encoded; nothing is run.
+
+        probing: whether to try the device first for what nobody has asked of it before, as a run
+        does: seconds, once. Otherwise figures for that are careful ones.
+        """
         check_settings(settings)
         program = self.encoder
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         fitted = fit(extent, meant(program, settings), program.ratios)
-        return self._plan(program, int(shape[0]), fitted.network, settings)
+        return self._plan(program, int(shape[0]), fitted.network, settings, probing)
 
     @outside_graphs
-    def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
-        """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
+    def plan_decode(
+        self, shape: Sequence[int], settings: Settings = _DEFAULT, *, probing: bool = False
+    ) -> Plan:
+        """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; see `plan_encode`."""
         check_settings(settings)
         extent = checked_extent(shape, self.latent_channels, "latents [b, c, n, h/8, w/8]")
-        return self._plan(self.decoder, int(shape[0]), extent, settings)
+        return self._plan(self.decoder, int(shape[0]), extent, settings, probing)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT
@@ -171,11 +178,14 @@ class VideoVAE:
         frames = chunks_of(job, settings)[-1].target.stop
         return shape[0], self.latent_channels, frames, network.h // px, network.w // px
 
-    def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
+    def _plan(
+        self, program: Program, batch: int, extent: Extent, settings: Settings, probing: bool
+    ) -> Plan:
         program = self._rewritten(program, settings, extent.t)
-        far = has_far_kernels(self.module, self.dtype, self.device)
+        machine = machine_for(self.device, self.dtype, program, probing)
+        far = has_far_kernels(self.module, self.dtype, device_of(self.device, machine.refused))
         job = Job(program, batch, extent, self.dtype.itemsize, far)
-        return make_plan(job, settings, machine_for(self.device, is_integrated(self.device)))
+        return make_plan(job, settings, machine)
 
     @staticmethod
     def _rewritten(program: Program, settings: Settings, frames: int) -> Program:
@@ -199,7 +209,7 @@ class VideoVAE:
         is computed.
         """
         check_tensor(video, "a video")
-        plan = self.plan_encode(video.shape, settings)
+        plan = self.plan_encode(video.shape, settings, probing=True)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
         moments = self._result(plan, plan.chunks[-1].target.stop, video.device)
@@ -218,7 +228,7 @@ class VideoVAE:
         """
         check_tensor(latents, "latents")
         check_trim(trim)
-        plan = self.plan_decode(latents.shape, settings)
+        plan = self.plan_decode(latents.shape, settings, probing=True)
         check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
         self._fill(plan, latents, None, video)
@@ -261,7 +271,7 @@ class VideoVAE:
         once.
         """
         check_tensor(video, "a video")
-        plan = self.plan_encode(video.shape, settings)
+        plan = self.plan_encode(video.shape, settings, probing=True)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
         stream = self._run if plan.blend is None else self._run_blended
@@ -283,7 +293,7 @@ class VideoVAE:
         """
         if isinstance(latents, Tensor) or not is_frame_runs(latents):
             check_tensor(latents, "latents")
-        plan = self.plan_decode(latents.shape, settings)
+        plan = self.plan_decode(latents.shape, settings, probing=True)
         if isinstance(latents, Tensor):
             check_values(latents, "latents", "unscaled floating point latents")
         if plan.blend is None:
@@ -307,7 +317,7 @@ class VideoVAE:
         assert plan.blend
         frames = plan.chunks[-1].target.stop
         whole = self._result(plan, frames, source.device) if result is None else result
-        carry = _Carry(plan.settings.on_progress)
+        carry = CarriedProgress(plan.settings.on_progress)
 
         def run(crop: Region) -> Tensor:
             part = plan.for_crop(crop.extent)
@@ -333,7 +343,7 @@ class VideoVAE:
         own.
         """
         reserve(plan)
-        weights = Weights(self.module, self.dtype, self.device, lender=self.lender)
+        weights = weights_for(self, plan)
         with closing(
             Execution(plan.job.program, weights, plan, plan.settings.on_progress)
         ) as execution:
@@ -350,26 +360,6 @@ class VideoVAE:
                 )
                 execution.run(chunk, read, out, last=index == len(plan.chunks) - 1)
                 yield out
-
-
-class _Carry:
-    """Progress over several executions of one plan: each goes on where the last one stopped."""
-
-    def __init__(self, report: Callable[[Progress], object] | None) -> None:
-        self._report = report
-        self._done = 0
-
-    def callback(self) -> Callable[[Progress], object] | None:
-        """What the next execution reports to."""
-        if self._report is None:
-            return None
-        report, before = self._report, self._done
-
-        def add(progress: Progress) -> None:
-            self._done = before + progress.done_operations
-            report(replace(progress, done_operations=self._done))
-
-        return add
 
 
 def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:

@@ -24,8 +24,10 @@ from torch import nn
 
 from ...vae_core import VideoVAE
 from ...vae_core.planning.machine import machine_for
-from ...vae_core.planning.plan import size_text
+from ...vae_core.planning.plan import Plan, size_text
+from ...vae_core.running import probe_file
 from ...vae_core.running.devices import is_integrated
+from ...vae_core.running.machines import raised_since
 from . import host
 from .lending import Lender
 
@@ -140,6 +142,12 @@ def away_bytes(vae: Any) -> int:
     return sum(_own_bytes(layer, kind) for layer in _layers(vae) if not _is_paged_by_host(layer))
 
 
+def seen(vae: Any, engine: VideoVAE, plan: Plan) -> list[str]:
+    """What to tell a person of the card after `plan` was run."""
+    raised = raised_since(engine.device, engine.dtype, plan)
+    return [*left_behind(vae, engine), *raised]
+
+
 def left_behind(vae: Any, engine: VideoVAE) -> list[str]:
     """What to tell a person of weights that were not on the card while `engine` ran."""
     passing = engine.lender.passing_bytes if isinstance(engine.lender, Lender) else 0
@@ -176,6 +184,12 @@ def current(vae: Any) -> AbstractContextManager[Any]:
         return nullcontext()
     make = getattr(host.management(), "cuda_device_context", None)
     return make(torch.device(vae.device)) if make else nullcontext()
+
+
+def keep_probes() -> None:
+    """Let what is found out about devices stay where the host keeps what is the user's."""
+    folder = host.user_folder()
+    probe_file.keep_in(None if folder is None else folder / "exact_video_vae")
 
 
 # Where a VAE would run

@@ -152,6 +152,16 @@ def output_target(prefix: str, suffix: str, size_px: tuple[int, int]) -> Target:
     return Target(Path(folder) / file, "/".join(filter(None, (subfolder, file))), preview)
 
 
+def user_folder() -> Path | None:
+    """Where the host keeps what belongs to its user; None where there is no such place."""
+    if not running():
+        return None
+    import folder_paths
+
+    ask = getattr(folder_paths, "get_user_directory", None)
+    return Path(ask()) if ask else None
+
+
 def keeps_metadata() -> bool:
     """Whether the host wants workflows stored in files."""
     if not running():

@@ -209,6 +209,7 @@ def _planned(vae: VideoVAE, operation: str, source: Extent, settings: Settings) 
 
 def answer_for(request: dict[str, Any]) -> dict[str, Any]:
     """What the client shows of a checked request; see `routes.WIDGETS` for what it holds."""
+    card.keep_probes()
     memory = card.device_memory()
     dtype = DTYPES.get(request["dtype"]) or host.vae_dtype()
     vae = engine(request["network"], dtype, memory.device)

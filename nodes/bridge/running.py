@@ -117,7 +117,7 @@ def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encod
     engine = vae.video_vae
     frames, height, width, colours = image.shape
     shape = (1, colours, frames, height, width)
-    settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
+    settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s, probing=True), settings)
     watch.begin(plan, vae)
     stream = engine.encode_stream(
         pixel_runs(image, engine.dtype), replace(settings, on_progress=watch), frames
@@ -134,7 +134,7 @@ def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encod
         Posterior.from_moments(moments, stream.fitted),
         plan,
         watch.seconds,
-        card.left_behind(vae, engine),
+        card.seen(vae, engine, plan),
     )
 
 
@@ -150,7 +150,8 @@ def _decoded(
     vae: Any, samples: Tensor, settings: Settings, size: Extent | None, watch: Watch
 ) -> Decoded:
     engine = vae.video_vae
-    settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
+    shape = tuple(samples.shape)
+    settings, plan = settled(vae, lambda s: engine.plan_decode(shape, s, probing=True), settings)
     watch.begin(plan, vae)
     b, _, n, h, w = samples.shape
     ends = vae.ends
@@ -165,7 +166,7 @@ def _decoded(
             watch.show(images[0, stop - 1, ..., :3])
         at = stop
     watch.end()
-    return Decoded(images, plan, watch.seconds, card.left_behind(vae, engine))
+    return Decoded(images, plan, watch.seconds, card.seen(vae, engine, plan))
 
 
 def chosen_samples(posterior: Posterior, values: dict[str, Any]) -> Tensor:

@@ -113,7 +113,9 @@ def encode_file(
         info = video.info
         frames = info.frames or 2 * settings.chunk_frames + 1
         shape = (1, vae.ends.colours_in, frames, info.height_px, info.width_px)
-        settings, plan = settled(vae, lambda s: engine.plan_encode(shape, s), settings)
+        settings, plan = settled(
+            vae, lambda s: engine.plan_encode(shape, s, probing=True), settings
+        )
         watch.begin(plan, vae)
         fed = _Fed(engine, vae.ends.colours_in)
 
@@ -122,7 +124,7 @@ def encode_file(
             watch.glimpse(fed.newest)
 
         fitted = encode_video(fed, video, take, replace(settings, on_progress=watch))
-        notes = [*video.notes, *card.left_behind(vae, engine)]
+        notes = [*video.notes, *card.seen(vae, engine, plan)]
     plan = _as_run(engine, plan, fitted, settings)
     watch.end(plan)
     posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
@@ -199,7 +201,8 @@ def decode_file(
         )
     engine, (trim, told) = vae.video_vae, own_size(latent, samples, vae.ends.ratios)
     watch = Watch("decode", node_id, values.get("extra_pnginfo"))
-    settings, plan = settled(vae, lambda s: engine.plan_decode(tuple(samples.shape), s), settings)
+    shape = tuple(samples.shape)
+    settings, plan = settled(vae, lambda s: engine.plan_decode(shape, s, probing=True), settings)
     full = (vae.ends.px * samples.shape[3], vae.ends.px * samples.shape[4])
     target = host.output_target(
         values["filename_prefix"], _SUFFIXES.get(values["codec"], ".mp4"), full
@@ -215,7 +218,7 @@ def decode_file(
             _Shown(engine, watch), samples, file, trim, replace(settings, on_progress=watch)
         )
     watch.end()
-    notes += [*told, *card.left_behind(vae, engine)]
+    notes += [*told, *card.seen(vae, engine, plan)]
     if vae.ends.colours_out > 3:
         notes.append("Alpha was left out: the file holds colours only.")
     notes.append(f"{counted(size[0], 'frame')} of {size[1]}x{size[2]} written to {target.shown}.")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
 from ...vae_core.settings import SMALLEST_TILE_PX
-from . import host
+from . import card, host
 from .core_files import core_vae
 from .ends import Ends, ends_of
 from .images import with_colours
@@ -49,6 +49,7 @@ class EngineModule(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         """Raises `LoweringError` where the engine cannot run the network."""
         super().__init__()
+        card.keep_probes()
         self.ends = ends_of(vae_core.from_module(network))
         for name, part in network.named_children():
             self.add_module(name, part)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from .routes import Table
 from .workspaces import NO_WORKSPACES, Workspaces
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Machine:
     host_bytes: free host memory; stores that need more go to disk. None: unknown.
     shared: whether the device is an accelerator in spite of sharing the host's memory.
     workspaces: what its libraries allocate beside convolutions.
+    title: of the device, for a person; nothing for a processor, and for what plays a device.
+    table: what a probe found there. refused: why it is not the device that was asked for.
     """
 
     apart: bool
@@ -37,6 +40,9 @@ class Machine:
     host_bytes: int | None = None
     shared: bool = False
     workspaces: Workspaces = NO_WORKSPACES
+    title: str = ""
+    table: Table | None = None
+    refused: str = ""
 
     @property
     def accelerated(self) -> bool:

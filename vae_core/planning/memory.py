@@ -19,9 +19,9 @@ from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces,
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
+from .classes import attends, mapped, mixed, shortcut_class
 from .projection import Projection, Reads
 from .sizes import Sizes, weight_bytes
-from .workspaces import ConvClass
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -153,10 +153,9 @@ class Memory:
         takes, or what it is put in order in.
         """
         made = self._voxels(conv.out_channels, cells.voxels)
-        kind = ConvClass(conv.in_channels, conv.out_channels, step.taps, conv.stride)
+        kind = mixed(step, accelerated=self.sizes.accelerated)
         if not self._stacks(step):
             return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
-        kind = replace(kind, out_channels=4 * conv.out_channels)
         around = cells.t.size * (cells.h.size + 1) * (cells.w.size + 1)
         stacked = self._voxels(kind.out_channels, around)
         return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
@@ -237,7 +236,7 @@ class Memory:
         if shortcut is None:
             return 0
         added = self._added_bytes(step, cells)
-        kind = ConvClass(shortcut.in_channels, shortcut.out_channels, (1, 1, 1))
+        kind = shortcut_class(shortcut)
         beside = self.sizes.workspaces.bytes(kind, added, result_bytes)
         part = cells.extent != self.cell_extent(step) and not self.sizes.far_stores
         return result_bytes + added * (part and self.sizes.accelerated) + beside
@@ -271,9 +270,13 @@ class Memory:
         wide = self.sizes.batch * norm.channels * cells * where.w.size
         made = 2 * narrow * (self.sizes.element_bytes + 2 * self.sizes.statistics_bytes)
         latents = self._latent_bytes(norm, store, where)
-        kind = ConvClass(self.program.stores[SOURCE].channels, norm.channels, (1, 1, 1))
-        made += self.sizes.workspaces.bytes(kind, latents, narrow * self.sizes.element_bytes)
+        kind, both = mapped(self.program, norm), 2 * narrow * self.sizes.element_bytes
+        made += self.sizes.workspaces.bytes(kind, latents, both)
         return made + 2 * wide * self.sizes.statistics_bytes
+
+    def _slack_bytes(self) -> int:
+        """Beside what is counted: libraries keep what they took for an attention for good."""
+        return SLACK_BYTES + attends(self.program) * self.sizes.workspaces.attention.base_bytes
 
     def _weight_bytes(self, step: Step) -> int:
         apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
@@ -335,7 +338,7 @@ class Memory:
                     step.path,
                     0 if self.sizes.far_stores else stores,
                     0 if self.sizes.far_caches else held,
-                    work + self._weight_bytes(step) + SLACK_BYTES,
+                    work + self._weight_bytes(step) + self._slack_bytes(),
                     self.moved_bytes(step, largest[index]),
                     far,
                 )
@@ -353,7 +356,7 @@ class Memory:
             stores * (not self.sizes.far_stores)
             + held * (not self.sizes.far_caches)
             + self._weight_bytes(step)
-            + SLACK_BYTES
+            + self._slack_bytes()
             for step, stores, held in self._held()
         ]
 

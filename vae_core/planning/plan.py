@@ -18,6 +18,7 @@ from ..geometry.region import Extent
 from ..program.steps import Program
 from ..settings import Place, Placement, Settings
 from .projection import Projection
+from .routes import Libraries
 
 _GIB = 2**30
 
@@ -64,6 +65,7 @@ class Plan:
     operations: floating point operations of all chunks and crops, batch included.
     rows: projected bytes while each step of the largest chunk of the largest crop runs.
     blend: the crops that go through the whole network one by one; None where the picture does.
+    libraries: of the device that it is for; None for a processor that was asked for.
     """
 
     job: Job
@@ -74,6 +76,7 @@ class Plan:
     operations: int
     rows: tuple[Projection, ...]
     blend: BlendGeometry | None = None
+    libraries: Libraries | None = None
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -182,6 +185,7 @@ class Plan:
                 {"path": step.path, "tile": [tile.t, tile.h, tile.w], "peak_bytes": row.peak_bytes}
                 for step, tile, row in zip(job.program.steps, self.tiles, self.rows, strict=True)
             ],
+            **(self.libraries.as_dict() if self.libraries else {}),
         }
 
     def describe(self) -> str:
@@ -212,6 +216,8 @@ class Plan:
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")
+        if self.libraries:
+            lines.append(f"  device: {_on(self.libraries)}")
         return "\n".join(lines)
 
 
@@ -221,6 +227,17 @@ _PLACES = {
     Placement.HOST: "stores and causal caches in host memory",
     Placement.MMAP: "stores and causal caches in a temporary file",
 }
+
+
+def _on(libraries: Libraries) -> str:
+    """Where a plan will run, for a person."""
+    if libraries.refused:
+        return f"the processor, since {libraries.device} is wrong in {libraries.refused}"
+    allowed = size_text(libraries.allowance_bytes)
+    return (
+        f"{libraries.device} ({libraries.route_words}); its libraries are allowed {allowed} of the"
+        " workspace"
+    )
 
 
 def _bound(settings: Settings) -> str:

@@ -27,6 +27,7 @@ from ..settings import SMALLEST_TILE_PX, NormScope, Placement, Settings, Tiling
 from .chunking import chunk_lengths, chunks_of, meant
 from .elements import MOST_ELEMENTS, check_elements
 from .kinds import memories_of, pooled
+from .libraries import libraries_of
 from .machine import Machine
 from .memory import Memory
 from .plan import Job, Plan, chunk_extent, size_text
@@ -339,7 +340,8 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
         largest = candidate.level(largest, machine.workspace_bytes // 2)
     rows = candidate.rows(largest)
     placement = _spilled(candidate.placement, rows, machine)
-    return Plan(job, settings, chunks, largest, placement, 0, rows, blend)
+    libraries = libraries_of(machine, candidate.memories, largest)
+    return Plan(job, settings, chunks, largest, placement, 0, rows, blend, libraries)
 
 
 def _blend(job: Job, settings: Settings) -> BlendGeometry | None:

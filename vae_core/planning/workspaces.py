@@ -19,13 +19,14 @@ from math import ceil
 class ConvClass:
     """What a library chooses a kernel by, sizes of pictures apart.
 
-    taps: in (frames, rows, columns). stride: in height and width alike.
+    taps: in (frames, rows, columns). stride: in height and width alike. stride_t: in time.
     """
 
     in_channels: int
     out_channels: int
     taps: tuple[int, int, int]
     stride: int = 1
+    stride_t: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Workspace:
 
 NOTHING = Workspace()
 CONTIGUOUS = Workspace(per_input=1.0, per_output=1.0)
+PRODUCTS = Workspace(33 * 2**20)
+"""What libraries keep for products of matrices, once and for good: up to 32 MiB, and the rest."""
 
 
 def unrolled(kind: ConvClass) -> Workspace:
@@ -56,15 +59,17 @@ class Workspaces:
     """The workspaces of a device for one dtype.
 
     known: by class, where it was measured. default: for every other class.
+    attention: beside one, whose arithmetic is products of matrices.
     """
 
     default: Workspace = CONTIGUOUS
     known: Mapping[ConvClass, Workspace] = field(default_factory=dict[ConvClass, Workspace])
+    attention: Workspace = PRODUCTS
 
     def bytes(self, kind: ConvClass, input_bytes: int, output_bytes: int) -> int:
         """Bytes that the library is allowed for one convolution."""
         return self.known.get(kind, self.default).bytes(input_bytes, output_bytes)
 
 
-NO_WORKSPACES = Workspaces(NOTHING)
+NO_WORKSPACES = Workspaces(NOTHING, attention=NOTHING)
 """For a processor, and for what plays a device in a count."""

@@ -32,7 +32,9 @@ from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
 from . import devices, kernels, recovery
 from .autocast import no_autocast
+from .convolutions import routed
 from .course import Course, course_of
+from .feedback import Feedback
 from .finite import check_result
 from .graphs import outside_graphs
 from .statistics import finished
@@ -69,6 +71,7 @@ class Execution:
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
+        self._feedback = Feedback(weights.device, weights.dtype, plan)
         self._courses: dict[tuple[int, Extent, bool], Course] = {}
         self._most_cells: dict[int, int] = {}
         self._announced = False
@@ -98,7 +101,8 @@ class Execution:
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
             device = self._weights.device
-            with no_autocast(device), devices.unsearched(device):
+            self._feedback.begin(sum(cache.nbytes for cache in self._near_caches()))
+            with no_autocast(device), devices.unsearched(device), routed(self._weights.routes):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
                 check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
@@ -130,10 +134,14 @@ class Execution:
             task.new_cache = self._new_cache(step, at)
         if course.lone:
             at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
+        self._bound(index, self._feedback.limit(index, at, course.largest))
         for tile, following in pairwise(chain(course.tiles, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
+            if tile is course.tiles[0]:
+                self._bound(index, self._feedback.check(index, at, tile))
         self.tile_runner.settle()
+        self._feedback.check(index, at, course.largest.region)
         self._weights.give_back()
         self._caches.pop(index, None)
         if task.new_cache is not None:
@@ -168,10 +176,12 @@ class Execution:
         pending, failures = [cells], 0
         while pending:
             piece = pending.pop()
-            most = self._most_cells.get(index)
-            if (most is None or piece.voxels <= most) and self._attempt(
-                task, piece, following if piece is cells else None
-            ):
+            most, halves = self._most_cells.get(index), None
+            if most is not None and piece.voxels > most:
+                halves = self._halves(index, task.at, piece)
+            if halves:
+                pending += reversed(halves)
+            elif self._attempt(task, piece, following if piece is cells else None):
                 self._advance(task.of(piece), piece)
                 failures = 0
             else:
@@ -196,7 +206,7 @@ class Execution:
         if halves:
             if index not in self._most_cells:
                 self._announce(task.step.path, "smaller tiles")
-            self._most_cells[index] = cells.voxels - 1
+            self._bound(index, cells.voxels - 1)
             return halves
         if self._evict(task.at, task):
             self._announce(task.step.path, "activations move to host memory")
@@ -209,6 +219,16 @@ class Execution:
                 f" {self._weights.device}, or set chunk_frames or the batch lower."
             )
         return (cells,)
+
+    def _bound(self, index: int, most_cells: int | None) -> None:
+        """Let no later tile of a step be of more cells; None: as it was."""
+        if most_cells is not None:
+            self._most_cells[index] = min(self._most_cells.get(index, most_cells), most_cells)
+
+    def _near_caches(self) -> list[Tensor]:
+        """The caches that lie on the device."""
+        where = self._weights.device.type
+        return [cache for cache in self._caches.values() if cache.device.type == where]
 
     def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
         """Two smaller pieces of a tile; None where it cannot be cut further."""

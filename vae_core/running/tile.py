@@ -27,6 +27,7 @@ from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
 from . import devices, kernels
 from .attention import attend
+from .convolutions import laid_out
 from .phases import (
     Phase,
     convolve,
@@ -40,6 +41,8 @@ from .task import Inputs, Pass, Task
 from .transfers import Transfers
 from .weights import Weights
 from .windows import Cover, Window, window_of
+
+_STEADY: kernels.Strides = (1, 1, 1)
 
 
 @dataclass(slots=True)
@@ -142,18 +145,21 @@ class TileRunner:
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
-        return tuple(replace(phase, weight=lay_out(phase.weight)) for phase in found)
+        return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
 
     def last_taps(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """The same convolutions, of the newest frame that they see alone."""
-        return tuple(replace(one, weight=self._laid_out(one.weight[:, :, -1:])) for one in phases)
+        return tuple(
+            replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
+        )
 
-    def _in_room(self, weight: Tensor) -> Tensor:
+    def _in_room(self, weight: Tensor, strides: kernels.Strides) -> Tensor:
+        del strides  # a processor has one route
         self._kernel.expect(weight.numel())
         return self._kernel.take(weight.shape).copy_(weight)
 
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        return weight.contiguous(memory_format=self.weights.layout)
+    def _laid_out(self, weight: Tensor, strides: kernels.Strides) -> Tensor:
+        return laid_out(weight, strides, self.weights.layout)
 
     def settle(self) -> None:
         """Write all that was computed, and forget what was fetched for a tile to come."""

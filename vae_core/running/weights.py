@@ -18,6 +18,9 @@ from typing import Protocol, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from ..planning.routes import Route
+from ..planning.workspaces import ConvClass
+from .convolutions import Routes
 from .kernels import statistics_dtype
 
 Lent: TypeAlias = "tuple[Tensor | None, Tensor | None]"
@@ -51,6 +54,7 @@ class Weights:
     dtype, device: what the run computes in and on.
     lender: of the host that keeps them; None where they are read from the module.
     layout: how kernels lie in memory, and so the route of convolutions (see `convolutions`).
+    routes: of the classes of convolutions that have one for themselves.
     """
 
     module: nn.Module
@@ -58,6 +62,7 @@ class Weights:
     device: torch.device
     lender: Lender | None = None
     layout: torch.memory_format = torch.channels_last_3d
+    routes: Routes = field(default_factory=dict[ConvClass, Route])
     _loans: _Loans = field(default_factory=_Loans, init=False, repr=False, compare=False)
 
     def give_back(self) -> None:

@@ -18,8 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.fitting import Fitted, fit
@@ -28,8 +27,9 @@ from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Interval
 from ..planning.plan import Plan
 from ..running.execute import Execution
+from ..running.machines import Network as Weighted
+from ..running.machines import weights_for
 from ..running.stores import new_result, reserve
-from ..running.weights import Lender, Weights
 from ..settings import Layout, NormScope, Progress, Settings, Tiling, as_integer
 from .fitted_frames import fitted_frames
 from .frame_feed import FrameFeed, no_frames
@@ -37,22 +37,12 @@ from .frame_feed import FrameFeed, no_frames
 _CHUNKS_OF_EVERY_KIND = 3
 
 
-class Network(Protocol):
+class Network(Weighted, Protocol):
     """What a stream needs of a VAE."""
 
-    @property
-    def module(self) -> nn.Module: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def lender(self) -> Lender | None: ...
-
-    def plan_encode(self, shape: tuple[int, ...], settings: Settings) -> Plan:
+    def plan_encode(
+        self, shape: tuple[int, ...], settings: Settings, *, probing: bool = False
+    ) -> Plan:
         """How a video of `shape` [b, c, t, h, w] would be encoded."""
         ...
 
@@ -134,7 +124,7 @@ def _planned(network: Network, feed: FrameFeed, settings: Settings, count: int |
     if count is not None and count < feed.held:
         count = None
     frames = count or 1 + _CHUNKS_OF_EVERY_KIND * settings.chunk_frames
-    return network.plan_encode((b, c, frames, h, w), settings)
+    return network.plan_encode((b, c, frames, h, w), settings, probing=True)
 
 
 def _report(settings: Settings, length_known: bool) -> Callable[[Progress], object] | None:
@@ -159,7 +149,7 @@ def encode_chunks_of(
     frame_count = _believed(frame_count)
     plan = _planned(network, feed, settings, frame_count)
     reserve(plan)
-    weights = Weights(network.module, network.dtype, network.device, lender=network.lender)
+    weights = weights_for(network, plan)
     known = frame_count is not None or feed.held < settings.chunk_frames + 2
     report = _report(settings, known)
     whole: Fitted | None = None
