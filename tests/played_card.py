@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -24,7 +25,7 @@ from traffic import is_channels_last
 from vae_core.planning.machine import ACCELERATOR_WORKSPACE_BYTES, Machine
 from vae_core.planning.routes import Finding, Route, Table
 from vae_core.planning.workspaces import ConvClass, Workspace
-from vae_core.running import cards, devices, machines, probe
+from vae_core.running import cards, devices, machines, probe, statistics
 
 
 def route_of(x: Tensor) -> Route:
@@ -85,8 +86,11 @@ class Library:
         """`convolved`, as this library does it."""
 
         def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **named) -> Tensor:
-            if self.resting:
+            if self.resting and (bias is None or x.element_size() > 2):
                 return convolved(x, weight, bias, *rest, **named)
+            if self.resting:  # on a card a bias comes after a result was rounded
+                shape = (-1, *(1,) * (x.ndim - 2))
+                return convolved(x, weight, None, *rest, **named).add_(bias.view(shape))
             route = route_of(x)
             self.calls.append(route)
             if route in self.refused:
@@ -169,6 +173,16 @@ def library_in_place(library: Library) -> Iterator[None]:
         yield
 
 
+def _as_wide_as_a_cards(found: Callable[..., Any]) -> Callable[..., Any]:
+    """Statistics of channels in float32, where a processor rounds its own to 16 bits."""
+
+    def run(x: Tensor, *rest: Any) -> Any:
+        wide = x.dtype not in (torch.float16, torch.bfloat16) or x.device.type == "meta"
+        return found(x if wide else x.float(), *rest)
+
+    return run
+
+
 MACHINE = Machine(True, ACCELERATOR_WORKSPACE_BYTES, None)
 """Of a card beside a host with all the memory that is asked of it."""
 
@@ -186,7 +200,9 @@ def playing(card: PlayedCard, asked_for: str = "cpu") -> Iterator[PlayedCard]:
         return MACHINE if device.type == asked_for else Machine(False, MACHINE.workspace_bytes)
 
     machines.forget()
+    own = statistics.channel_statistics
     with (
+        patch.object(statistics, "channel_statistics", _as_wide_as_a_cards(own)),
         patch.object(machines.machine, "machine_for", machine_for),
         patch.object(cards, "card_for", card_for),
         patch.object(devices, "accelerates", lambda device: device.type == asked_for),
