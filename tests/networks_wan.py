@@ -19,12 +19,9 @@ def random_wan(
     return torch.nn.Module.to(unsettled(module), dtype)
 
 
-def random_wan_2_2(
-    dtype: torch.dtype = torch.float32, latent_channels: int = 6, blocks: int = 1
-) -> AutoencoderKLWan:
-    """A Wan 2.2 VAE with random weights from a fixed seed."""
-    torch.manual_seed(0)
-    module = AutoencoderKLWan(
+def narrow_wan_2_2(latent_channels: int = 6, blocks: int = 1) -> AutoencoderKLWan:
+    """A Wan 2.2 VAE as its class makes it."""
+    return AutoencoderKLWan(
         base_dim=NARROW,
         decoder_base_dim=NARROW + 4,
         z_dim=latent_channels,
@@ -37,7 +34,14 @@ def random_wan_2_2(
         latents_mean=[0.0] * latent_channels,
         latents_std=[1.0] * latent_channels,
     )
-    return torch.nn.Module.to(unsettled(module), dtype)
+
+
+def random_wan_2_2(
+    dtype: torch.dtype = torch.float32, latent_channels: int = 6, blocks: int = 1
+) -> AutoencoderKLWan:
+    """A Wan 2.2 VAE with random weights from a fixed seed."""
+    torch.manual_seed(0)
+    return torch.nn.Module.to(unsettled(narrow_wan_2_2(latent_channels, blocks)), dtype)
 
 
 def random_qwen_image(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import networks
 import torch
+from benchmarks import families
 from benchmarks.counting import CONVOLUTIONS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,7 +32,9 @@ from .rigs import Bench, Rig, plan_of, run_of
 from .sheet import Row, at_most, needs_card
 
 KINDS = ("encode", "decode")
-FAMILIES = tuple(networks.NARROW)
+FAMILIES = tuple(families.FAMILIES)
+"""Those with a full-size network to be timed and counted."""
+
 HALVES = (torch.bfloat16, torch.float16)
 
 

@@ -90,7 +90,7 @@ class Rig:
 
     def untiled(self, family: str, kind: str, module: Any, x: Tensor, chunk: int) -> Tensor:
         """What diffusers gives without tiles, in the same chunks where those matter."""
-        if family == "wan":
+        if family != "cogvideox":
             return _whole_wan(kind, module, x)
         with torch.no_grad():
             if kind == "encode":
@@ -212,6 +212,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
         latent_channels=16,
     ),
     "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
+    "wan22": networks_wan.narrow_wan_2_2,
 }
 
 
