@@ -1,4 +1,4 @@
-"""Does the engine give what core's own class of Wan 2.1 gives untiled, where core runs?"""
+"""Does the engine give what core's own classes of Wan 2.1 and 2.2 give untiled, where core runs?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ import comfy.options
 comfy.options.enable_args_parsing()
 import comfy.ops
 import torch
+from comfy.ldm.wan import vae2_2
 from comfy.ldm.wan.vae import WanVAE
 from vae_core import Settings, from_module
 
 def network(channels, dtype):
     torch.manual_seed(0)
-    module = WanVAE(dim=8, z_dim=16, image_channels=channels, conv_out_channels=channels)
+    if channels == "2.2":
+        numbers = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+        timed = [False, True, True]
+        module = vae2_2.WanVAE(8, 12, z_dim=16, temperal_downsample=timed, **numbers)
+    else:
+        module = WanVAE(dim=8, z_dim=16, image_channels=channels, conv_out_channels=channels)
     for name, parameter in module.named_parameters():
         spread = 0.3 if name.endswith("gamma") else 0.5 * parameter[0].numel() ** -0.5
         torch.nn.init.normal_(parameter, float(name.endswith("gamma")), spread)
@@ -36,10 +42,11 @@ CUTS = (
 worst = {}
 with torch.no_grad():
     for dtype in (torch.float32, torch.float64):
-        for channels, frames in ((3, 1), (3, 5), (3, 9), (3, 13), (4, 5)):
+        for channels, frames in ((3, 1), (3, 5), (3, 9), (3, 13), (4, 5), ("2.2", 1), ("2.2", 13)):
             module = network(channels, dtype)
             vae, cut = from_module(module), Settings(**CUTS[frames % 3])
-            video = 2 * torch.rand(1, channels, frames, 24, 40, dtype=dtype) - 1
+            colours, px = (3, 16) if channels == "2.2" else (channels, 8)
+            video = 2 * torch.rand(1, colours, frames, 3 * px, 5 * px, dtype=dtype) - 1
             latents = torch.randn(1, 16, (frames + 3) // 4, 3, 5, dtype=dtype)
             pairs = {
                 "encode": (vae.encode(video, cut).mean, module.encode(video)),
@@ -48,7 +55,7 @@ with torch.no_grad():
             for kind, (found, expected) in pairs.items():
                 assert found.shape == expected.shape, (found.shape, expected.shape)
                 error = (found - expected).abs().max() / (expected.max() - expected.min())
-                key = f"{kind} {str(dtype)[6:]}"
+                key = f"{kind} {vae.family.name} {str(dtype)[6:]}"
                 worst[key] = max(worst.get(key, 0.0), float(error))
 print(json.dumps(worst))
 """
@@ -69,7 +76,7 @@ def test_both_ways_equal_cores_class_untiled() -> None:
     )
     assert run.returncode == 0, run.stderr
     worst = json.loads(run.stdout.splitlines()[-1])
-    assert len(worst) == 4
+    assert len(worst) == 8
     for name, error in worst.items():
         limit = 1e-9 if name.endswith("float64") else 1e-4
         assert error <= limit, f"{name} differs by {error:.3g} of the range"
