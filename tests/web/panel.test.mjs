@@ -153,6 +153,18 @@ test("a node in a subgraph is fed from outside it, unless its instances differ",
   assert.deepEqual(vaeOf(inSubgraph([])), { network: "full", dtype: "auto" });
 });
 
+test("an instance that answers for what lies in it is asked by way of its graph", () => {
+  const tiny = node({ vae_name: "tiny_vae (ships with this pack)", dtype: "fp32" });
+  const decode = inSubgraph([tiny]);
+  const [instance] = decode.graph.rootGraph.nodes.filter((one) => one.subgraph);
+  instance.getInputLink = () => ({ origin_id: "8:2", origin_slot: 1 });
+  instance.getInputNode = () => null;
+  instance.inputs[0].link = 8;
+  instance.graph.getLink = (id) => (id === 8 ? { origin_id: 3, origin_slot: 0 } : undefined);
+  instance.graph.getNodeById = (id) => (id === 3 ? tiny : null);
+  assert.deepEqual(vaeOf(decode), { network: "tiny", dtype: "fp32" });
+});
+
 test("an instance of a subgraph gives what its inner node gives", () => {
   const inner = node({ width: 64, height: 48, length: 9 });
   const instance = node({ width: 8 });

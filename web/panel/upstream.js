@@ -20,17 +20,21 @@ const WAN = /wan|qwen/i;
  * @typedef {object} Seen
  * @property {string} [type]
  * @property {{name: string, value?: unknown}[]} [widgets]
- * @property {{name: string}[]} [inputs]
+ * @property {{name: string, link?: number|null}[]} [inputs]
  * @property {{naturalWidth: number, naturalHeight: number}[]} [imgs]
  * @property {(slot: number) => boolean} [isInputConnected]
  * @property {(slot: number) => Seen|null} [getInputNode]
- * @property {(slot: number) => {origin_id: unknown, origin_slot: number}|null} [getInputLink]
+ * @property {(slot: number) => Link|null} [getInputLink]
  * @property {Graph|null} [graph] that it stands in
  * @property {Graph} [subgraph] that it is an instance of
  * @property {(slot: number) => {outputNode?: Seen}|undefined} [resolveSubgraphOutputLink]
  *
+ * @typedef {{origin_id: unknown, origin_slot: number}} Link
+ *
  * @typedef {object} Graph
  * @property {Seen[]} nodes
+ * @property {(id: number) => Link|null|undefined} [getLink]
+ * @property {(id: any) => Seen|null|undefined} [getNodeById]
  * @property {Graph} [rootGraph]
  * @property {Map<string, Graph>} [subgraphs] of a root: all that are defined
  *
@@ -64,11 +68,23 @@ export function feeding(node, name) {
 function feedingSlot(node, slot, far = 0) {
   // The client raises where a node that left its graph is asked.
   if (node.graph === null || far >= FARTHEST || !node.isInputConnected?.(slot)) return null;
-  const link = node.getInputLink?.(slot);
+  const link = linkInto(node, slot);
   if (link && Number(link.origin_id) === SUBGRAPH_INPUT) return outside(node, link.origin_slot, far + 1);
-  const above = node.getInputNode?.(slot) ?? null;
+  const above = (link && node.graph?.getNodeById?.(link.origin_id)) ?? node.getInputNode?.(slot) ?? null;
   if (!above?.subgraph || !link) return above;
   return above.resolveSubgraphOutputLink?.(link.origin_slot)?.outputNode ?? above;
+}
+
+/**
+ * The link into an input. An instance of a subgraph may answer for what lies in it where it is
+ * asked itself (client 1.58): its graph knows better.
+ * @param {Seen} node
+ * @param {number} slot of its inputs
+ * @returns {Link|null}
+ */
+function linkInto(node, slot) {
+  const id = node.inputs?.[slot]?.link;
+  return (id != null && node.graph?.getLink?.(id)) || node.getInputLink?.(slot) || null;
 }
 
 /**
