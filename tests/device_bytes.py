@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 
+import card  # noqa: F401, meta has its kernels from here on
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

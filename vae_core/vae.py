@@ -33,10 +33,11 @@ from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
+from .running.devices import is_integrated
 from .running.execute import Execution
 from .running.graphs import outside_graphs
 from .running.stores import new_result, reserve
-from .running.weights import Lender, Weights
+from .running.weights import Lender, Weights, has_far_kernels
 from .settings import (
     Layout,
     NormScope,
@@ -154,11 +155,8 @@ class VideoVAE:
     def plan_decode(self, shape: Sequence[int], settings: Settings = _DEFAULT) -> Plan:
         """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; nothing is run."""
         check_settings(settings)
-        program = self.decoder
-        extent = checked_extent(
-            shape, program.stores[SOURCE].channels, "latents [b, c, n, h/8, w/8]"
-        )
-        return self._plan(program, int(shape[0]), extent, settings)
+        extent = checked_extent(shape, self.latent_channels, "latents [b, c, n, h/8, w/8]")
+        return self._plan(self.decoder, int(shape[0]), extent, settings)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT
@@ -174,8 +172,10 @@ class VideoVAE:
         return shape[0], self.latent_channels, frames, network.h // px, network.w // px
 
     def _plan(self, program: Program, batch: int, extent: Extent, settings: Settings) -> Plan:
-        job = Job(self._rewritten(program, settings, extent.t), batch, extent, self.dtype.itemsize)
-        return make_plan(job, settings, machine_for(self.device))
+        program = self._rewritten(program, settings, extent.t)
+        far = has_far_kernels(self.module, self.dtype, self.device)
+        job = Job(program, batch, extent, self.dtype.itemsize, far)
+        return make_plan(job, settings, machine_for(self.device, is_integrated(self.device)))
 
     @staticmethod
     def _rewritten(program: Program, settings: Settings, frames: int) -> Program:

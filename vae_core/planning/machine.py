@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from .workspaces import NO_WORKSPACES, Workspaces
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,16 +28,30 @@ class Machine:
     workspace_bytes: what a tile may take where no budget asks for less; tiles of a size that stays
         in a processor's cache, or fills a graphics card.
     host_bytes: free host memory; stores that need more go to disk. None: unknown.
+    shared: whether the device is an accelerator in spite of sharing the host's memory.
+    workspaces: what its libraries allocate beside convolutions.
     """
 
     apart: bool
     workspace_bytes: int
     host_bytes: int | None = None
+    shared: bool = False
+    workspaces: Workspaces = NO_WORKSPACES
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether there is something beside a processor."""
+        return self.apart or self.shared
 
 
-def machine_for(device: torch.device) -> Machine:
-    """The machine that `device` belongs to, with the host memory that is free right now."""
+def machine_for(device: torch.device, integrated: bool = False) -> Machine:
+    """The machine that `device` belongs to, with the host memory that is free right now.
+
+    integrated: whether it is a card whose memory is the host's.
+    """
     free_bytes = int(psutil.virtual_memory().available)
     if device.type == "cpu":
         return Machine(False, CPU_WORKSPACE_BYTES, free_bytes)
-    return Machine(True, ACCELERATOR_WORKSPACE_BYTES, free_bytes)
+    shared = integrated or device.type == "mps"
+    workspaces = NO_WORKSPACES if device.type == "meta" else Workspaces()
+    return Machine(not shared, ACCELERATOR_WORKSPACE_BYTES, free_bytes, shared, workspaces)

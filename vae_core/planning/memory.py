@@ -17,9 +17,11 @@ from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Norm, Start, TimeMap
+from ..program.parts import Attend, Conv, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from .projection import Projection, Reads, Sizes
+from .projection import Projection, Reads
+from .sizes import Sizes, weight_bytes
+from .workspaces import ConvClass
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -108,10 +110,19 @@ class Memory:
             )
         )
 
+    def _stacks(self, step: Step) -> bool:
+        """Whether all outputs of a square of 2x2 are made by one convolution."""
+        return self.sizes.accelerated and step.upscale == 2
+
+    def _result_bytes(self, step: Step, cells: Region) -> int:
+        """Bytes of what one convolution of a tile makes, as it is written."""
+        squares = 4 if self._stacks(step) else 1
+        return self._voxels(squares * step.mix.out_channels, cells.voxels)
+
     def _sent(self, step: Step, cells: Region) -> int:
         """Bytes of a tile's result, where it has far to go."""
         far = self.sizes.far_stores or step.dst == self.program.sink
-        return self._voxels(step.mix.out_channels, cells.voxels) if far else 0
+        return self._result_bytes(step, cells) if far else 0
 
     def _beside(self, step: Step, cells: Region, ahead: int, before: int) -> int:
         """The most that is allocated while a tile is computed.
@@ -122,22 +133,33 @@ class Memory:
             return ahead + before + self._attended(step, step.mix, cells)
         where, reads = self._read_region(step, cells), self._reads(step, cells)
         buffer = self._voxels(step.mix.in_channels, step.seen_region(cells).voxels)
-        result = self._voxels(step.mix.out_channels, cells.voxels)
-        kept = self._kept_bytes(step, where)
+        result, kept = self._result_bytes(step, cells), self._kept_bytes(step, where)
         leaving = kept or before
-        if step.phases > 1:
+        if step.phases > (4 if self._stacks(step) else 1):
             leaving = max(leaving, self._sent(step, cells))
         maps = self._norm_bytes(step.norm, step.src, where) if step.norm else 0
-        finished = reads.added + leaving + result
+        finishing = max(self._shortcut_bytes(step, cells, result), self._measured(result))
+        # the input is kept for the next phase, or for the next tile
+        finished = reads.added + leaving + buffer
         return ahead + max(
             reads.total + buffer + self._gathered(step, cells, where) + maps + before,
             reads.added + buffer + kept + before,
-            finished + buffer,
-            finished
-            + max(self._shortcut_bytes(step, result), self._measured(result))
-            # the input is kept for the next phase, or for the next tile
-            + buffer * (step.phases > 1 or self.sizes.keeps_inputs),
+            finished + self.conv_bytes(step, step.mix, cells, buffer),
+            finished + result + finishing,
         )
+
+    def conv_bytes(self, step: Step, conv: Conv, cells: Region, input_bytes: int) -> int:
+        """What the convolution of a tile allocates: what it makes, and beside it what its library
+        takes, or what it is put in order in.
+        """
+        made = self._voxels(conv.out_channels, cells.voxels)
+        kind = ConvClass(conv.in_channels, conv.out_channels, step.taps, conv.stride)
+        if not self._stacks(step):
+            return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
+        kind = replace(kind, out_channels=4 * conv.out_channels)
+        around = cells.t.size * (cells.h.size + 1) * (cells.w.size + 1)
+        stacked = self._voxels(kind.out_channels, around)
+        return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
 
     def _attended(self, step: Step, mix: Attend, cells: Region) -> int:
         """The most that is allocated while a tile of queries is attended; see `attention`."""
@@ -165,6 +187,7 @@ class Memory:
         )
 
     def _added_bytes(self, step: Step, cells: Region) -> int:
+        """Bytes of what is added to a tile."""
         if step.residual is None:
             return 0
         store = step.residual.store
@@ -202,13 +225,22 @@ class Memory:
         return Region(step.time_map.source(later, keeps_first=False), h, w)
 
     def _measured(self, result_bytes: int) -> int:
-        if not self.program.has_statistics:
+        if not self.program.has_statistics or self.sizes.accelerated:
             return 0
         return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
 
-    @staticmethod
-    def _shortcut_bytes(step: Step, result_bytes: int) -> int:
-        return result_bytes if step.residual and step.residual.shortcut else 0
+    def _shortcut_bytes(self, step: Step, cells: Region, result_bytes: int) -> int:
+        """What a residual's convolution makes, and on an accelerator its input in one piece, where
+        that is a part of a store.
+        """
+        shortcut = step.residual.shortcut if step.residual else None
+        if shortcut is None:
+            return 0
+        added = self._added_bytes(step, cells)
+        kind = ConvClass(shortcut.in_channels, shortcut.out_channels, (1, 1, 1))
+        beside = self.sizes.workspaces.bytes(kind, added, result_bytes)
+        part = cells.extent != self.cell_extent(step) and not self.sizes.far_stores
+        return result_bytes + added * (part and self.sizes.accelerated) + beside
 
     def _latent_cells(self, store: int, where: Region) -> tuple[int, int]:
         """The most latent cells that the elements `where` of a store show: in time times height,
@@ -238,23 +270,14 @@ class Memory:
         narrow = self.sizes.batch * norm.channels * cells * columns
         wide = self.sizes.batch * norm.channels * cells * where.w.size
         made = 2 * narrow * (self.sizes.element_bytes + 2 * self.sizes.statistics_bytes)
+        latents = self._latent_bytes(norm, store, where)
+        kind = ConvClass(self.program.stores[SOURCE].channels, norm.channels, (1, 1, 1))
+        made += self.sizes.workspaces.bytes(kind, latents, narrow * self.sizes.element_bytes)
         return made + 2 * wide * self.sizes.statistics_bytes
 
-    def weight_bytes(self, step: Step) -> int:
-        """Bytes of the weights that are folded for a step, or copied on a processor."""
-        if isinstance(step.mix, Attend):
-            return 0
-        taps = prod(step.taps) * step.phases
-        made = step.mix.in_channels * step.mix.out_channels * taps * self.sizes.element_bytes
-        copied = self.sizes.keeps_inputs
-        if step.phases == 1:  # a sum of taps in a still one, or one of them for a first frame
-            summed = step.still and step.mix.start is Start.FIRST
-            apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
-            return made * (summed + copied) + copied * apart * made // step.taps[0]
-        if self.sizes.keeps_inputs:  # all of them, then each once more
-            return 2 * made
-        # while they are made, there are rows of two phases too, or sums of taps
-        return made * 15 // 8 if step.upscale == 2 else made + made // 2
+    def _weight_bytes(self, step: Step) -> int:
+        apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
+        return weight_bytes(step, self.sizes, self.program.stores[SOURCE].channels, apart)
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
@@ -286,6 +309,12 @@ class Memory:
                 read[axis] += _sides(where.extent)[axis]
         return prod(read)
 
+    def elements(self, step: Step, cells: Region) -> int:
+        """Of the largest tensor that a tile is computed in."""
+        seen = step.mix.in_channels * step.seen_region(cells).voxels
+        made = step.mix.out_channels * step.phases * cells.voxels
+        return self.sizes.batch * max(seen, made)
+
     def largest_tile(self, step: Step, largest: Extent) -> Region:
         """A tile of the greatest size, with a halo on every side where there is one."""
         cells = self.cell_extent(step)
@@ -306,7 +335,7 @@ class Memory:
                     step.path,
                     0 if self.sizes.far_stores else stores,
                     0 if self.sizes.far_caches else held,
-                    work + self.weight_bytes(step) + SLACK_BYTES,
+                    work + self._weight_bytes(step) + SLACK_BYTES,
                     self.moved_bytes(step, largest[index]),
                     far,
                 )
@@ -323,7 +352,7 @@ class Memory:
         return [
             stores * (not self.sizes.far_stores)
             + held * (not self.sizes.far_caches)
-            + self.weight_bytes(step)
+            + self._weight_bytes(step)
             + SLACK_BYTES
             for step, stores, held in self._held()
         ]

@@ -40,12 +40,14 @@ class Job:
     batch: clips side by side.
     source: extent of what goes in.
     element_bytes: of the dtype that is computed in.
+    far_weights: whether weights are copied to the device, or to that dtype, when a step runs.
     """
 
     program: Program
     batch: int
     source: Extent
     element_bytes: int
+    far_weights: bool = False
 
 
 def chunk_extent(job: Job, chunk: Chunk) -> Extent:

@@ -25,11 +25,13 @@ from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
 from ..settings import NormScope, Placement, Settings, Tiling
 from .chunking import chunk_lengths, chunks_of, meant
+from .elements import MOST_ELEMENTS, check_elements
+from .kinds import memories_of, pooled
 from .machine import Machine
 from .memory import Memory
 from .plan import Job, Plan, chunk_extent, size_text
-from .pool import Pool, held_bytes
-from .projection import Projection, Sizes
+from .projection import Projection
+from .sizes import Sizes
 from .tile_sizes import largest_fitting, shrinking
 
 _WHOLE = sys.maxsize
@@ -138,7 +140,8 @@ class _Candidate:
         """Whether tiles of a step find room in every kind of chunk."""
         step = self.widest.program.steps[index]
         return all(
-            memory.tile_bytes(step, memory.largest_tile(step, tile)) <= room
+            memory.tile_bytes(step, whole := memory.largest_tile(step, tile)) <= room
+            and memory.elements(step, whole) < MOST_ELEMENTS
             for memory, room in zip(self.memories, rooms, strict=True)
         )
 
@@ -146,8 +149,10 @@ class _Candidate:
         """The tiles that a step may use, each the next smaller one: down to the usual, and on."""
         cells, usual = self._cells(index), self.usual(index)
         start = self.bounds[index].at_most(cells)
-        small = shrinking(usual.at_most(cells), self.least[index], cells)
-        return shrinking(start, usual, cells), small
+        sizes = self.widest.sizes
+        banded = sizes.far_stores and sizes.accelerated
+        small = shrinking(usual.at_most(cells), self.least[index], cells, banded)
+        return shrinking(start, usual, cells, banded), small
 
     def _cells(self, index: int) -> Extent:
         """All cells of a step."""
@@ -203,34 +208,6 @@ def _worst(kinds: tuple[Projection, ...]) -> Projection:
     return replace(near, far_bytes=max(row.far_bytes for row in kinds))
 
 
-def _memories(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
-    """The arithmetic of every kind of chunk that occurs."""
-    found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
-    for index, chunk in enumerate(chunks):
-        source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
-        kind = (source, chunk.first, past, future)
-        if kind not in found:
-            extents = job.program.extents(source, chunk)
-            found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
-    return tuple(found.values())
-
-
-def _pooled(memories: tuple[Memory, ...]) -> tuple[Memory, ...]:
-    """`memories`, in the order in which their chunks come, with blocks that go from each to the
-    next.
-    """
-    pool, found = Pool(), list[Memory]()
-    for memory in memories:
-        live = memory.live_bytes()
-        rounds = [held_bytes(pool, live) for _ in range(_UNTIL_STEADY)]
-        found.append(replace(memory, pooled=tuple(map(max, zip(*rounds, strict=True)))))
-    return tuple(found)
-
-
-_UNTIL_STEADY = 3
-"""Chunks of a kind after which its blocks are what they will be."""
-
-
 def _candidate(
     job: Job,
     settings: Settings,
@@ -246,11 +223,13 @@ def _candidate(
         max(job.element_bytes, 4),
         far_stores=far,
         far_caches=far or (placement is Placement.CACHES_ON_HOST and host),
-        keeps_inputs=not machine.apart,
+        far_weights=job.far_weights,
+        accelerated=machine.accelerated,
+        workspaces=machine.workspaces,
     )
-    memories = _memories(job, chunks, sizes)
-    if far or not machine.apart:
-        memories = _pooled(memories)
+    # a device is given its memory back after each chunk
+    kept = far or not machine.accelerated
+    memories = pooled(memories_of(job, chunks, sizes), kept)
     steps = job.program.steps
     bounds = tuple(_bounds(job, settings, step) for step in steps)
     fixed = tuple(memory.fixed_bytes() for memory in memories)
@@ -323,7 +302,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     chunks may be shorter where they do not change the result.
 
     Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits,
-    and `SettingsError` where blended tiles cannot be had.
+    and `SettingsError` where blended tiles cannot be had, or no tiles would be too large a tensor.
     """
     settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
     for length in chunk_lengths(job, settings):
@@ -349,6 +328,9 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
             yield tried[-1]
 
     budget = _budget(settings, machine)
+    if machine.accelerated and settings.tiling is Tiling.OFF:
+        sizes = Sizes(job.batch, job.element_bytes, job.element_bytes)
+        check_elements(memories_of(widest, chunks, sizes))
     chosen = _choose(candidates(), budget, machine.workspace_bytes)
     if chosen is None:
         raise _too_small(tried, settings, cast("int", budget))

@@ -1,27 +1,8 @@
-"""What is counted for a run: which sizes go in, and what comes out for each step?"""
+"""What is said of the bytes of one step, and of one of its tiles?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What turns voxels into bytes.
-
-    batch: clips side by side.
-    element_bytes: of the dtype that is computed in. statistics_bytes: of the one for statistics.
-    far_stores, far_caches: whether they live away from the device, so that tiles copy what they
-        read.
-    keeps_inputs: whether the memory of a tile's input is kept for the next one.
-    """
-
-    batch: int
-    element_bytes: int
-    statistics_bytes: int
-    far_stores: bool = False
-    far_caches: bool = False
-    keeps_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

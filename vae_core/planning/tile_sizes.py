@@ -29,21 +29,23 @@ def largest_fitting(sizes: tuple[Extent, ...], fits: Callable[[Extent], bool]) -
 
 
 @lru_cache(maxsize=1024)
-def shrinking(start: Extent, least: Extent, cells: Extent) -> tuple[Extent, ...]:
+def shrinking(
+    start: Extent, least: Extent, cells: Extent, banded: bool = False
+) -> tuple[Extent, ...]:
     """Tiles from `start` down to `least`, each the next smaller one.
 
-    Rows are cut before columns, since rows are contiguous, until tiles would be flatter than 2:1;
-    frames come last.
+    Rows are cut before columns, since rows are contiguous, until tiles would be flatter than 2:1,
+    or, for bands, until there are no fewer; frames come last.
     """
     found = [start]
-    while (smaller := _cut(found[-1], least, cells)) is not None:
+    while (smaller := _cut(found[-1], least, cells, banded)) is not None:
         found.append(smaller)
     return tuple(found)
 
 
-def _cut(tile: Extent, least: Extent, whole: Extent) -> Extent | None:
+def _cut(tile: Extent, least: Extent, whole: Extent, banded: bool) -> Extent | None:
     """The next smaller tile."""
-    if tile.h > least.h and (2 * tile.h >= tile.w or tile.w <= least.w):
+    if tile.h > least.h and (banded or 2 * tile.h >= tile.w or tile.w <= least.w):
         return replace(tile, h=max(_next(tile.h, whole.h), least.h))
     if tile.w > least.w:
         return replace(tile, w=max(_next(tile.w, whole.w), least.w))

@@ -23,18 +23,20 @@ import torch
 from torch import Tensor
 
 from ..errors import DeviceMemoryError
-from ..geometry.grid import Chunk, largest_of, tiles
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
 from ..planning.memory import live_stores
 from ..planning.plan import Plan, chunk_extent
 from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
-from . import kernels, recovery
+from . import devices, kernels, recovery
 from .autocast import no_autocast
+from .course import Course, course_of
 from .finite import check_result
 from .graphs import outside_graphs
-from .stores import allocate, memory_for
+from .statistics import finished
+from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
 from .transfers import Transfers, lanes_for
@@ -57,14 +59,17 @@ class Execution:
     ) -> None:
         self._program = program
         self._weights = weights
-        transfers = Transfers(weights.device, weights.dtype, lanes_for(weights.device))
+        lanes = lanes_for(weights.device)
+        self._pinned = lanes.pinned
+        transfers = Transfers(weights.device, weights.dtype, lanes)
         self.tile_runner = TileRunner(program, weights, transfers)
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
-        self._memory = memory_for(weights.dtype, weights.device, plan.stores_at)
+        self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
+        self._courses: dict[tuple[int, Extent, bool], Course] = {}
         self._most_cells: dict[int, int] = {}
         self._announced = False
         self._done_operations = 0
@@ -75,6 +80,8 @@ class Execution:
         self._caches.clear()
         self._memory.clear()
         self._weights.give_back()
+        self.tile_runner.release()
+        self._pinned.give_back()
 
     @outside_graphs
     @torch.inference_mode()
@@ -90,37 +97,40 @@ class Execution:
         at = Pass(chunk, self._chunk_index, extents)
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
-            with no_autocast(self._weights.device):
+            device = self._weights.device
+            with no_autocast(device), devices.unsearched(device):
                 for index in range(len(self._program.steps)):
                     self._run_step(index, at, last)
                 check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
         except BaseException:
-            self.tile_runner.settle()
+            self.tile_runner.abandon()
             self.close()
             raise
         finally:
             at.stores.clear()
             at.moments.clear()
+        if devices.accelerates(self._weights.device):
+            self._release()  # an allocator keeps it for the next chunk, or gives it to others
         self._chunk_index += 1
 
+    def _release(self) -> None:
+        """Let go of the device's memory that is kept for what comes next."""
+        self.tile_runner.release()
+        if self._plan.stores_at is Place.DEVICE:
+            self._memory.clear()
+
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        step = self._program.steps[index]
-        cells, lone = step.mixed_extent(at.src(step), at.chunk), step.lone(at.src(step), at.chunk)
-        self.tile_runner.prepare(step, at, largest_of(cells, self._plan.tiles[index]))
+        step, course = self._program.steps[index], self._course(index, at)
+        self.tile_runner.prepare(step, at, course.largest)
         if step.dst not in at.stores:
-            at.stores[step.dst] = self._new_store(step.dst, at)
+            at.stores[step.dst] = self._new_store(index, at)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
             task.new_cache = self._new_cache(step, at)
-        if lone:
+        if course.lone:
             at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
-        every = (
-            tile.later(frames.start)
-            for _, frames in step.runs(at.src(step), at.chunk)
-            for tile in tiles(replace(cells, t=frames.size), self._plan.tiles[index])
-        )
-        for tile, following in pairwise(chain(every, (None,))):
+        for tile, following in pairwise(chain(course.tiles, (None,))):
             assert tile
             self._run_pieces(index, task, tile, following)
         self.tile_runner.settle()
@@ -129,6 +139,16 @@ class Execution:
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
         self._free(index, at)
+
+    def _course(self, index: int, at: Pass) -> Course:
+        """How a step is gone through in chunks of the kind of `at`."""
+        key = (index, *at.kind)
+        found = self._courses.get(key)
+        if found is None:
+            step = self._program.steps[index]
+            found = course_of(step, at.src(step), at.chunk, self._plan.tiles[index])
+            self._courses[key] = found
+        return found
 
     def _prepared(self, index: int, at: Pass) -> Task:
         """The task of a step, with room made for its weights and statistics where there is none."""
@@ -140,7 +160,7 @@ class Execution:
                 failures += 1
                 if failures > _PATIENCE or not recovery.is_out_of_memory(error):
                     raise
-            recovery.free_unused(self._weights.device)
+            self._make_room()
             self._evict(at)
 
     def _run_pieces(self, index: int, task: Task, cells: Region, following: Region | None) -> None:
@@ -148,9 +168,11 @@ class Execution:
         pending, failures = [cells], 0
         while pending:
             piece = pending.pop()
-            fits = piece.voxels <= self._most_cells.get(index, piece.voxels)
-            if fits and self._attempt(task, piece, following if piece is cells else None):
-                self._advance(task.of(piece).step, piece, task.at)
+            most = self._most_cells.get(index)
+            if (most is None or piece.voxels <= most) and self._attempt(
+                task, piece, following if piece is cells else None
+            ):
+                self._advance(task.of(piece), piece)
                 failures = 0
             else:
                 failures += 1
@@ -169,8 +191,8 @@ class Execution:
     def _smaller(self, index: int, task: Task, cells: Region, failures: int) -> tuple[Region, ...]:
         """What to run in place of a tile that does not fit, after so many failures in a row."""
         self.tile_runner.settle()
-        recovery.free_unused(self._weights.device)
-        halves = cells.halves(_LEAST)
+        self._make_room()
+        halves = self._halves(index, task.at, cells)
         if halves:
             if index not in self._most_cells:
                 self._announce(task.step.path, "smaller tiles")
@@ -188,6 +210,16 @@ class Execution:
             )
         return (cells,)
 
+    def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
+        """Two smaller pieces of a tile; None where it cannot be cut further."""
+        rows_are_whole = self._packs(index, at)
+        return cells.halves(replace(_LEAST, w=cells.w.size) if rows_are_whole else _LEAST)
+
+    def _make_room(self) -> None:
+        """Give the device what is kept for later; a smaller piece needs less of it."""
+        self.tile_runner.release()
+        recovery.free_unused(self._weights.device)
+
     def _evict(self, at: Pass, task: Task | None = None) -> bool:
         """Move what lives on the device to host memory; whether anything did."""
         moved = False
@@ -201,6 +233,8 @@ class Execution:
             if cache is not None and cache.device.type != "cpu":
                 setattr(task, name, cache.cpu())
                 moved = True
+        if moved and self._plan.stores_at is Place.DEVICE:
+            self._memory.clear()
         return moved
 
     def _announce(self, path: str, measure: str) -> None:
@@ -220,9 +254,11 @@ class Execution:
             at,
             self.tile_runner.phases(step),
             self._weights.conv(shortcut.path) if shortcut else None,
+            self._maps(step.norm),
             norm,
             _groups_wanted(self._program, index),
             self._caches.get(index),
+            windows=self._course(index, at).windows,
         )
         (first, _), *later = step.runs(at.src(step), at.chunk)
         if later:
@@ -230,11 +266,30 @@ class Execution:
             task.first = replace(task, step=first, phases=phases)
         return task
 
-    def _new_store(self, store: int, at: Pass) -> Tensor:
-        """Unwritten memory for a store, on the host where the device has no room."""
+    def _packs(self, index: int, at: Pass) -> bool:
+        """Whether a step writes a store inside another one row by row, without gaps.
+
+        Rows of its frames then go from a card to the host in one piece. Those that are written lie
+        where rows above them lay, which have been read: so tiles are as wide as the picture.
+        """
+        step = self._program.steps[index]
+        inside, residual = self._program.stores[step.dst].inside, step.residual
+        if inside is None or residual is None or residual.store != inside:
+            return False
+        far = self._plan.stores_at is Place.HOST and devices.accelerates(self._weights.device)
+        return far and self._course(index, at).as_wide
+
+    def _new_store(self, index: int, at: Pass) -> Tensor:
+        """Unwritten memory for what a step writes, on the host where the device has no room."""
+        store = self._program.steps[index].dst
         spec, extent = self._program.stores[store], at.extents[store]
         if spec.inside is not None:
-            return at.stores[spec.inside][:, : spec.channels]
+            outer = at.stores[spec.inside]
+            return (
+                packed(outer, spec.channels)
+                if self._packs(index, at)
+                else outer[:, : spec.channels]
+            )
         shape = at.shape(spec.channels, extent)
         make = partial(self._memory.take, store, shape)
         return self._or_on_host(make, shape, self._plan.stores_at)
@@ -244,7 +299,8 @@ class Execution:
         src = at.src(step)
         shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
         dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
-        return self._or_on_host(partial(allocate, shape, dtype, device, place), shape, place)
+        make = partial(allocate, shape, dtype, device, place, self._pinned)
+        return self._or_on_host(make, shape, place)
 
     def _or_on_host(
         self, make: Callable[[], Tensor], shape: tuple[int, ...], place: Place
@@ -271,9 +327,9 @@ class Execution:
         for store in self._live[index] - self._live[index + 1]:
             self._memory.give(store)
 
-    def _advance(self, step: Step, cells: Region, at: Pass) -> None:
-        done = step.operations(cells.extent, at.src(step))
-        self._done_operations += at.stores[SOURCE].shape[0] * done
+    def _advance(self, task: Task, cells: Region) -> None:
+        step, at = task.step, task.at
+        self._done_operations += task.cell_operations * cells.voxels
         if self._on_progress:
             total = max(self._plan.operations, self._done_operations)
             chunks = len(self._plan.chunks)
@@ -283,7 +339,16 @@ class Execution:
         """What a norm does to each element, once the statistics of what it reads are known."""
         if norm.per_voxel:
             return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
-        return kernels.affine(at.moments[src], norm.eps, *self._weights.affine(norm.path))
+        moments = finished(at.moments[src], norm.groups)
+        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
+
+    def _maps(self, norm: Norm | None) -> tuple[kernels.Kernel, ...] | None:
+        """The modulation convolutions of a norm, one on an accelerator; None where it has none."""
+        if norm is None or norm.scale_path is None or norm.shift_path is None:
+            return None
+        maps = self._weights.conv(norm.scale_path), self._weights.conv(norm.shift_path)
+        together = devices.accelerates(self._weights.device)
+        return (kernels.joined(*maps),) if together else maps
 
 
 _LEAST = Extent(1, 1, 1)

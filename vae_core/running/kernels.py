@@ -8,12 +8,12 @@ than a tile. They know nothing of chunks or stores:
 2. `normalise` writes x * scale + shift into a buffer, `modulate` does so with maps at latent
    resolution, and `activate` puts SiLU on all of it.
 3. `pool_pairs` and `repeat` write what index maps show.
-4. `measure` takes the moments of a result.
+4. `convolution` convolves what has been put together so; `measure` takes the moments of a result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,10 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.grid import cell_runs
-from ..geometry.region import Interval, Region
+from ..geometry.region import Interval
 from ..program.moments import Moments
-from ..program.parts import Start
-from ..program.steps import Step
+from . import devices
+from .convolutions import on_accelerator
+from .statistics import Parts, channel_statistics, measured
+from .windows import Piece
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""
@@ -38,13 +40,18 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def measure(x: Tensor, groups: int) -> Moments:
+def measure(x: Tensor, groups: int, shift: Tensor | None = None) -> Moments | Parts:
     """Moments of x [b, c, t, h, w] over each of `groups` runs of channels; mean and m2 are [b,
     groups].
 
-    Two passes, since a one-pass sum of squares loses its digits where the mean is large. Nothing is
+    shift: [1, c, 1, 1, 1], what is added to x afterwards. Where no kernel does it in one pass there
+    are two, since a one-pass sum of squares loses its digits where the mean is large. Nothing is
     copied where x is a part of something larger.
     """
+    if devices.accelerates(x.device) and devices.has_statistics(x.device.type):
+        return measured(x, shift)
+    if shift is not None:
+        x = x + shift
     if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last_3d):
         return _measured_by_columns(x, groups)
     grouped = cast("Tensor", x.unflatten(1, (groups, -1)))  # [b, groups, c / groups, t, h, w]
@@ -75,12 +82,8 @@ def _over_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and summed squares of the distances from it, [n], over the rows of x [rows, n]."""
     as_channels = x.t()[None, :, :, None]  # [1, n, rows, 1], channels last
     unused = torch.zeros(2, x.shape[1], dtype=x.dtype, device=x.device)
-    mean, variance = _channel_statistics(as_channels, *unused, 0.0)
+    mean, variance = channel_statistics(as_channels, *unused, 0.0)
     return mean, variance * x.shape[0]
-
-
-_channel_statistics: Callable[..., tuple[Tensor, Tensor]] = torch.batch_norm_update_stats  # pyright: ignore
-"""Mean and variance of each channel, and two running ones that it would update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,11 @@ def affine(moments: Moments, eps: float, weight: Tensor, bias: Tensor) -> Affine
 
     weight, bias: [c], in the statistics' dtype.
     """
-    repeat = weight.shape[0] // moments.mean.shape[1]
-    rstd = torch.rsqrt(moments.variance + eps).repeat_interleave(repeat, dim=1)  # [b, c]
-    mean = moments.mean.repeat_interleave(repeat, dim=1)
-    scale = rstd * weight
-    shift = bias - mean * scale
-    return Affine(scale[:, :, None, None, None], shift[:, :, None, None, None])
+    b, groups = moments.mean.shape
+    rstd, mean = torch.rsqrt(moments.variance + eps), moments.mean
+    scale = rstd.unsqueeze(2) * weight.view(groups, -1)  # [b, groups, c / groups]
+    shift = bias.view(groups, -1) - mean.unsqueeze(2) * scale
+    return Affine(scale.view(b, -1, 1, 1, 1), shift.view(b, -1, 1, 1, 1))
 
 
 def modulated(norm: Affine, scale: Tensor, shift: Tensor) -> Affine:
@@ -115,6 +117,18 @@ def modulated(norm: Affine, scale: Tensor, shift: Tensor) -> Affine:
     """
     wide = scale.to(norm.scale.dtype)
     return Affine(wide * norm.scale, torch.addcmul(shift.to(norm.scale.dtype), wide, norm.shift))
+
+
+def modulated_together(norm: Affine, latents: Tensor, maps: Kernel) -> Tensor:
+    """The scale and the shift of `modulated`, [b, 2 * c, t, h, w], one after the other.
+
+    maps: of both modulation convolutions, likewise.
+    """
+    both = convolution(latents, maps).to(norm.scale.dtype)
+    scale, shift = both.chunk(2, 1)
+    shift.addcmul_(scale, norm.shift)
+    scale.mul_(norm.scale)
+    return both
 
 
 def normalise(x: Tensor, norm: Affine, out: Tensor) -> None:
@@ -158,59 +172,28 @@ def activate(x: Tensor) -> None:
     F.silu(x, inplace=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """How elements show the cells of a coarser grid (nearest upsampling).
+def modulate(x: Tensor, maps: Affine, pieces: Iterable[Piece], out: Tensor) -> None:
+    """out = x * scale + shift with maps of latent cells whose columns have been `gathered`.
 
-    frames, px: elements for each cell in time, and along a side.
-    keeps_first: whether the first cell in time lasts for one frame only.
+    A short innermost dimension is slow; rows and frames are broadcast over the elements of a cell
+    and need no gathered copy. pieces: all elements of x and out.
     """
-
-    frames: int
-    px: int
-    keeps_first: bool
-
-
-def modulate(
-    x: Tensor, maps: Affine, where: Region, cells: Region, ratios: Repeats, out: Tensor
-) -> None:
-    """out = x * scale + shift with maps at latent resolution.
-
-    x, out: the elements `where`; maps: the latent cells `cells`. Columns are gathered, since a
-    short innermost dimension is slow; rows and frames are broadcast over the elements of a cell and
-    need no gathered copy.
-    """
-    columns = shown(where.w, cells.w.start, ratios.px, False, x.device)
-    scale, shift = (_gathered(m, columns) for m in (maps.scale, maps.shift))
-    for t in cell_runs(where.t, ratios.frames, ratios.keeps_first):
-        for h in cell_runs(where.h, ratios.px, keeps_first=False):
-            box = (..., t.elements.within(where.t), h.elements.within(where.h), slice(None))
-            cell = (..., t.cells.within(cells.t), h.cells.within(cells.h), slice(None))
-            split = _split(out[box], t.repeat, h.repeat)
-            torch.addcmul(
-                _broadcast(shift[cell]),
-                _split(x[box], t.repeat, h.repeat),
-                _broadcast(scale[cell]),
-                out=split,
-            )
+    b, c = x.shape[:2]
+    for piece in pieces:
+        shape = (b, c, *piece.sizes)  # [b, c, cells, frames, cells, rows, columns]
+        torch.addcmul(
+            maps.shift[piece.cells],
+            x[piece.elements].view(shape),
+            maps.scale[piece.cells],
+            out=out[piece.elements].view(shape),
+        )
 
 
-def _gathered(x: Tensor, columns: Tensor) -> Tensor:
+def gathered(x: Tensor, columns: Tensor) -> Tensor:
     """The columns of x [b, c, t, h, w], laid out as x is."""
     if x.stride(1) == 1:
         return x.permute(0, 2, 3, 4, 1).index_select(3, columns).permute(0, 4, 1, 2, 3)
     return x.index_select(4, columns)
-
-
-def _split(x: Tensor, frames: int, rows: int) -> Tensor:
-    """x [b, c, t, h, w] as a view [b, c, t/frames, frames, h/rows, rows, w]."""
-    split = cast("Tensor", x.unflatten(3, (x.shape[3] // rows, rows)))
-    return cast("Tensor", split.unflatten(2, (x.shape[2] // frames, frames)))
-
-
-def _broadcast(x: Tensor) -> Tensor:
-    """x [b, c, t, h, w] as [b, c, t, 1, h, 1, w]."""
-    return x.unsqueeze(4).unsqueeze(3)
 
 
 def pool_pairs(x: Tensor, keeps_first: bool, out: Tensor) -> None:
@@ -234,78 +217,25 @@ def shown(
     return index.div(ratio, rounding_mode="floor") - first_cell
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One of the convolutions that make the outputs of a cell.
-
-    weight: [out, in, t, h, w]. bias: [out] or None.
-    frame, row, column: which output of each cell it makes.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    frame: int = 0
-    row: int = 0
-    column: int = 0
-
-
-def phases(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
-    """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
-    weight, bias = kernel
-    if step.upscale == 2:
-        rows = [folded(weight, 3, side) for side in (0, 1)]
-        return tuple(
-            Phase(folded(row, 4, c), bias, row=r, column=c)
-            for r, row in enumerate(rows)
-            for c in (0, 1)
-        )
-    if step.still:
-        replicated = step.mix.start is Start.FIRST
-        taps = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
-        return (Phase(taps, bias),)
-    if step.unfolds:
-        return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
-    if step.rate.up > 1:
-        rows = weight.chunk(step.rate.up)
-        biases = [None] * len(rows) if bias is None else bias.chunk(step.rate.up)
-        return tuple(map(Phase, rows, biases, range(len(rows))))
-    return (Phase(weight, bias),)
-
-
-def folded(weight: Tensor, dim: int, side: int) -> Tensor:
-    """Three taps of which two fall on the same element, as two taps along `dim`.
-
-    side 0: (w0, w1 + w2), the element and its predecessor seen by the first of a pair in space, or
-    by the second in causal time. side 1: (w0 + w1, w2).
-    """
-    first, middle, last = weight.unbind(dim)
-    pair = (first, middle + last) if side == 0 else (first + middle, last)
-    return torch.stack(pair, dim)
+def joined(one: Kernel, other: Kernel) -> Kernel:
+    """Both convolutions as one, their results side by side."""
+    (weight, bias), (beside, its_bias) = one, other
+    weights = torch.cat((weight, beside))
+    if bias is None or its_bias is None:
+        assert bias is its_bias
+        return weights, None
+    return weights, torch.cat((bias, its_bias))
 
 
 Strides = tuple[int, int, int]
 """From one output of a convolution to the next, in (frames, rows, columns)."""
 
 
-def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
-    """The convolution of x [b, c, t, h, w], which holds history and the picture's edge already."""
-    if phase.weight.shape[3] == 2:  # of the two neighbours on either side, each phase sees one
-        x = x[
-            ...,
-            phase.row : x.shape[3] - 1 + phase.row,
-            phase.column : x.shape[4] - 1 + phase.column,
-        ]
-    kernel = phase.weight, phase.bias
-    if strides[2] == 2 and x.shape[4] == 3 and x.device.type == "cpu":
-        # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
-        # column wide; of a second column, computed from padding, nothing is kept.
-        return convolution(F.pad(x, (0, 2)), kernel, strides)[..., :1]
-    return convolution(x, kernel, strides)
-
-
 def convolution(x: Tensor, kernel: Kernel, strides: Strides = (1, 1, 1)) -> Tensor:
     """x [b, c, t, h, w] convolved, without padding."""
     weight, bias = kernel
+    if devices.accelerates(x.device):
+        return on_accelerator(x, weight, bias, strides)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         # torch's own choice for few channels is several times slower, and contiguous in its result
         x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -314,18 +244,6 @@ def convolution(x: Tensor, kernel: Kernel, strides: Strides = (1, 1, 1)) -> Tens
 
 
 _one_dnn: Callable[..., Tensor] = torch.mkldnn_convolution  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def frames_of_phase(phase: Phase, target: Tensor, first: int, made: int) -> tuple[int, Tensor]:
-    """How many leading frames of a phase's result do not count, and where the others go in
-    `target`, for one of the `made` frames of a cell.
-
-    first: the frame of the clip, below 0 where it is none, that phase 0 of the first cell makes;
-    target begins at the first frame that there is.
-    """
-    start = phase.frame + min(first, 0)
-    skipped = int(start < 0)
-    return skipped, target[:, :, start + made * skipped :: made]
 
 
 def add_pairs(
@@ -347,12 +265,3 @@ def extend(x: Tensor, out: Tensor) -> None:
         if missing:
             last = out.narrow(dim, size - 1, 1)
             out.narrow(dim, size, missing).copy_(last.expand_as(out.narrow(dim, size, missing)))
-
-
-def zero_outside(buffer: Tensor, inside: Region, whole: Region) -> None:
-    """Zeros in `buffer`, which holds `whole`, left and right of and above and below `inside`."""
-    _, h, w = inside.within(whole)
-    buffer[:, :, :, : h.start].zero_()
-    buffer[:, :, :, h.stop :].zero_()
-    buffer[:, :, :, h, : w.start].zero_()
-    buffer[:, :, :, h, w.stop :].zero_()

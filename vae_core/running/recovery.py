@@ -15,22 +15,36 @@ import logging
 
 import torch
 
+from .devices import empty_cache
+
 _LOG = logging.getLogger("vae_core")
 
-_SIGNS = ("out of memory", "can't allocate memory", "alloc_failed")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",  # a processor on Windows
+    "not enough gpu video memory",  # DirectML
+    "alloc_failed",  # cuDNN and cuBLAS
+    "allocation_failed",
+    "unable to find an engine",  # cuDNN, where no kernel's workspace could be had
+    "out_of_device_memory",  # oneAPI
+    "out_of_host_memory",
+    "out_of_resources",
+    "invalid buffer size",  # Metal
+)
+_ERROR = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is an allocation that failed, on a device or in host memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, (MemoryError, _ERROR)):
         return True
     return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in _SIGNS)
 
 
 def free_unused(device: torch.device) -> None:
     """Give memory that the allocator keeps back to the device, so that other sizes fit."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    empty_cache(device)
 
 
 def announce(path: str, measure: str) -> None:

@@ -4,7 +4,9 @@ A store lives on the device that computes, in host memory, or in a temporary fil
 into memory. The file has no name that could be left behind: the operating system frees it when the
 process ends, however it ends.
 
-Its memory is laid out as the computing device likes it, wherever it lives: see `memory_format`.
+Its memory is channels last, wherever it lives: convolutions are at their quickest, all else has
+long innermost runs and needs no more than a vector of the channels' own scales, and the rows of a
+frame are one piece, which can be copied as such.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from ..planning.plan import Plan, size_text
 from ..planning.pool import Pool
 from ..program.steps import SOURCE
 from ..settings import Place, Placement
+from .pinned import Pinned
 
 _LOG = logging.getLogger("vae_core")
 
@@ -52,26 +55,26 @@ def reserve(plan: Plan) -> None:
     _LOG.warning("activations of %s go to a temporary file in %s", needed, folder)
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """How tensors [b, c, t, h, w] lie in memory for computing on `device`.
-
-    Channels last on a processor: convolutions are as quick, and in all else the innermost runs are
-    long and need no more than a vector of the channels' own scales. Contiguous elsewhere.
-    """
-    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
-
-
 def allocate(
-    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, place: Place
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    place: Place,
+    pinned: Pinned | None = None,
 ) -> Tensor:
     """An unwritten tensor of `shape` [b, c, t, h, w] in `place`, to be computed with on `device`;
     its memory goes with its last reference.
+
+    pinned: where host memory comes from, for as long as it has some.
     """
-    layout = memory_format(device)
+    if place is Place.HOST and pinned is not None:
+        found = pinned.take(shape, dtype)
+        if found is not None:
+            return found
     if place is Place.DISK:
-        return laid_out(_mapped(prod(shape), dtype), shape, layout)
+        return laid_out(_mapped(prod(shape), dtype), shape)
     where = device if place is Place.DEVICE else "cpu"
-    return torch.empty(shape, dtype=dtype, device=where, memory_format=layout)
+    return torch.empty(shape, dtype=dtype, device=where, memory_format=torch.channels_last_3d)
 
 
 def new_result(plan: Plan, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -128,31 +131,44 @@ def disk_room() -> Generator[None]:
         ) from error
 
 
-def laid_out(flat: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
-    """The start of `flat` [n] as a tensor of `shape` [b, c, t, h, w]."""
-    flat = flat[: prod(shape)]
-    if layout is torch.contiguous_format:
-        return flat.view(shape)
+def laid_out(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The start of `flat` [n] as a tensor of `shape` [b, c, t, h, w], channels last."""
     b, c, t, h, w = shape
-    return flat.view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
+    return flat[: prod(shape)].view(b, t, h, w, c).permute(0, 4, 1, 2, 3)
+
+
+def packed(outer: Tensor, channels: int) -> Tensor:
+    """A tensor of the first rows of each frame of `outer` [b, c, t, h, w], which is channels last:
+    [b, channels, t, h, w], its rows one after the other.
+    """
+    b, _, t, h, w = outer.shape
+    to_b, _, to_t, _, _ = outer.stride()
+    return outer.as_strided((b, channels, t, h, w), (to_b, 1, to_t, w * channels, channels))
 
 
 class Room:
-    """Memory on a processor for one passing tensor after another, kept while they need as much.
+    """Memory on a device for one passing tensor after another, kept while they need as much.
 
-    Memory that was never used before costs as much as what is done with it, and what an allocator
-    is given back at the end of its heap it gives to the system.
+    On a processor memory that was never used before costs as much as what is done with it, and what
+    an allocator is given back at the end of its heap it gives to the system. On an accelerator one
+    piece, used again, leaves no holes.
     """
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._flat = torch.empty(0, dtype=dtype, device="cpu")
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype, self._device = dtype, device
+        self._flat: Tensor | None = None
         self._wanted = 0
+
+    @property
+    def held(self) -> int:
+        """Elements of the memory that there is."""
+        return 0 if self._flat is None else self._flat.numel()
 
     def expect(self, count: int) -> None:
         """Tensors of up to `count` elements come next; memory for any other count is let go."""
         self._wanted = count
-        if self._flat.numel() != count:
-            self._flat = self._flat.new_empty(0)
+        if self.held != count:
+            self._flat = None
 
     def take(self, shape: tuple[int, ...]) -> Tensor:
         """An unwritten tensor of `shape` [b, c, t, h, w]; the one before it is overwritten.
@@ -160,35 +176,24 @@ class Room:
         Where there is no memory for what was expected, the next call asks for no more than it
         needs.
         """
-        if self._flat.numel() < prod(shape):
+        if self._flat is None or self.held < prod(shape):
             count, self._wanted = max(self._wanted, prod(shape)), 0
-            self._flat = self._flat.new_empty(0)
-            self._flat = torch.empty(count, dtype=self._flat.dtype, device=self._flat.device)
-        return laid_out(self._flat, shape, torch.channels_last_3d)
-
-
-class Fresh:
-    """Stores from a device's allocator, which keeps what is freed for reuse by itself."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._dtype, self._device = dtype, device
-
-    def take(self, store: int, shape: tuple[int, ...]) -> Tensor:
-        """An unwritten tensor for `store`."""
-        return allocate(shape, self._dtype, self._device, Place.DEVICE)
-
-    def give(self, store: int) -> None:
-        """`store` is gone."""
-
-    def clear(self) -> None:
-        """Let go of all memory that no tensor uses."""
+            self._flat = None
+            self._flat = torch.empty(count, dtype=self._dtype, device=self._device)
+        return laid_out(self._flat, shape)
 
 
 class Reused:
     """Stores from memory that earlier ones have left, as `pool` says."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device, place: Place) -> None:
-        self._dtype, self._device, self._place = dtype, device, place
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        place: Place,
+        pinned: Pinned | None = None,
+    ) -> None:
+        self._dtype, self._device, self._place, self._pinned = dtype, device, place, pinned
         self._pool, self._blocks = Pool(), dict[int, Tensor]()
 
     def take(self, store: int, shape: tuple[int, ...]) -> Tensor:
@@ -199,12 +204,12 @@ class Reused:
         if block.number not in self._blocks:
             try:
                 line = (1, 1, 1, 1, prod(shape))
-                made = allocate(line, self._dtype, self._device, self._place)
+                made = allocate(line, self._dtype, self._device, self._place, self._pinned)
             except BaseException:
                 self.clear()
                 raise
             self._blocks[block.number] = made.flatten()
-        return laid_out(self._blocks[block.number], shape, memory_format(self._device))
+        return laid_out(self._blocks[block.number], shape)
 
     def give(self, store: int) -> None:
         """`store` is gone, if it was ours."""
@@ -214,10 +219,3 @@ class Reused:
     def clear(self) -> None:
         """Let go of all memory that no tensor uses."""
         self._pool, self._blocks = Pool(), {}
-
-
-def memory_for(dtype: torch.dtype, device: torch.device, place: Place) -> Fresh | Reused:
-    """Where the stores of a run come from."""
-    if place is Place.DEVICE and device.type != "cpu":
-        return Fresh(dtype, device)
-    return Reused(dtype, device, place)

@@ -1,4 +1,4 @@
-"""What do the tiles of one step share, and what does each of them read?"""
+"""What do the tiles of a step have in common, and what does each of them read?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..geometry.region import Extent, Region
 from ..program.moments import Moments
 from ..program.steps import SOURCE, Step
 from . import kernels
+from .phases import Phase
+from .statistics import Parts
 from .transfers import Arrival
+from .windows import Window
 
 
 @dataclass(slots=True)
@@ -28,11 +31,16 @@ class Pass:
     index: int
     extents: tuple[Extent, ...]
     stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    moments: dict[int, Moments] = field(default_factory=dict[int, Moments])
+    moments: dict[int, Moments | Parts] = field(default_factory=dict[int, "Moments | Parts"])
 
     def src(self, step: Step) -> Extent:
         """The extent of the store that a step reads."""
         return self.extents[step.src]
+
+    @property
+    def kind(self) -> tuple[Extent, bool]:
+        """What decides the geometry of all of its steps."""
+        return self.extents[SOURCE], self.chunk.first
 
     def keeps_first(self, store: int) -> bool:
         """Whether the first frame of a store stands alone."""
@@ -54,47 +62,58 @@ class Task:
     """One step of one pass, with everything that its tiles share.
 
     phases: the convolutions of each cell. shortcut: weight and bias of the residual's own.
+    maps: weights and biases of the two modulation convolutions, or of both together; None where it
+        has none.
     norm: the affine map of src's finished statistics, or what every voxel goes through by itself;
         None where it normalises nothing.
     groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     first: what makes the first frame where that is another step, see `Step.runs`.
+    windows: of the tiles that there have been, in this pass and in others of its kind.
+    src: the extent of src. keeps_first: whether its first frame stands alone.
+    cell_operations: floating point operations for each cell, of all clips.
     """
 
     step: Step
     at: Pass
-    phases: tuple[kernels.Phase, ...]
+    phases: tuple[Phase, ...]
     shortcut: kernels.Kernel | None
+    maps: tuple[kernels.Kernel, ...] | None
     norm: kernels.Affine | kernels.VoxelNorm | None
     groups: int | None
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
     first: Task | None = None
+    windows: dict[Region, Window] = field(default_factory=dict[Region, Window])
+    src: Extent = field(init=False)
+    keeps_first: bool = field(init=False)
+    cell_operations: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.src = self.at.extents[self.step.src]
+        self.keeps_first = self.at.keeps_first(self.step.src)
+        clips = self.at.stores[SOURCE].shape[0]
+        self.cell_operations = clips * self.step.operations(_ONE, self.src)
 
     def of(self, cells: Region) -> Task:
         """The task that makes `cells`, which are all of a first frame, or all of others."""
         return self.first if self.first and cells.t.start == 0 else self
 
-    @property
-    def src(self) -> Extent:
-        return self.at.extents[self.step.src]
 
-    @property
-    def keeps_first(self) -> bool:
-        return self.at.keeps_first(self.step.src)
+_ONE = Extent(1, 1, 1)
 
 
 @dataclass(slots=True)
 class Inputs:
-    """What a tile reads.
+    """What a tile reads, on its way.
 
-    latents: for the maps of a modulated norm, the cells `cells`. past: of the causal cache.
+    task: what makes it. latents: for the maps of a modulated norm. past: of the causal cache.
     """
 
-    where: Region
+    task: Task
+    window: Window
     src: Arrival
     added: Arrival | None
     latents: Arrival | None
-    cells: Region | None
     past: Arrival | None

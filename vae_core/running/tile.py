@@ -16,21 +16,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..geometry.grid import cells_of
-from ..geometry.region import Extent, Region
-from ..program.moments import Moments
-from ..program.parts import Attend, Norm, Start, TimeMap
+from ..geometry.region import Extent, Interval, Region
+from ..program.parts import Attend, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
-from . import kernels
+from . import devices, kernels
 from .attention import attend
-from .stores import Room, allocate, memory_format
+from .phases import Phase, convolve, for_accelerator, frames_of_phase, phases_of
+from .stores import Room, allocate
 from .task import Inputs, Pass, Task
-from .transfers import Arrival, Transfers
+from .transfers import Transfers
 from .weights import Weights
+from .windows import Cover, Window, window_of
 
 
 @dataclass(slots=True)
@@ -38,18 +40,22 @@ class TileRunner:
     """Runs tiles of a program's steps with weights.
 
     Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_inputs`
-    and `_kernel` are what a step's inputs and weights are made in on a processor, and there alone.
+    is what a step's inputs are made in; `_kernel` the same for weights, on a processor alone.
     """
 
     program: Program
     weights: Weights
     transfers: Transfers
     _ahead: tuple[Task, Region, Inputs] | None = None
+    _columns: dict[tuple[Interval, int, int], Tensor] = field(
+        default_factory=dict[tuple[Interval, int, int], Tensor]
+    )
     _inputs: Room = field(init=False)
     _kernel: Room = field(init=False)
 
     def __post_init__(self) -> None:
-        self._inputs, self._kernel = Room(self.weights.dtype), Room(self.weights.dtype)
+        dtype, device = self.weights.dtype, self.weights.device
+        self._inputs, self._kernel = Room(dtype, device), Room(dtype, device)
 
     def run(self, task: Task, cells: Region, following: Region | None = None) -> None:
         """Compute what `cells` make in the task's step and merge its moments.
@@ -60,21 +66,21 @@ class TileRunner:
         inputs = self._taken(task, cells)
         if following:
             self.bring(task, following)
-        task = task.of(cells)
+        task = inputs.task
         if isinstance(task.step.mix, Attend):
             self._attend(task, task.step.mix, cells, inputs)
             return
-        buffer, strides = self._input(task, cells, inputs), task.step.strides
+        buffer, strides = self._input(inputs), task.step.strides
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
-            result = kernels.convolve(buffer, phase, strides)
-            merged = self._finish(task, cells, phase, (result, added), merged)
+            result = convolve(buffer, phase, strides)
+            merged = self._finish(inputs, cells, phase, (result, added), merged)
             del result
-        result = kernels.convolve(buffer, last, strides)
+        result = convolve(buffer, last, strides)
         del buffer
-        merged = self._finish(task, cells, last, (result, added), merged)
+        merged = self._finish(inputs, cells, last, (result, added), merged)
         if merged:
             task.at.moments[task.step.dst] = merged
 
@@ -105,24 +111,29 @@ class TileRunner:
         """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
         `Room`.
         """
-        if self.weights.device.type == "cpu":
-            seen = step.seen_region(largest.region).extent
-            self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
+        seen = step.seen_region(largest.region).extent
+        self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
 
-    def phases(self, step: Step) -> tuple[kernels.Phase, ...]:
-        """The convolutions of a step's cells, with weights as a processor's convolution wants them:
+    def release(self) -> None:
+        """Let go of the memory that is kept for inputs and weights to come."""
+        self._inputs.expect(0)
+        self._kernel.expect(0)
+        self._columns.clear()
+
+    def phases(self, step: Step) -> tuple[Phase, ...]:
+        """The convolutions of a step's cells, with weights as the device's convolution wants them:
         it would otherwise make its own copy for every tile. None for an attention.
         """
         if isinstance(step.mix, Attend):
             return ()
-        found = kernels.phases(self.weights.conv(step.path), step)
-        if self.weights.device.type != "cpu":
-            return found
+        found = phases_of(self.weights.conv(step.path), step)
         own = step.phases > 1 or step.still  # memory of their own already
+        if devices.accelerates(self.weights.device):
+            found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(phase, weight=lay_out(phase.weight)) for phase in found)
 
-    def last_taps(self, phases: tuple[kernels.Phase, ...]) -> tuple[kernels.Phase, ...]:
+    def last_taps(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """The same convolutions, of the newest frame that they see alone."""
         return tuple(replace(one, weight=self._laid_out(one.weight[:, :, -1:])) for one in phases)
 
@@ -131,12 +142,17 @@ class TileRunner:
         return self._kernel.take(weight.shape).copy_(weight)
 
     def _laid_out(self, weight: Tensor) -> Tensor:
-        return weight.contiguous(memory_format=memory_format(self.weights.device))
+        return weight.contiguous(memory_format=self.weights.layout)
 
     def settle(self) -> None:
         """Write all that was computed, and forget what was fetched for a tile to come."""
         self._ahead = None
         self.transfers.flush()
+
+    def abandon(self) -> None:
+        """Let go of all that is under way, after an error that is to be raised."""
+        self._ahead = None
+        self.transfers.abandon()
 
     def bring(self, task: Task, cells: Region) -> None:
         """Start to fetch what a tile will read, unless that is under way."""
@@ -155,57 +171,67 @@ class TileRunner:
         assert ahead
         return ahead[2]
 
+    def _window(self, task: Task, cells: Region) -> Window:
+        """Where a tile reads and writes."""
+        window = task.windows.get(cells)
+        if window is None:
+            at = task.at
+            window = window_of(self.program, task.step, at.chunk, at.extents, cells)
+            task.windows[cells] = window
+        return window
+
     def _fetch(self, task: Task, cells: Region) -> Inputs:
         """Start to bring in what a tile reads."""
-        step, at, fetch = task.step, task.at, self.transfers.fetch
-        inside = step.inside(cells, task.src, at.chunk)
-        where = step.source_region(cells, task.src, at.chunk)
-        modulated = step.norm is not None and step.norm.modulated
-        latent_cells = self._latent_cells(task, where) if modulated else None
-        missing = inside.t.start - step.seen_region(cells, task.keeps_first).t.start
-        past = task.old_cache if missing else None
-        return Inputs(
-            where,
-            fetch(at.view(step.src, where)[:, : step.mix.read_channels]),
-            self._fetch_added(task, cells),
-            fetch(at.stores[SOURCE][(..., *latent_cells.slices)]) if latent_cells else None,
-            latent_cells,
-            None if past is None else fetch(past[(..., slice(-missing, None), *inside.slices[1:])]),
+        step, at, fetch, window = (
+            task.step,
+            task.at,
+            self.transfers.fetch,
+            self._window(task, cells),
         )
-
-    def _fetch_added(self, task: Task, cells: Region) -> Arrival | None:
-        residual, at = task.step.residual, task.at
-        if residual is None:
-            return None
-        core = task.step.core(cells, task.src, at.chunk)
-        where = residual.source(core, at.keeps_first(residual.store))
-        return self.transfers.fetch(at.stores[residual.store][(..., *where.slices)])
+        src = (
+            at.view(step.src, window.where)
+            if step.src == SOURCE
+            else at.stores[step.src][window.source]
+        )
+        if isinstance(step.mix, Attend):
+            src = src[:, : step.mix.read_channels]
+        past, cover = task.old_cache if window.missing else None, window.cover
+        return Inputs(
+            task,
+            window,
+            fetch(src),
+            fetch(at.stores[step.residual.store][window.added]) if step.residual else None,
+            fetch(at.stores[SOURCE][cover.source]) if cover else None,
+            None if past is None else fetch(past[window.past]),
+        )
 
     def _finish(
         self,
-        task: Task,
+        inputs: Inputs,
         cells: Region,
-        phase: kernels.Phase,
+        phase: Phase,
         made: tuple[Tensor, Tensor | None],
-        merged: Moments | None,
-    ) -> Moments | None:
+        merged: Any,
+    ) -> Any:
         """Add the residual to one phase of a tile and send it; `merged` with its moments.
 
         made: what was convolved, and what is to be added to it. Sending comes last: until it is
         done the tile can be run again.
         """
-        step, at, (result, added) = task.step, task.at, made
-        core = step.core(cells, task.src, at.chunk)
+        task, window, (result, added) = inputs.task, inputs.window, made
+        step = task.step
         if added is not None:
-            self._add_residual(task, core, result, added)
-        target, skipped = at.stores[step.dst][(..., *core.slices)], 0
+            self._add_residual(task, window.core, result, added)
+        target, skipped = task.at.stores[step.dst][window.target], 0
         if (ratio := step.frames_made) > 1:
             first = ratio * cells.t.start - (ratio - 1) * task.keeps_first
-            skipped, target = kernels.frames_of_phase(phase, target, first, ratio)
-        for part in self._measured(task, core, result[:, :, skipped:]):
-            merged = merged.merge(part) if merged else part
-        target = target[..., phase.row :: step.upscale, phase.column :: step.upscale]
-        self.transfers.send(result, target, skipped)
+            skipped, target = frames_of_phase(phase, target, first, ratio)
+        if task.groups:
+            counted = result[:, :, skipped:] if skipped else result
+            merged = self._measured(task, window.alone, phase, counted, merged)
+        if phase.apart > 1:
+            target = target[..., phase.row :: phase.apart, phase.column :: phase.apart]
+        self.transfers.send(result, target, skipped, phase.shift)
         return merged
 
     def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
@@ -220,113 +246,101 @@ class TileRunner:
         else:
             result.add_(added)
 
-    def _measured(self, task: Task, core: Region, result: Tensor) -> list[Moments]:
-        """Moments of a result, with the frames that are shown more than once counted so."""
-        if not task.groups:
-            return []
-        dst = task.step.dst
-        shown = self.program.stores[dst].shown
-        alone = int(shown > 1 and core.t.start == 0 and task.at.keeps_first(dst))
-        parts = ((result[:, :, :alone], 1), (result[:, :, alone:], shown))
-        return [
-            kernels.measure(part, task.groups).repeated(times)
-            for part, times in parts
-            if part.shape[2]
-        ]
+    def _measured(self, task: Task, alone: int, phase: Phase, result: Tensor, merged: Any) -> Any:
+        """`merged` with the moments of a result, of which the first `alone` frames count once, and
+        the others as often as they are shown.
+        """
+        assert task.groups
+        shown = self.program.stores[task.step.dst].shown
+        parts = ((result, shown),)
+        if alone:
+            parts = ((result[:, :, :alone], 1), (result[:, :, alone:], shown))
+        for part, times in parts:
+            if part.shape[2]:
+                moments = kernels.measure(part, task.groups, phase.shift)
+                moments = moments.repeated(times) if times > 1 else moments
+                merged = merged.merge(moments) if merged else moments
+        return merged
 
-    def _input(self, task: Task, cells: Region, inputs: Inputs) -> Tensor:
-        """Everything that `cells` see: [b, c, t + history, h + halo, w + halo]."""
-        step = task.step
-        whole = step.seen_region(cells, task.keeps_first)
-        inside = step.inside(cells, task.src, task.at.chunk)
-        buffer = self._buffer(task, whole.extent)
-        kernels.zero_outside(buffer, inside, whole)
-        self._fill(task, inputs, inside, buffer[(..., *inside.within(whole))])
-        if step.norm and step.norm.activated:
+    def _input(self, inputs: Inputs) -> Tensor:
+        """Everything that a tile's cells see: [b, c, t + history, h + halo, w + halo]."""
+        task, window = inputs.task, inputs.window
+        norm = task.step.norm
+        buffer = self._inputs.take(task.at.shape(task.step.mix.in_channels, window.extent))
+        for edge in window.edges:
+            buffer[edge].zero_()
+        self._fill(inputs, buffer[window.inside])
+        if norm and norm.activated:
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
-            kernels.activate(buffer[:, :, inside.t.start - whole.t.start :])
-        self._history(task, inputs, inside, whole, buffer)
+            kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
+        self._history(inputs, buffer)
         return buffer
 
-    def _buffer(self, task: Task, extent: Extent) -> Tensor:
-        """Unwritten memory for a tile's input."""
-        shape = task.at.shape(task.step.mix.in_channels, extent)
-        if self.weights.device.type == "cpu":
-            return self._inputs.take(shape)
-        return allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
-
-    def _fill(self, task: Task, inputs: Inputs, inside: Region, out: Tensor) -> None:
+    def _fill(self, inputs: Inputs, out: Tensor) -> None:
         """out = what the convolution sees of src: normalised, pooled, repeated, or as it is."""
-        step, where, x = task.step, inputs.where, inputs.src.take()
+        task, window, x = inputs.task, inputs.window, inputs.src.take()
+        step, start = task.step, window.where.t.start
         if task.norm:
-            self._normalise(task, inputs, x, out)
+            self._normalise(inputs, x, out)
         elif step.time_map is TimeMap.POOL_PAIRS:
-            kernels.pool_pairs(x, task.keeps_first and where.t.start == 0, out)
+            kernels.pool_pairs(x, task.keeps_first and start == 0, out)
         elif step.time_map is TimeMap.REPEAT_PAIRS:
-            frames = kernels.shown(inside.t, where.t.start, 2, task.keeps_first, x.device)
+            frames = kernels.shown(window.seen, start, 2, task.keeps_first, x.device)
             out.copy_(x.index_select(2, frames))
         else:
             kernels.extend(x, out)
 
-    def _normalise(self, task: Task, inputs: Inputs, x: Tensor, out: Tensor) -> None:
+    def _normalise(self, inputs: Inputs, x: Tensor, out: Tensor) -> None:
         """out = x normalised and modulated, yet to be activated."""
-        norm, cells = task.step.norm, inputs.cells
+        norm, cover, maps = inputs.task.norm, inputs.window.cover, inputs.task.maps
         assert norm
-        assert task.norm
-        if isinstance(task.norm, kernels.VoxelNorm):
-            kernels.normalise_voxels(x, task.norm, out)
-            return
-        if cells is None or inputs.latents is None:
-            kernels.normalise(x, task.norm, out)
-            return
-        maps = self._maps(norm, task.norm, inputs.latents.take())
-        kernels.modulate(x, maps, inputs.where, cells, self._latent_ratios(task), out)
+        if isinstance(norm, kernels.VoxelNorm):
+            kernels.normalise_voxels(x, norm, out)
+        elif cover is None or inputs.latents is None or maps is None:
+            kernels.normalise(x, norm, out)
+        else:
+            affine = self._modulated(norm, inputs.latents.take(), maps, cover)
+            kernels.modulate(x, affine, cover.pieces, out)
 
-    def _latent_ratios(self, task: Task) -> kernels.Repeats:
-        latents, here = self.program.stores[SOURCE], self.program.stores[task.step.src]
-        frames, px = latents.frames // here.frames, latents.px // here.px
-        return kernels.Repeats(frames, px, task.keeps_first)
-
-    def _latent_cells(self, task: Task, where: Region) -> Region:
-        """The latent cells that the elements `where` of src show."""
-        ratios = self._latent_ratios(task)
-        return Region(
-            cells_of(where.t, ratios.frames, ratios.keeps_first),
-            cells_of(where.h, ratios.px, keeps_first=False),
-            cells_of(where.w, ratios.px, keeps_first=False),
+    def _modulated(
+        self, norm: kernels.Affine, latents: Tensor, maps: tuple[kernels.Kernel, ...], cover: Cover
+    ) -> kernels.Affine:
+        """A norm and its modulation as one scale and shift for each latent cell of each column."""
+        columns = self._shown(cover)
+        if len(maps) == 1:
+            both = kernels.modulated_together(norm, latents, maps[0])
+            return kernels.Affine(*kernels.gathered(both, columns).chunk(2, 1))
+        scale, shift = (kernels.convolution(latents, kernel) for kernel in maps)
+        narrow = kernels.modulated(norm, scale, shift)
+        return kernels.Affine(
+            kernels.gathered(narrow.scale, columns), kernels.gathered(narrow.shift, columns)
         )
 
-    def _maps(self, norm: Norm, affine: kernels.Affine, latents: Tensor) -> kernels.Affine:
-        """GroupNorm and modulation as one scale and shift for each of the latents."""
-        assert norm.scale_path
-        assert norm.shift_path
-        scale, shift = (
-            kernels.convolution(latents, self.weights.conv(path))
-            for path in (norm.scale_path, norm.shift_path)
-        )
-        return kernels.modulated(affine, scale, shift)
+    def _shown(self, cover: Cover) -> Tensor:
+        """`kernels.shown` for columns, which tiles below each other have in common."""
+        key = cover.columns, cover.first, cover.px
+        if key not in self._columns:
+            self._columns[key] = kernels.shown(*key, False, self.weights.device)
+        return self._columns[key]
 
-    def _history(
-        self, task: Task, inputs: Inputs, inside: Region, whole: Region, buffer: Tensor
-    ) -> None:
+    def _history(self, inputs: Inputs, buffer: Tensor) -> None:
         """Fill the frames before the chunk, from the cache or with what lies before a clip, and
         keep the newest ones.
         """
-        missing = inside.t.start - whole.t.start
-        _, h, w = inside.within(whole)
-        if missing:
-            past = buffer[:, :, :missing, h, w]
+        task, window = inputs.task, inputs.window
+        if window.missing:
+            past = buffer[window.filled]
             if inputs.past is not None:
                 past.copy_(inputs.past.take())
             elif task.step.mix.start is Start.ZEROS:
                 past.zero_()
             else:
-                past.copy_(buffer[:, :, missing : missing + 1, h, w].expand_as(past))
-        seen = task.step.seen_extent(task.src, task.at.chunk)
-        if task.new_cache is not None and inside.t.stop == seen.t:
-            kept = buffer[:, :, -task.step.history :, h, w]
-            self._keep(kept, task.new_cache[(..., *inside.slices[1:])])
+                past.copy_(buffer[window.inside][:, :, :1].expand_as(past))
+        if task.new_cache is not None and window.cached:
+            self._keep(buffer[window.kept], task.new_cache[window.cached])
 
     def _keep(self, kept: Tensor, target: Tensor) -> None:
         """Send a part of the input, which is copied first where it has far to go."""
-        self.transfers.send(kept.contiguous() if self.transfers.is_far(target) else kept, target)
+        if self.transfers.is_far(target):
+            kept = kept.contiguous(memory_format=torch.channels_last_3d)
+        self.transfers.send(kept, target)

@@ -2,38 +2,53 @@
 
 1. `Transfers.fetch` starts the way in of what a tile will read, while the tile before it computes;
    `Arrival.take` lets the computing wait for it, and nothing else.
-2. `Transfers.send` starts the way out of a result. It is written where it belongs when the next one
-   sets out, or by `flush`; so at most one result is under way beside the tile that computes.
+2. `Transfers.send` starts the way out of a result. It has arrived when the next one sets out, or
+   after `flush`; so at most one result is under way beside the tile that computes.
 3. What lives on the device already is taken as it is, and written at once.
 
-`CudaLanes` has a stream each way. It copies through pinned memory that is as small as a tile: parts
-of a store are strided, and a strided copy between host and device is a blocking one, pinned or not.
-Streams wait for each other by events; the host waits for one event only, that of a result which it
-is about to write. `PlainLanes` makes the same copies in the same order, each at once.
+`CudaLanes` has a stream each way. Where a store is pinned and a tile as wide as the picture, the
+rows of each frame are one run of memory, and go straight from one side to the other. All else goes
+through pinned memory that is as small as a tile, since a strided copy between host and device is a
+blocking one, pinned or not. Streams wait for each other by events; the host waits only where it is
+about to write a result itself, and at the end of a step. `PlainLanes` makes the same copies in the
+same order, each at once.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .pinned import Pinned, copy_frames, in_one_piece
+
 
 class Lanes(Protocol):
-    """The two ways between host and device. A mark stands for a copy that has been started."""
+    """The two ways between host and device. A mark stands for a copy that has been started.
+
+    pinned: where host memory comes from that the device reaches by itself.
+    """
+
+    pinned: Pinned
 
     def start_in(self, source: Tensor, out: Tensor) -> Any:
-        """Start to copy `source`, on the host, to `out`, on the device and contiguous."""
+        """Start to copy `source`, on the host, to `out`, on the device and channels last."""
+        ...
+
+    def start_across(self, result: Tensor, target: Tensor) -> Any:
+        """Start to copy `result` straight to `target`, on the host; None where that cannot be."""
         ...
 
     def start_out(self, result: Tensor) -> tuple[Tensor, Any]:
-        """What will hold `result`, contiguous, once `finish` has been called with the mark."""
+        """What will hold `result`, channels last, once `finish` has been called with the mark."""
         ...
 
     def arrive(self, mark: Any) -> None:
-        """Let what the device computes from now on wait for a copy in."""
+        """Let what the device computes from now on wait for a copy."""
         ...
 
     def finish(self, mark: Any) -> None:
@@ -44,9 +59,16 @@ class Lanes(Protocol):
 class PlainLanes:
     """Copies that are over when they have been started, or when their result is written."""
 
+    def __init__(self) -> None:
+        self.pinned = Pinned(False)
+
     def start_in(self, source: Tensor, out: Tensor) -> None:
         """See `Lanes`."""
         out.copy_(source)
+
+    def start_across(self, result: Tensor, target: Tensor) -> None:
+        """See `Lanes`; the one who writes it does as much."""
+        return
 
     def start_out(self, result: Tensor) -> tuple[Tensor, None]:
         """See `Lanes`; the copy is that of the one who writes it."""
@@ -67,36 +89,75 @@ class CudaLanes:
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
         self._device, self._cuda = device, cuda
-        self._in, self._out = cuda.Stream(device), cuda.Stream(device)
+        self._in, self._out = _streams(device, cuda)
+        self.pinned = Pinned(True, cuda)
 
     def start_in(self, source: Tensor, out: Tensor) -> Any:
         """See `Lanes`. The memory of `out` may have belonged to work that is still queued, so that
         the copy waits for it; work that is queued later runs beside the copy.
         """
-        staged = torch.empty(out.shape, dtype=out.dtype, device="cpu", pin_memory=True)
-        staged.copy_(source)
+        straight = self._can_go_straight(source, out)
+        staged = source if straight else self.pinned.take(tuple(out.shape), out.dtype)
+        if staged is None:
+            out.copy_(source)
+            return None
+        if not straight:
+            staged.copy_(source)
         queued = self._cuda.current_stream(self._device).record_event()
         with self._cuda.stream(self._in):
             self._in.wait_event(queued)
-            out.copy_(staged, non_blocking=True)  # the allocator keeps `staged` until it is over
+            if straight:
+                copy_frames(source, out)
+            else:
+                out.copy_(staged, non_blocking=True)  # the allocator keeps it until it is over
             return self._in.record_event()
+
+    def start_across(self, result: Tensor, target: Tensor) -> Any:
+        """See `Lanes`."""
+        if not self._can_go_straight(target, result):
+            return None
+        with self._leaving():
+            copy_frames(result, target)
+            return self._out.record_event()
 
     def start_out(self, result: Tensor) -> tuple[Tensor, Any]:
         """See `Lanes`."""
-        staged = torch.empty_like(result, device="cpu", pin_memory=True)
-        made = self._cuda.current_stream(self._device).record_event()
-        with self._cuda.stream(self._out):
-            self._out.wait_event(made)
+        staged = self.pinned.take(tuple(result.shape), result.dtype)
+        if staged is None:
+            return result, None
+        with self._leaving():
             staged.copy_(result, non_blocking=True)
             return staged, self._out.record_event()
 
     def arrive(self, mark: Any) -> None:
         """See `Lanes`."""
-        self._cuda.current_stream(self._device).wait_event(mark)
+        if mark is not None:
+            self._cuda.current_stream(self._device).wait_event(mark)
 
     def finish(self, mark: Any) -> None:
         """See `Lanes`."""
-        mark.synchronize()
+        if mark is not None:
+            mark.synchronize()
+
+    def _leaving(self) -> Any:
+        """The stream of copies out, behind what has been computed so far."""
+        made = self._cuda.current_stream(self._device).record_event()
+        self._out.wait_event(made)
+        return self._cuda.stream(self._out)
+
+    def _can_go_straight(self, host: Tensor, near: Tensor) -> bool:
+        alike = host.dtype == near.dtype and in_one_piece(host) and in_one_piece(near)
+        return alike and self.is_pinned(host)
+
+    def is_pinned(self, host: Tensor) -> bool:
+        """Whether the device reaches a tensor on the host by itself."""
+        return host.is_pinned()
+
+
+@lru_cache
+def _streams(device: torch.device, cuda: Any) -> tuple[Any, Any]:
+    """The two streams of a device, made once."""
+    return cuda.Stream(device), cuda.Stream(device)
 
 
 def lanes_for(device: torch.device) -> Lanes:
@@ -109,11 +170,12 @@ class _Leaving:
     """A result on its way out.
 
     result: kept until it is there, so that its memory is not used for anything else.
-    staged, mark: see `Lanes.start_out`. skip_frames: leading frames that are not wanted.
+    staged, mark: see `Lanes.start_out`; staged is None where it goes straight to the target.
+    skip_frames: leading frames that are not wanted.
     """
 
     result: Tensor
-    staged: Tensor
+    staged: Tensor | None
     mark: Any
     skip_frames: int
     target: Tensor
@@ -130,10 +192,10 @@ class Arrival:
 
     def take(self) -> Tensor:
         """The tensor, on the device; the memory of a copy is free when the caller drops it."""
-        tensor, self.tensor = self.tensor, None
-        assert tensor is not None
         if self.under_way:
             self.owner.take(self)
+        tensor, self.tensor = self.tensor, None
+        assert tensor is not None
         return tensor
 
 
@@ -153,13 +215,18 @@ class Transfers:
 
     def is_far(self, x: Tensor) -> bool:
         """Whether `x` lives on the host and the computing does not."""
-        return x.device.type != self.device.type and x.device.type == "cpu"
+        return x.is_cpu and self.device.type != "cpu"
 
     def fetch(self, view: Tensor) -> Arrival:
         """Start the way in of `view`, a part of a store or of the caller's tensor, of any dtype."""
         if not self.is_far(view):
             return Arrival(self, view.to(self.device, self.dtype), False, None)
-        out = torch.empty(view.shape, dtype=self.dtype, device=self.device)
+        out = torch.empty(
+            view.shape,
+            dtype=self.dtype,
+            device=self.device,
+            memory_format=torch.channels_last_3d,
+        )
         arrival = Arrival(self, out, True, self.lanes.start_in(view, out))
         self._awaited.append(arrival)
         return arrival
@@ -167,28 +234,44 @@ class Transfers:
     def take(self, arrival: Arrival) -> None:
         """Let the computing wait for an arrival; it is the taker's from now on."""
         self.lanes.arrive(arrival.mark)
-        self._awaited.remove(arrival)
+        self._awaited.remove(arrival)  # it is equal to itself alone
 
-    def send(self, result: Tensor, target: Tensor, skip_frames: int = 0) -> None:
-        """Write `result` [b, c, t, h, w], without its first frames, to `target`.
+    def send(
+        self, result: Tensor, target: Tensor, skip_frames: int = 0, shift: Tensor | None = None
+    ) -> None:
+        """Write `result` [b, c, t, h, w], without its first frames and with `shift` added, to
+        `target`.
 
         Where that is far away, it is done by the next `send` or `flush`.
         """
         if not self.is_far(target):
-            target.copy_(result[:, :, skip_frames:])
+            result = result[:, :, skip_frames:]
+            target.copy_(result) if shift is None else torch.add(result, shift, out=target)
             return
+        if shift is not None:
+            result.add_(shift)
         self._write()
-        staged, mark = self.lanes.start_out(result)
+        mark = self.lanes.start_across(result[:, :, skip_frames:], target)
+        staged = None
+        if mark is None:
+            staged, mark = self.lanes.start_out(result)
         self._leaving = _Leaving(result, staged, mark, skip_frames, target)
 
     def _write(self) -> None:
-        leaving, self._leaving = self._leaving, None
-        if leaving:
+        leaving = self._leaving
+        if leaving is None:
+            return
+        if leaving.staged is None:
+            self.lanes.arrive(leaving.mark)  # what uses the memory of the result next comes after
+        else:
             self.lanes.finish(leaving.mark)
             leaving.target.copy_(leaving.staged[:, :, leaving.skip_frames :])
+        self._leaving = None
 
     def flush(self) -> None:
-        """Write what is leaving, and let go of what was fetched in vain."""
+        """Write what is leaving, wait for it, and let go of what was fetched in vain."""
+        if self._leaving is not None:
+            self.lanes.finish(self._leaving.mark)
         self._write()
         self.forget()
 
@@ -196,3 +279,10 @@ class Transfers:
         """Let go of what was fetched in vain, once its copies cannot touch that memory any more."""
         while self._awaited:
             self.take(self._awaited[-1])
+
+    def abandon(self) -> None:
+        """Let go of everything, after an error that is to be raised whatever happens here."""
+        with suppress(Exception):
+            self.flush()
+        self._leaving = None
+        self._awaited.clear()

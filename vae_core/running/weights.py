@@ -50,12 +50,14 @@ class Weights:
 
     dtype, device: what the run computes in and on.
     lender: of the host that keeps them; None where they are read from the module.
+    layout: how kernels lie in memory, and so the route of convolutions (see `convolutions`).
     """
 
     module: nn.Module
     dtype: torch.dtype
     device: torch.device
     lender: Lender | None = None
+    layout: torch.memory_format = torch.channels_last_3d
     _loans: _Loans = field(default_factory=_Loans, init=False, repr=False, compare=False)
 
     def give_back(self) -> None:
@@ -105,11 +107,18 @@ class Weights:
         """
         wide = statistics_dtype(self.dtype)
         weight, bias = (self._parameter(path, name, wide) for name in ("weight", "bias"))
-        channels = cast("nn.GroupNorm", self.module.get_submodule(path)).num_channels
-        ones = torch.ones(channels, dtype=wide, device=self.device)
-        return (ones if weight is None else weight), (
-            torch.zeros_like(ones) if bias is None else bias
-        )
+        if weight is None or bias is None:
+            channels = cast("nn.GroupNorm", self.module.get_submodule(path)).num_channels
+            ones = torch.ones(channels, dtype=wide, device=self.device)
+            weight = ones if weight is None else weight
+            bias = torch.zeros_like(ones) if bias is None else bias
+        return weight, bias
 
 
 _LENT = ("weight", "bias")
+
+
+def has_far_kernels(module: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether steps have to copy kernels of `module` to `device`, or to another dtype."""
+    kernels = (p for p in module.parameters() if p.ndim >= 4)
+    return any(p.device.type != device.type or p.dtype != dtype for p in kernels)

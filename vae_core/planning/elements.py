@@ -1,0 +1,24 @@
+"""Would a tensor have more elements than libraries count?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import SettingsError
+from .memory import Memory
+
+MOST_ELEMENTS = 2**31
+"""Libraries count the elements of a tensor in 32 bits, or leave their quick ways for more."""
+
+
+def check_elements(memories: Iterable[Memory]) -> None:
+    """Raises `SettingsError` where a step's tensor would be too large without tiles."""
+    for memory in memories:
+        for step in memory.program.steps:
+            count = memory.elements(step, memory.largest_tile(step, memory.cell_extent(step)))
+            if count >= MOST_ELEMENTS:
+                raise SettingsError(
+                    f"without tiles {step.path} has a tensor of {count / 1e9:.1f} billion elements;"
+                    f" there can be {MOST_ELEMENTS / 1e9:.1f} billion in one. Let tiling be exact,"
+                    " or take fewer frames in a chunk or smaller crops."
+                )

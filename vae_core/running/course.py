@@ -1,0 +1,39 @@
+"""Which tiles of a step are run one after the other, in chunks of one kind?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ..geometry.grid import Chunk, largest_of, tiles
+from ..geometry.region import Extent, Region
+from ..program.steps import Step
+from .windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a step is gone through; the same for every chunk that is as long, and begins the clip or
+    does not.
+
+    tiles: in order. largest: the size of the largest. lone: first frames that are copied past it.
+    as_wide: whether tiles are as wide as the picture.
+    windows: of those tiles that have been run (see `windows`).
+    """
+
+    tiles: tuple[Region, ...]
+    largest: Extent
+    lone: int
+    as_wide: bool
+    windows: dict[Region, Window] = field(default_factory=dict[Region, Window], compare=False)
+
+
+def course_of(step: Step, src: Extent, chunk: Chunk, bound: Extent) -> Course:
+    """The course of a step with tiles of at most `bound` cells, for a store of the extent `src`."""
+    cells = step.mixed_extent(src, chunk)
+    every = (
+        tile.later(frames.start)
+        for _, frames in step.runs(src, chunk)
+        for tile in tiles(replace(cells, t=frames.size), bound)
+    )
+    largest = largest_of(cells, bound)
+    return Course(tuple(every), largest, step.lone(src, chunk), largest.w == cells.w)

@@ -1,0 +1,73 @@
+"""What does the engine do otherwise on an accelerator than on a processor?
+
+1. Convolutions are handed over without their bias, which is added where the result is written, and
+   the phases of an upsampling are one convolution (see `phases.phases_of`).
+2. Statistics are kept by channel and part, and put together when a step needs them (see
+   `statistics`): small operations cost an accelerator as much as large ones.
+
+On a processor neither pays: its convolutions add the bias in passing, and each of its operations
+costs what it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import cast
+
+import torch
+
+
+def accelerates(device: torch.device) -> bool:
+    """Whether `device` is something beside a processor."""
+    return device.type != "cpu"
+
+
+def is_integrated(device: torch.device) -> bool:
+    """Whether `device` is a card whose memory is the host's."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    properties = cast("object", torch.cuda.get_device_properties(device))
+    return bool(getattr(properties, "is_integrated", False))
+
+
+@lru_cache
+def has_statistics(device_type: str) -> bool:
+    """Whether devices of a type take the statistics of channels in one pass."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(  # pyright: ignore
+        "aten::batch_norm_update_stats", _DISPATCH_KEYS.get(device_type, device_type.upper())
+    )
+
+
+_DISPATCH_KEYS = {"meta": "Meta"}
+
+
+@contextmanager
+def unsearched(device: torch.device) -> Generator[None]:
+    """Inside the block cuDNN takes the kernel that it thinks best, and tries none.
+
+    A run has about a hundred shapes of convolutions; a host that has asked for a search would wait
+    for each of them, and a search allocates as much as it likes.
+    """
+    searched = device.type == "cuda" and torch.backends.cudnn.benchmark
+    if searched:
+        _search(False)
+    try:
+        yield
+    finally:
+        if searched:
+            _search(True)
+
+
+def _search(wanted: bool) -> None:
+    with suppress(RuntimeError):  # a host may have frozen the flags
+        torch.backends.cudnn.benchmark = wanted
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give memory that the allocator keeps back to the device, where its kind can do so."""
+    backend = getattr(torch, device.type, None)
+    emptied = getattr(backend, "empty_cache", None)
+    if emptied is not None:
+        emptied()
