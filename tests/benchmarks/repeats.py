@@ -5,7 +5,8 @@
    touches, the latent cells that it sees, and the same of the tile that is fetched beside it.
 2. The first tile of a kind runs under the counter; for the others the same figures are added, and
    empty statistics stand in for those of a step whose tiles all came before.
-3. Where the tile before it did not run, what that one would have fetched is fetched uncounted.
+3. Where the tile before it did not run, what that one would have fetched is fetched uncounted, and
+   the memory that it would have left for the next tile's input is taken.
 
 `test_counted.py` shows that the figures are those of running every tile.
 """
@@ -23,7 +24,10 @@ import torch
 from vae_core.geometry.grid import cells_of
 from vae_core.geometry.region import Interval, Region
 from vae_core.program.moments import Moments
+from vae_core.program.parts import Attend
 from vae_core.program.steps import SOURCE
+from vae_core.running.devices import accelerates
+from vae_core.running.statistics import Parts
 from vae_core.running.task import Task
 from vae_core.running.tile import TileRunner
 
@@ -52,11 +56,22 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
 def _stand_in(task: Task) -> None:
     """Statistics of dst, empty but of the size that later steps expect."""
     dst, moments = task.step.dst, task.at.moments
-    if task.groups and dst not in moments:
-        source = task.at.stores[SOURCE]
-        device = task.phases[0].weight.device
-        mean, m2 = (torch.empty(source.shape[0], task.groups, device=device) for _ in range(2))
-        moments[dst] = Moments(1, mean, m2)
+    if not task.groups or dst in moments:
+        return
+    clips, phase = task.at.stores[SOURCE].shape[0], task.phases[0]
+    device = phase.weight.device
+    if accelerates(device):
+        shape = (clips, task.step.mix.out_channels)
+        parts = ((torch.empty(*shape, device=device),) for _ in range(2))
+        moments[dst] = Parts((1,), *parts, phase.shift)
+    else:
+        moments[dst] = Moments(1, *(torch.empty(clips, task.groups) for _ in range(2)))
+
+
+def _make_room(runner: TileRunner, task: Task) -> None:
+    """Take the memory for inputs that the first tile of a step takes."""
+    if not isinstance(task.step.mix, Attend):
+        runner._inputs.take((1, 1, 1, 1, 1))
 
 
 def _bring(runner: TileRunner, task: Task, cells: Region, counter: Counter) -> None:
@@ -84,6 +99,7 @@ def each_kind_once(counter: Counter) -> Iterator[None]:
     def run_or_add(
         self: TileRunner, task: Task, cells: Region, following: Region | None = None
     ) -> None:
+        _make_room(self, task)
         kind = _kind(self, task, cells), following and _kind(self, task, following)
         if kind in known:
             counter.add(known[kind])

@@ -340,7 +340,9 @@ class TileRunner:
             self._keep(buffer[window.kept], task.new_cache[window.cached])
 
     def _keep(self, kept: Tensor, target: Tensor) -> None:
-        """Send a part of the input, which is copied first where it has far to go."""
+        """Send a part of the input, which is copied first where it has far to go: the next tile's
+        input is made in the same memory.
+        """
         if self.transfers.is_far(target):
-            kept = kept.contiguous(memory_format=torch.channels_last_3d)
+            kept = kept.clone(memory_format=torch.channels_last_3d)
         self.transfers.send(kept, target)
