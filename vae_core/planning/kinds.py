@@ -7,36 +7,60 @@ from dataclasses import replace
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from .memory import Memory
+from .places import Places
 from .plan import Job, chunk_extent
 from .pool import Pool, held_bytes
 from .sizes import Sizes
+from .step_bytes import StepBytes, steps_bytes
 
 
 def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
     """The arithmetic of every kind of chunk that occurs."""
     found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
+    shared: dict[tuple[Extent, bool], tuple[StepBytes, ...]] = {}
     for index, chunk in enumerate(chunks):
         source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
         kind = (source, chunk.first, past, future)
-        if kind not in found:
-            extents = job.program.extents(source, chunk)
-            found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
+        if kind in found:
+            continue
+        extents = job.program.extents(source, chunk)
+        if (source, chunk.first) not in shared:
+            steps = steps_bytes(job.program, chunk, extents, sizes)
+            shared[source, chunk.first] = steps
+        steps = shared[source, chunk.first]
+        found[kind] = Memory(job.program, chunk, extents, sizes, past, future, steps)
     return tuple(found.values())
 
 
-def pooled(memories: tuple[Memory, ...], kept: bool) -> tuple[Memory, ...]:
-    """`memories`, in the order in which their chunks come, with blocks that go from each to the
-    next where they are `kept`.
-    """
-    pool, found = Pool(), list[Memory]()
+def alike(memories: tuple[Memory, ...]) -> tuple[tuple[Memory, ...], ...]:
+    """Those of the same extents together: they differ in the caches that come and go."""
+    found: dict[int, list[Memory]] = {}
     for memory in memories:
-        if not kept:
-            found.append(replace(memory, pooled=held_bytes(Pool(), memory.live_bytes())))
-            continue
-        live = memory.live_bytes()
-        rounds = [held_bytes(pool, live) for _ in range(_UNTIL_STEADY)]
-        found.append(replace(memory, pooled=tuple(map(max, zip(*rounds, strict=True)))))
+        found.setdefault(id(memory.steps), []).append(memory)
+    return tuple(map(tuple, found.values()))
+
+
+def placed(memories: tuple[Memory, ...], places: Places, reused_near: bool) -> tuple[Memory, ...]:
+    """`memories`, in the order in which their chunks come, with everything in its place.
+
+    Far memory goes from store to store and on to the next chunk; that of the device does where it
+    is `reused_near`, and otherwise comes from its allocator.
+    """
+    near, far, found = Pool(), Pool(), list[Memory]()
+    for memory in memories:
+        there = replace(memory, places=places)
+        pooled = _steady(near, there.live_bytes(False)) if reused_near else None
+        away = _steady(far, there.live_bytes(True))
+        found.append(replace(there, pooled_near=pooled, pooled_far=away))
     return tuple(found)
+
+
+def _steady(pool: Pool, live: list[dict[int, int]]) -> tuple[int, ...]:
+    """Bytes that are held while each step runs, in any chunk of a kind."""
+    if not any(live):
+        return (sum(block.size_bytes for block in pool.blocks),) * len(live)
+    rounds = [held_bytes(pool, live) for _ in range(_UNTIL_STEADY)]
+    return tuple(map(max, zip(*rounds, strict=True)))
 
 
 _UNTIL_STEADY = 3

@@ -16,7 +16,8 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
 from ..program.steps import Program
-from ..settings import Place, Placement, Settings
+from ..settings import Placement, Settings
+from .places import ALL_NEAR, Places
 from .projection import Projection
 
 _GIB = 2**30
@@ -60,10 +61,12 @@ class Plan:
     """How one clip will be run.
 
     chunks: in order. tiles: for each step its largest tile, in cells of the step.
-    placement: where stores and caches live; never `AUTO`.
+    placement: the name of where stores and caches live, the frugal one of those that they lie
+        between; never `AUTO`.
     operations: floating point operations of all chunks and crops, batch included.
     rows: projected bytes while each step of the largest chunk of the largest crop runs.
     blend: the crops that go through the whole network one by one; None where the picture does.
+    places: where each store and cache lives.
     """
 
     job: Job
@@ -74,6 +77,7 @@ class Plan:
     operations: int
     rows: tuple[Projection, ...]
     blend: BlendGeometry | None = None
+    places: Places = ALL_NEAR
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -101,18 +105,6 @@ class Plan:
     def for_crop(self, extent: Extent) -> Plan:
         """The same plan for one crop of the picture; tiles are bounds, and so hold for it too."""
         return replace(self, job=replace(self.job, source=extent), blend=None)
-
-    @property
-    def stores_at(self) -> Place:
-        """Where full-extent activations live."""
-        far = {Placement.HOST: Place.HOST, Placement.MMAP: Place.DISK}
-        return far.get(self.placement, Place.DEVICE)
-
-    @property
-    def caches_at(self) -> Place:
-        """Where causal caches live."""
-        near = self.placement is not Placement.CACHES_ON_HOST
-        return self.stores_at if near else Place.HOST
 
     @property
     def worst(self) -> Projection:

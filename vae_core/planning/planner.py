@@ -20,18 +20,20 @@ from typing import cast
 
 from ..errors import BudgetError
 from ..geometry.blend import BlendGeometry, blend_geometry
-from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
-from ..settings import NormScope, Placement, Settings, Tiling
+from ..settings import NormScope, Place, Placement, Settings, Tiling
 from .chunking import chunk_lengths, chunks_of, meant
 from .elements import MOST_ELEMENTS, check_elements
-from .kinds import memories_of, pooled
+from .kinds import alike, memories_of, placed
 from .machine import Machine
 from .memory import Memory
+from .places import ALL_NEAR, Places, corner
 from .plan import Job, Plan, chunk_extent, size_text
 from .projection import Projection
+from .residency import choose
 from .sizes import Sizes
+from .step_tiles import StepTiles
 from .tile_sizes import largest_fitting, shrinking
 
 _WHOLE = sys.maxsize
@@ -62,9 +64,9 @@ def _smallest(job: Job, step: Step, cells: Extent) -> Extent:
     return Extent(1, min(side, cells.h), min(side, cells.w))
 
 
-def _workspace(memories: tuple[Memory, ...], step: Step, tile: Extent) -> int:
+def _workspace(memories: tuple[Memory, ...], index: int, tile: Extent) -> int:
     """Bytes that tiles of a size take in the kind of chunk where they take the most."""
-    return max(memory.tile_bytes(step, memory.largest_tile(step, tile)) for memory in memories)
+    return max(memory.tile_bytes(index, tile) for memory in memories)
 
 
 def _widest(memories: tuple[Memory, ...]) -> Memory:
@@ -74,7 +76,7 @@ def _widest(memories: tuple[Memory, ...]) -> Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A placement for one job: its arithmetic, and what every step may use.
+    """Places for one job: their arithmetic, and what every step may use.
 
     memories: one for each kind of chunk: sizes differ, and so do the caches that come and go.
     fixed: for each of them, bytes that no tile size changes while each step runs.
@@ -82,6 +84,7 @@ class _Candidate:
     """
 
     placement: Placement
+    places: Places
     memories: tuple[Memory, ...]
     fixed: tuple[list[int], ...]
     bounds: tuple[Extent, ...]
@@ -107,7 +110,7 @@ class _Candidate:
         beside what the greediest step holds anyway. As they are where stores are far away, which
         smaller tiles read more of.
         """
-        if self.widest.sizes.far_stores:
+        if self.places.stores:
             return largest
         steps = range(len(largest))
         budget = max(min(self._need(i, largest[i]), self._held(i) + least) for i in steps)
@@ -138,25 +141,27 @@ class _Candidate:
 
     def _fits(self, index: int, tile: Extent, rooms: Sequence[int]) -> bool:
         """Whether tiles of a step find room in every kind of chunk."""
-        step = self.widest.program.steps[index]
         return all(
-            memory.tile_bytes(step, whole := memory.largest_tile(step, tile)) <= room
-            and memory.elements(step, whole) < MOST_ELEMENTS
+            memory.tile_bytes(index, tile) <= room
+            and memory.steps[index].elements(tile) < MOST_ELEMENTS
             for memory, room in zip(self.memories, rooms, strict=True)
         )
 
     def _sizes(self, index: int) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
         """The tiles that a step may use, each the next smaller one: down to the usual, and on."""
+        far = self.places.of(self.widest.program.steps[index]).store
+        return self.sizes(index, far and self.widest.sizes.accelerated)
+
+    def sizes(self, index: int, banded: bool) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
+        """The same, `banded` or not."""
         cells, usual = self._cells(index), self.usual(index)
         start = self.bounds[index].at_most(cells)
-        sizes = self.widest.sizes
-        banded = sizes.far_stores and sizes.accelerated
         small = shrinking(usual.at_most(cells), self.least[index], cells, banded)
         return shrinking(start, usual, cells, banded), small
 
     def _cells(self, index: int) -> Extent:
         """All cells of a step."""
-        return self.widest.cell_extent(self.widest.program.steps[index])
+        return self.widest.steps[index].cells
 
     def usual(self, index: int) -> Extent:
         """The smallest tile that is no hindrance, in cells: `REASONABLE_PX`, or all there is."""
@@ -193,9 +198,8 @@ class _Candidate:
         """Bytes on the device while tiles of a step run, in the kind of chunk that needs the
         most.
         """
-        step = self.widest.program.steps[index]
         return max(
-            fixed[index] + memory.tile_bytes(step, memory.largest_tile(step, tile))
+            fixed[index] + memory.tile_bytes(index, tile)
             for memory, fixed in zip(self.memories, self.fixed, strict=True)
         )
 
@@ -204,47 +208,50 @@ def _worst(kinds: tuple[Projection, ...]) -> Projection:
     """What a step needs at the most, in one kind of chunk or another: more is far away where less
     is on the device.
     """
-    near = max(kinds, key=lambda row: row.peak_bytes)
-    return replace(near, far_bytes=max(row.far_bytes for row in kinds))
+    near, moved = max(kinds, key=lambda row: row.peak_bytes), max(row.moved_bytes for row in kinds)
+    return replace(near, far_bytes=max(row.far_bytes for row in kinds), moved_bytes=moved)
 
 
-def _candidate(
-    job: Job,
-    settings: Settings,
-    chunks: tuple[Chunk, ...],
-    placement: Placement,
-    machine: Machine,
-) -> _Candidate:
-    host = machine.apart  # else what lives in host memory lives on the device all the same
-    far = placement is Placement.MMAP or (placement is Placement.HOST and host)
-    sizes = Sizes(
+def _sizes_of(job: Job, machine: Machine) -> Sizes:
+    return Sizes(
         job.batch,
         job.element_bytes,
         max(job.element_bytes, 4),
-        far_stores=far,
-        far_caches=far or (placement is Placement.CACHES_ON_HOST and host),
         far_weights=job.far_weights,
         accelerated=machine.accelerated,
         workspaces=machine.workspaces,
     )
+
+
+def _candidate(
+    job: Job, settings: Settings, bare: tuple[Memory, ...], places: Places, machine: Machine
+) -> _Candidate:
+    """bare: the arithmetic of every kind of chunk, whatever lives where."""
     # a device is given its memory back after each chunk
-    kept = far or not machine.accelerated
-    memories = pooled(memories_of(job, chunks, sizes), kept)
-    steps = job.program.steps
-    bounds = tuple(_bounds(job, settings, step) for step in steps)
+    memories = placed(bare, places, reused_near=not machine.accelerated)
+    bounds = tuple(_bounds(job, settings, step) for step in job.program.steps)
     fixed = tuple(memory.fixed_bytes() for memory in memories)
-    bare = _Candidate(placement, memories, fixed, bounds, bounds)
-    return replace(bare, least=tuple(_least(job, settings, memories, step) for step in steps))
+    least = tuple(_least(job, settings, memories, index) for index in range(len(bounds)))
+    return _Candidate(places.placement, places, memories, fixed, bounds, least)
 
 
-def _least(job: Job, settings: Settings, memories: tuple[Memory, ...], step: Step) -> Extent:
+def _corner(job: Job, placement: Placement, machine: Machine) -> Places:
+    """The places that a placement names on a machine; where its memory is all one, what lives in
+    host memory lives on the device all the same.
+    """
+    moved = placement is Placement.MMAP or machine.apart
+    return corner(job.program, placement) if moved else ALL_NEAR
+
+
+def _least(job: Job, settings: Settings, memories: tuple[Memory, ...], index: int) -> Extent:
     """The tile of a step that needs the least; all of it where tiling is off."""
-    cells, bounds = _widest(memories).cell_extent(step), _bounds(job, settings, step)
+    step, cells = job.program.steps[index], _widest(memories).steps[index].cells
+    bounds = _bounds(job, settings, step)
     if settings.tiling is Tiling.OFF:
         return cells
     least = _smallest(job, step, cells)
     whole = bounds.t >= cells.t and bounds.h >= cells.h and bounds.w >= cells.w
-    if whole and _workspace(memories, step, cells) <= _workspace(memories, step, least):
+    if whole and _workspace(memories, index, cells) <= _workspace(memories, index, least):
         return cells
     return least
 
@@ -320,26 +327,54 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     """The plan for chunks of one length, its operations not yet counted."""
     chunks, blend = chunks_of(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
-    tried: list[_Candidate] = []
+    bare = memories_of(widest, chunks, _sizes_of(job, machine))
+    budget, tried = _budget(settings, machine), list[_Candidate]()
 
     def candidates() -> Iterator[_Candidate]:
         for placement in _placements(settings, machine):
-            tried.append(_candidate(widest, settings, chunks, placement, machine))
+            found = _candidate(widest, settings, bare, _corner(job, placement, machine), machine)
+            tried.append(replace(found, placement=placement))
             yield tried[-1]
 
-    budget = _budget(settings, machine)
     if machine.accelerated and settings.tiling is Tiling.OFF:
-        sizes = Sizes(job.batch, job.element_bytes, job.element_bytes)
-        check_elements(memories_of(widest, chunks, sizes))
-    chosen = _choose(candidates(), budget, machine.workspace_bytes)
+        check_elements(bare)
+    chosen = None
+    if _is_free(settings, machine) and budget is not None:
+        chosen = _between(widest, settings, bare, machine, budget)
+    chosen = chosen or _choose(candidates(), budget, machine.workspace_bytes)
     if chosen is None:
         raise _too_small(tried, settings, cast("int", budget))
     candidate, largest = chosen
     if budget is None and machine.apart and not job.program.has_statistics:
         largest = candidate.level(largest, machine.workspace_bytes // 2)
     rows = candidate.rows(largest)
-    placement = _spilled(candidate.placement, rows, machine)
-    return Plan(job, settings, chunks, largest, placement, 0, rows, blend)
+    places = _spilled(candidate.places, rows, machine)
+    name = candidate.placement if places is candidate.places else places.placement
+    return Plan(job, settings, chunks, largest, name, 0, rows, blend, places)
+
+
+def _is_free(settings: Settings, machine: Machine) -> bool:
+    """Whether each store and cache may have a place of its own."""
+    return machine.apart and settings.placement is Placement.AUTO
+
+
+def _between(
+    job: Job, settings: Settings, bare: tuple[Memory, ...], machine: Machine, budget: int
+) -> tuple[_Candidate, tuple[Extent, ...]] | None:
+    """Places that move the fewest bytes within a budget, and tiles; None where usual tiles do not
+    fit.
+    """
+    away, kinds = _candidate(job, settings, bare, ALL_NEAR, machine), alike(bare)
+    tiles = tuple(
+        StepTiles(
+            index, kinds, lambda banded, i=index: away.sizes(i, banded)[0], machine.workspace_bytes
+        )
+        for index in range(len(job.program.steps))
+    )
+    found = choose(kinds, tiles, budget)
+    if found is None:
+        return None
+    return _candidate(job, settings, bare, found.places, machine), found.tiles
 
 
 def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
@@ -357,11 +392,11 @@ def _operations(plan: Plan) -> int:
     )
 
 
-def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machine) -> Placement:
+def _spilled(places: Places, rows: tuple[Projection, ...], machine: Machine) -> Places:
     """Disk in place of the host where the host has no room."""
     needed = max(row.far_bytes for row in rows)
     too_much = machine.host_bytes is not None and needed > machine.host_bytes
-    return Placement.MMAP if placement is Placement.HOST and too_much else placement
+    return replace(places, away=Place.DISK) if places.stores and too_much else places
 
 
 def _too_small(candidates: list[_Candidate], settings: Settings, budget: int) -> BudgetError:
