@@ -127,7 +127,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
         tiles=crops * (plan.tile_count() + left_out * one.tile_count()),
         operations=crops * (plan.operations + left_out * work(chunk_extent(job, middle), middle)),
         untiled_operations=whole + left_out * work(chunk_extent(untiled, middle), middle),
-        moved_bytes=plan.moved_bytes + left_out * one.moved_bytes,
+        moved_bytes=plan.moved_bytes + left_out * plan.moved[min(1, len(plan.chunks) - 1)],
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from .memory import Memory
-from .places import Places
+from .places import Kind, Places
 from .plan import Job, chunk_extent
 from .pool import Pool, held_bytes
 from .sizes import Sizes
@@ -32,15 +33,17 @@ def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memo
     return tuple(found.values())
 
 
-def alike(memories: tuple[Memory, ...]) -> tuple[tuple[Memory, ...], ...]:
+def alike(memories: tuple[Memory, ...]) -> dict[Kind, tuple[Memory, ...]]:
     """Those of the same extents together: they differ in the caches that come and go."""
-    found: dict[int, list[Memory]] = {}
+    found: dict[Kind, tuple[Memory, ...]] = {}
     for memory in memories:
-        found.setdefault(id(memory.steps), []).append(memory)
-    return tuple(map(tuple, found.values()))
+        found[memory.kind] = (*found.get(memory.kind, ()), memory)
+    return found
 
 
-def placed(memories: tuple[Memory, ...], places: Places, reused_near: bool) -> tuple[Memory, ...]:
+def placed(
+    memories: tuple[Memory, ...], places: Mapping[Kind, Places], reused_near: bool
+) -> tuple[Memory, ...]:
     """`memories`, in the order in which their chunks come, with everything in its place.
 
     Far memory goes from store to store and on to the next chunk; that of the device does where it
@@ -48,7 +51,7 @@ def placed(memories: tuple[Memory, ...], places: Places, reused_near: bool) -> t
     """
     near, far, found = Pool(), Pool(), list[Memory]()
     for memory in memories:
-        there = replace(memory, places=places)
+        there = replace(memory, places=places[memory.kind])
         pooled = _steady(near, there.live_bytes(False)) if reused_near else None
         away = _steady(far, there.live_bytes(True))
         found.append(replace(there, pooled_near=pooled, pooled_far=away))

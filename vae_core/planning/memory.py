@@ -14,12 +14,11 @@ Weights as they are, the caller's own input and the result are not counted: they
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Program
-from .places import ALL_NEAR, Places
+from .places import ALL_NEAR, Kind, Places
 from .projection import Projection
 from .sizes import Sizes, weight_bytes
 from .step_bytes import StepBytes
@@ -53,11 +52,13 @@ class Memory:
 
     def store_bytes(self, store: int) -> int:
         """Bytes of memory that a store has of its own; none inside another or at the two ends."""
-        spec = self.program.stores[store]
-        if store in (SOURCE, self.program.sink) or spec.inside is not None:
-            return 0
-        sizes = self.sizes
-        return sizes.batch * spec.channels * self.extents[store].voxels * sizes.element_bytes
+        own = self.places.has_own_memory(self.program, store)
+        return self.extent_bytes(store) if own else 0
+
+    def extent_bytes(self, store: int) -> int:
+        """Bytes of all that a store holds."""
+        voxels = self.program.stores[store].channels * self.extents[store].voxels
+        return self.sizes.batch * voxels * self.sizes.element_bytes
 
     def held_caches(self, far: bool) -> list[int]:
         """Bytes of the near or the far causal caches while each step runs: old ones of the steps
@@ -102,6 +103,11 @@ class Memory:
         far = self.places.of(self.program.steps[index])
         return self.steps[index].moved_bytes(largest, far, self.has_past, self.has_future)
 
+    @property
+    def kind(self) -> Kind:
+        """What its chunk is."""
+        return self.chunk.source.size, self.chunk.first
+
     def weight_bytes(self, index: int) -> int:
         """Bytes of the weights of a step as it uses them, and slack."""
         step, channels = self.program.steps[index], self.program.stores[SOURCE].channels
@@ -129,7 +135,6 @@ class Memory:
         return [sum(both) + self.weight_bytes(index) for index, both in enumerate(held)]
 
 
-@lru_cache(maxsize=64)
 def live_stores(program: Program) -> tuple[frozenset[int], ...]:
     """For every step the stores whose memory is held while it runs, the two ends left out."""
     last = program.last_use()

@@ -10,8 +10,8 @@ What goes in and what comes out are the caller's: they count as far away where a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
+from ..geometry.region import Extent
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Placement
 
@@ -40,8 +40,8 @@ class Places:
 
     stores: the far ones, those inside others and the two ends among them. caches: the paths of the
         steps whose causal caches are far. away: where those live, `HOST` or `DISK`.
-    Invariant: a store lies where the one that it is inside of does; the ends are far exactly where
-    any other store is.
+    Invariant: a store that is inside another, and does not live where that does, has memory of its
+    own; the ends are far exactly where any other store is.
     """
 
     stores: frozenset[int] = frozenset()
@@ -57,6 +57,13 @@ class Places:
     def of_store(self, store: int) -> Place:
         """Where a store lives."""
         return self.away if store in self.stores else Place.DEVICE
+
+    def has_own_memory(self, program: Program, store: int) -> bool:
+        """Whether memory is made for a store; for the ends the caller has done so."""
+        inside = program.stores[store].inside
+        if store in (SOURCE, program.sink):
+            return False
+        return inside is None or (inside in self.stores) is not (store in self.stores)
 
     def of_cache(self, step: Step) -> Place:
         """Where the causal cache of a step lives."""
@@ -75,25 +82,22 @@ class Places:
 ALL_NEAR = Places()
 
 
-@lru_cache(maxsize=64)
-def roots(program: Program) -> tuple[int, ...]:
-    """For every store the one whose memory it lies in, which may be itself."""
-    found: list[int] = []
-    for store in range(len(program.stores)):
-        outer = store
-        while (inside := program.stores[outer].inside) is not None:
-            outer = inside
-        found.append(outer)
-    return tuple(found)
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How chunks of one length are run: where things live, and the largest tile of each step."""
+
+    places: Places
+    tiles: tuple[Extent, ...]
 
 
-def places_of(program: Program, far_roots: frozenset[int], far_caches: frozenset[str]) -> Places:
-    """The places where these stores, which have memory of their own, and these caches are far."""
-    if not far_roots:
-        return Places(caches=far_caches)
-    ends = {SOURCE, program.sink}
-    lying = {store for store, root in enumerate(roots(program)) if root in far_roots}
-    return Places(frozenset(lying | ends), far_caches)
+Kind = tuple[int, bool]
+"""Frames of a chunk's source, and whether it begins the clip."""
+
+
+def places_of(program: Program, far_stores: frozenset[int], far_caches: frozenset[str]) -> Places:
+    """The places where these stores and these caches are far, and the ends with the stores."""
+    ends = {SOURCE, program.sink} if far_stores else frozenset[int]()
+    return Places(far_stores | ends, far_caches)
 
 
 def cache_paths(program: Program) -> frozenset[str]:

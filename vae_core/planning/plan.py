@@ -7,8 +7,8 @@ runs nothing itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import counted
@@ -17,7 +17,7 @@ from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
 from ..program.steps import Program
 from ..settings import Placement, Settings
-from .places import ALL_NEAR, Places
+from .places import Kind, Places, Way
 from .projection import Projection
 
 _GIB = 2**30
@@ -60,13 +60,14 @@ def chunk_extent(job: Job, chunk: Chunk) -> Extent:
 class Plan:
     """How one clip will be run.
 
-    chunks: in order. tiles: for each step its largest tile, in cells of the step.
+    chunks: in order. tiles: for each step its largest tile in the largest chunk, in its cells.
     placement: the name of where stores and caches live, the frugal one of those that they lie
         between; never `AUTO`.
     operations: floating point operations of all chunks and crops, batch included.
     rows: projected bytes while each step of the largest chunk of the largest crop runs.
     blend: the crops that go through the whole network one by one; None where the picture does.
-    places: where each store and cache lives.
+    ways: where each store and cache lives in chunks of each kind, and the tiles there.
+    moved: bytes copied to and from the device in each chunk.
     """
 
     job: Job
@@ -77,7 +78,8 @@ class Plan:
     operations: int
     rows: tuple[Projection, ...]
     blend: BlendGeometry | None = None
-    places: Places = ALL_NEAR
+    ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
+    moved: tuple[int, ...] = ()
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -123,10 +125,18 @@ class Plan:
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes copied to and from the device, as though all chunks were as large as the
-        largest.
-        """
-        return len(self.chunks) * sum(row.moved_bytes for row in self.rows)
+        """Bytes copied to and from the device in all chunks; of one crop, where there are more."""
+        return sum(self.moved)
+
+    def way(self, chunk: Chunk) -> Way:
+        """How a chunk is run; one of a length that was not planned for, as a longer one."""
+        found = self.ways.get((chunk.source.size, chunk.first))
+        return found or max(self.ways.items(), key=lambda kind: (not kind[0][1], kind[0][0]))[1]
+
+    @property
+    def places(self) -> Places:
+        """Where things live in the largest chunk."""
+        return self.way(max(self.chunks, key=lambda chunk: chunk.source.size)).places
 
     def tile_count(self) -> int:
         """Tiles of all steps and chunks together."""
@@ -136,7 +146,7 @@ class Plan:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)
         return sum(
             count_tiles(replace(step.cell_extent(src, chunk), t=frames.size), tile)
-            for step, tile in zip(job.program.steps, self.tiles, strict=True)
+            for step, tile in zip(job.program.steps, self.way(chunk).tiles, strict=True)
             for src in [extents[step.src]]
             for _, frames in step.runs(src, chunk)
         )

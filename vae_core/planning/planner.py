@@ -13,13 +13,16 @@ larger budget never copies more. A plan is plain data: no tensor is touched, and
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, floor
 from typing import cast
 
 from ..errors import BudgetError
 from ..geometry.blend import BlendGeometry, blend_geometry
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
 from ..settings import NormScope, Place, Placement, Settings, Tiling
@@ -28,12 +31,12 @@ from .elements import MOST_ELEMENTS, check_elements
 from .kinds import alike, memories_of, placed
 from .machine import Machine
 from .memory import Memory
-from .places import ALL_NEAR, Places, corner
+from .places import ALL_NEAR, Kind, Places, Way, corner
 from .plan import Job, Plan, chunk_extent, size_text
 from .projection import Projection
-from .residency import choose
+from .residency import Length, choose
 from .sizes import Sizes
-from .step_tiles import StepTiles
+from .step_tiles import StepTiles, flows_of
 from .tile_sizes import largest_fitting, shrinking
 
 _WHOLE = sys.maxsize
@@ -153,11 +156,15 @@ class _Candidate:
         return self.sizes(index, far and self.widest.sizes.accelerated)
 
     def sizes(self, index: int, banded: bool) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
-        """The same, `banded` or not."""
+        """The same, for tiles that go as bands or not."""
         cells, usual = self._cells(index), self.usual(index)
         start = self.bounds[index].at_most(cells)
         small = shrinking(usual.at_most(cells), self.least[index], cells, banded)
         return shrinking(start, usual, cells, banded), small
+
+    def usable(self, index: int, banded: bool) -> tuple[Extent, ...]:
+        """The tiles of a step that are no hindrance, each the next smaller one."""
+        return self.sizes(index, banded)[0]
 
     def _cells(self, index: int) -> Extent:
         """All cells of a step."""
@@ -172,10 +179,10 @@ class _Candidate:
         w = max(min(side, cells.w, bound.w), least.w)
         return Extent(least.t, h, w)
 
-    def rows(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
+    def rows(self, ways: Mapping[Kind, Way]) -> tuple[Projection, ...]:
         """What each step needs in the kind of chunk where it needs the most."""
-        kinds = zip(*(memory.project(largest) for memory in self.memories), strict=True)
-        return tuple(_worst(rows) for rows in kinds)
+        found = (memory.project(ways[memory.kind].tiles) for memory in self.memories)
+        return tuple(map(_worst, zip(*found, strict=True)))
 
     def smallest_budget(self) -> tuple[int, int, Extent]:
         """The least that any tiles need, at the worst step; the step, and its tile.
@@ -224,7 +231,11 @@ def _sizes_of(job: Job, machine: Machine) -> Sizes:
 
 
 def _candidate(
-    job: Job, settings: Settings, bare: tuple[Memory, ...], places: Places, machine: Machine
+    job: Job,
+    settings: Settings,
+    bare: tuple[Memory, ...],
+    places: Mapping[Kind, Places],
+    machine: Machine,
 ) -> _Candidate:
     """bare: the arithmetic of every kind of chunk, whatever lives where."""
     # a device is given its memory back after each chunk
@@ -232,7 +243,8 @@ def _candidate(
     bounds = tuple(_bounds(job, settings, step) for step in job.program.steps)
     fixed = tuple(memory.fixed_bytes() for memory in memories)
     least = tuple(_least(job, settings, memories, index) for index in range(len(bounds)))
-    return _Candidate(places.placement, places, memories, fixed, bounds, least)
+    here = places[_widest(bare).kind]
+    return _Candidate(here.placement, here, memories, fixed, bounds, least)
 
 
 def _corner(job: Job, placement: Placement, machine: Machine) -> Places:
@@ -332,7 +344,9 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
 
     def candidates() -> Iterator[_Candidate]:
         for placement in _placements(settings, machine):
-            found = _candidate(widest, settings, bare, _corner(job, placement, machine), machine)
+            places = _corner(job, placement, machine)
+            everywhere = {memory.kind: places for memory in bare}
+            found = _candidate(widest, settings, bare, everywhere, machine)
             tried.append(replace(found, placement=placement))
             yield tried[-1]
 
@@ -340,17 +354,37 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
         check_elements(bare)
     chosen = None
     if _is_free(settings, machine) and budget is not None:
-        chosen = _between(widest, settings, bare, machine, budget)
-    chosen = chosen or _choose(candidates(), budget, machine.workspace_bytes)
+        chosen = _between(widest, settings, bare, machine, chunks)
     if chosen is None:
-        raise _too_small(tried, settings, cast("int", budget))
-    candidate, largest = chosen
-    if budget is None and machine.apart and not job.program.has_statistics:
-        largest = candidate.level(largest, machine.workspace_bytes // 2)
-    rows = candidate.rows(largest)
-    places = _spilled(candidate.places, rows, machine)
+        named = _choose(candidates(), budget, machine.workspace_bytes)
+        if named is None:
+            raise _too_small(tried, settings, cast("int", budget))
+        chosen = _leveled(*named, machine, budget)
+    candidate, ways = chosen
+    rows = candidate.rows(ways)
+    ways = _spilled(ways, rows, machine)
+    moved = _moved_by_chunk(bare, ways, chunks)
+    widest_way = ways[candidate.widest.kind]
+    places = widest_way.places
     name = candidate.placement if places is candidate.places else places.placement
-    return Plan(job, settings, chunks, largest, name, 0, rows, blend, places)
+    return Plan(job, settings, chunks, widest_way.tiles, name, 0, rows, blend, ways, moved)
+
+
+def _moved_by_chunk(
+    bare: tuple[Memory, ...], ways: Mapping[Kind, Way], chunks: tuple[Chunk, ...]
+) -> tuple[int, ...]:
+    """Bytes that are moved in each chunk."""
+    found: dict[tuple[Kind, bool, bool], int] = {}
+    for memory in bare:
+        way = ways[memory.kind]
+        there = replace(memory, places=way.places)
+        total = sum(there.moved_bytes(index, tile) for index, tile in enumerate(way.tiles))
+        found[memory.kind, memory.has_past, memory.has_future] = total
+    last = len(chunks) - 1
+    return tuple(
+        found[(chunk.source.size, chunk.first), index > 0, index < last]
+        for index, chunk in enumerate(chunks)
+    )
 
 
 def _is_free(settings: Settings, machine: Machine) -> bool:
@@ -358,23 +392,60 @@ def _is_free(settings: Settings, machine: Machine) -> bool:
     return machine.apart and settings.placement is Placement.AUTO
 
 
-def _between(
-    job: Job, settings: Settings, bare: tuple[Memory, ...], machine: Machine, budget: int
-) -> tuple[_Candidate, tuple[Extent, ...]] | None:
-    """Places that move the fewest bytes within a budget, and tiles; None where usual tiles do not
-    fit.
+def _leveled(
+    candidate: _Candidate, largest: tuple[Extent, ...], machine: Machine, budget: int | None
+) -> tuple[_Candidate, dict[Kind, Way]]:
+    """A candidate with its tiles; where no budget asks for less, tiles that decide the peak are
+    smaller.
     """
-    away, kinds = _candidate(job, settings, bare, ALL_NEAR, machine), alike(bare)
-    tiles = tuple(
-        StepTiles(
-            index, kinds, lambda banded, i=index: away.sizes(i, banded)[0], machine.workspace_bytes
-        )
-        for index in range(len(job.program.steps))
-    )
-    found = choose(kinds, tiles, budget)
-    if found is None:
+    program = candidate.widest.program
+    if budget is None and machine.apart and not program.has_statistics:
+        largest = candidate.level(largest, machine.workspace_bytes // 2)
+    way = Way(candidate.places, largest)
+    return candidate, {memory.kind: way for memory in candidate.memories}
+
+
+def _between(
+    job: Job,
+    settings: Settings,
+    bare: tuple[Memory, ...],
+    machine: Machine,
+    chunks: tuple[Chunk, ...],
+) -> tuple[_Candidate, dict[Kind, Way]] | None:
+    """Ways that move the fewest bytes within the budget; None where usual tiles do not fit."""
+    lengths = list[Length]()
+    for kind, memories in alike(bare).items():
+        own = _candidate(job, settings, memories, {kind: ALL_NEAR}, machine)
+        flows = flows_of(memories, _flowing(chunks, kind))
+        known: dict[tuple[int, Extent, Extent], StepTiles] = {}
+        tiles = list[StepTiles]()
+        for index, step in enumerate(memories[0].steps):
+            key = id(step), own.bounds[index], own.least[index]
+            if key not in known:
+                sizes = partial(own.usable, index)
+                known[key] = StepTiles(step, flows, sizes, machine.workspace_bytes)
+            tiles.append(known[key])
+        lengths.append(Length(memories, tuple(tiles)))
+    ways = choose(tuple(lengths), cast("int", settings.budget_bytes))
+    if ways is None:
         return None
-    return _candidate(job, settings, bare, found.places, machine), found.tiles
+    places = {kind: way.places for kind, way in ways.items()}
+    return _candidate(job, settings, bare, places, machine), ways
+
+
+_MOST_ALIKE = 7
+"""Chunks of a kind that count: for any more the choice is the same as for these."""
+
+
+def _flowing(chunks: tuple[Chunk, ...], kind: Kind) -> Counter[tuple[bool, bool]]:
+    """How many chunks of a length have caches that come and go, counted as far as it matters."""
+    last = len(chunks) - 1
+    found = Counter(
+        (index > 0, index < last)
+        for index, chunk in enumerate(chunks)
+        if (chunk.source.size, chunk.first) == kind
+    )
+    return Counter({flow: min(count, _MOST_ALIKE) for flow, count in found.items()})
 
 
 def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
@@ -392,11 +463,18 @@ def _operations(plan: Plan) -> int:
     )
 
 
-def _spilled(places: Places, rows: tuple[Projection, ...], machine: Machine) -> Places:
+def _spilled(
+    ways: dict[Kind, Way], rows: tuple[Projection, ...], machine: Machine
+) -> dict[Kind, Way]:
     """Disk in place of the host where the host has no room."""
     needed = max(row.far_bytes for row in rows)
-    too_much = machine.host_bytes is not None and needed > machine.host_bytes
-    return replace(places, away=Place.DISK) if places.stores and too_much else places
+    stored = any(way.places.stores for way in ways.values())
+    if machine.host_bytes is None or needed <= machine.host_bytes or not stored:
+        return ways
+    return {
+        kind: replace(way, places=replace(way.places, away=Place.DISK))
+        for kind, way in ways.items()
+    }
 
 
 def _too_small(candidates: list[_Candidate], settings: Settings, budget: int) -> BudgetError:
