@@ -17,6 +17,7 @@ from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
 from ..program.steps import Program
 from ..settings import Placement, Settings
+from .machine import Machine
 from .places import Kind, Places, Way
 from .projection import Projection
 
@@ -68,6 +69,7 @@ class Plan:
     blend: the crops that go through the whole network one by one; None where the picture does.
     ways: where each store and cache lives in chunks of each kind, and the tiles there.
     moved: bytes copied to and from the device in each chunk.
+    machine: what it was made for.
     """
 
     job: Job
@@ -80,6 +82,7 @@ class Plan:
     blend: BlendGeometry | None = None
     ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
     moved: tuple[int, ...] = ()
+    machine: Machine | None = None
 
     @property
     def crops(self) -> tuple[Job, ...]:

@@ -363,28 +363,49 @@ def _plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     candidate, ways = chosen
     rows = candidate.rows(ways)
     ways = _spilled(ways, rows, machine)
-    moved = _moved_by_chunk(bare, ways, chunks)
-    widest_way = ways[candidate.widest.kind]
-    places = widest_way.places
-    name = candidate.placement if places is candidate.places else places.placement
-    return Plan(job, settings, chunks, widest_way.tiles, name, 0, rows, blend, ways, moved)
+    moved = _moved_by_chunk(candidate.memories, ways, chunks)
+    way = ways[candidate.widest.kind]
+    spilled = way.places.away is Place.DISK
+    name = Placement.MMAP if spilled else candidate.placement
+    return Plan(job, settings, chunks, way.tiles, name, 0, rows, blend, ways, moved, machine)
 
 
 def _moved_by_chunk(
-    bare: tuple[Memory, ...], ways: Mapping[Kind, Way], chunks: tuple[Chunk, ...]
+    memories: tuple[Memory, ...], ways: Mapping[Kind, Way], chunks: tuple[Chunk, ...]
 ) -> tuple[int, ...]:
     """Bytes that are moved in each chunk."""
-    found: dict[tuple[Kind, bool, bool], int] = {}
-    for memory in bare:
-        way = ways[memory.kind]
-        there = replace(memory, places=way.places)
-        total = sum(there.moved_bytes(index, tile) for index, tile in enumerate(way.tiles))
-        found[memory.kind, memory.has_past, memory.has_future] = total
+    found = {
+        (memory.kind, memory.has_past, memory.has_future): sum(
+            memory.moved_bytes(index, tile) for index, tile in enumerate(ways[memory.kind].tiles)
+        )
+        for memory in memories
+    }
     last = len(chunks) - 1
     return tuple(
         found[(chunk.source.size, chunk.first), index > 0, index < last]
         for index, chunk in enumerate(chunks)
     )
+
+
+def mended(plan: Plan, index: int, share: float) -> Plan | None:
+    """A plan for the same chunks in which no step takes more than a share of what step `index` took
+    in `plan`; None where there is none, or no other place for anything to be.
+
+    What was to be on the device may leave it; what was to be away stays there.
+    """
+    machine, settings = plan.machine, plan.settings
+    if machine is None or not machine.apart:
+        return None
+    if settings.placement in (Placement.DEVICE, Placement.CACHES_ON_HOST):
+        settings = replace(settings, placement=Placement.AUTO)
+    if settings.tiling is Tiling.BLEND:  # it is one of the crops
+        settings = replace(settings, tiling=Tiling.EXACT, tile_px=None)
+    budget = int(plan.rows[index].peak_bytes * share)
+    try:
+        found = _plan(plan.job, replace(settings, budget_bytes=budget), machine)
+    except BudgetError:
+        return None
+    return replace(found, settings=plan.settings, operations=plan.operations, blend=plan.blend)
 
 
 def _is_free(settings: Settings, machine: Machine) -> bool:
@@ -401,7 +422,9 @@ def _leveled(
     program = candidate.widest.program
     if budget is None and machine.apart and not program.has_statistics:
         largest = candidate.level(largest, machine.workspace_bytes // 2)
-    way = Way(candidate.places, largest)
+    # on one memory all is near, whatever it is called
+    named = corner(program, candidate.placement)
+    way = Way(candidate.places if machine.apart else named, largest)
     return candidate, {memory.kind: way for memory in candidate.memories}
 
 
