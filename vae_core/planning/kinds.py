@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
-from .memory import Memory
+from .memory import Memory, live_stores
 from .places import Kind, Places
 from .plan import Job, chunk_extent
 from .pool import Pool, held_bytes
@@ -18,6 +18,7 @@ from .step_bytes import StepBytes, steps_bytes
 def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
     """The arithmetic of every kind of chunk that occurs."""
     found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
+    live = live_stores(job.program)
     shared: dict[tuple[Extent, bool], tuple[StepBytes, ...]] = {}
     for index, chunk in enumerate(chunks):
         source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
@@ -29,7 +30,7 @@ def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memo
             steps = steps_bytes(job.program, chunk, extents, sizes)
             shared[source, chunk.first] = steps
         steps = shared[source, chunk.first]
-        found[kind] = Memory(job.program, chunk, extents, sizes, past, future, steps)
+        found[kind] = Memory(job.program, chunk, extents, sizes, past, future, steps, live)
     return tuple(found.values())
 
 

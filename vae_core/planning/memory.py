@@ -33,7 +33,7 @@ class Memory:
 
     has_past, has_future: whether causal caches come in from a chunk before it, and go on to one
         after it.
-    steps: the arithmetic of each step.
+    steps: the arithmetic of each step. live: the stores whose memory is held while it runs.
     places: where stores and caches live.
     pooled_near, pooled_far: bytes held for stores on the device and away from it while each step
         runs, where memory is reused (see `pool`); None where stores come from an allocator.
@@ -46,6 +46,7 @@ class Memory:
     has_past: bool
     has_future: bool
     steps: tuple[StepBytes, ...]
+    live: tuple[frozenset[int], ...]
     places: Places = ALL_NEAR
     pooled_near: tuple[int, ...] | None = None
     pooled_far: tuple[int, ...] | None = None
@@ -83,7 +84,7 @@ class Memory:
         }
         return [
             {store: sizes[store] for store in sorted(live) if sizes.get(store)}
-            for live in live_stores(self.program)
+            for live in self.live
         ]
 
     def held_stores(self, far: bool) -> tuple[int, ...]:

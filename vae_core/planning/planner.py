@@ -230,6 +230,13 @@ def _sizes_of(job: Job, machine: Machine) -> Sizes:
     )
 
 
+def _bare(job: Job, settings: Settings, memories: tuple[Memory, ...]) -> _Candidate:
+    """What every step may use, with nothing counted that is held meanwhile."""
+    bounds = tuple(_bounds(job, settings, step) for step in job.program.steps)
+    least = tuple(_least(job, settings, memories, index) for index in range(len(bounds)))
+    return _Candidate(Placement.DEVICE, ALL_NEAR, memories, (), bounds, least)
+
+
 def _candidate(
     job: Job,
     settings: Settings,
@@ -240,11 +247,10 @@ def _candidate(
     """bare: the arithmetic of every kind of chunk, whatever lives where."""
     # a device is given its memory back after each chunk
     memories = placed(bare, places, reused_near=not machine.accelerated)
-    bounds = tuple(_bounds(job, settings, step) for step in job.program.steps)
-    fixed = tuple(memory.fixed_bytes() for memory in memories)
-    least = tuple(_least(job, settings, memories, index) for index in range(len(bounds)))
     here = places[_widest(bare).kind]
-    return _Candidate(here.placement, here, memories, fixed, bounds, least)
+    fixed = tuple(memory.fixed_bytes() for memory in memories)
+    candidate = _bare(job, settings, memories)
+    return replace(candidate, placement=here.placement, places=here, fixed=fixed)
 
 
 def _corner(job: Job, placement: Placement, machine: Machine) -> Places:
@@ -305,15 +311,15 @@ def _choose(
 
 
 def _cost(plan: Plan) -> tuple[int, int, int]:
-    """What speaks against a plan: how far away things live, then the bytes that are moved and held.
+    """What speaks against a plan: the bytes that are moved and held.
 
-    Within a budget moving counts first; where there is none, what is held does, to a tenth.
+    Within a budget moving counts first, but for a file; where there is none, how far away things
+    live does, and what is held, to a tenth.
     """
-    place = list(Placement).index(plan.placement)
     held = plan.peak_bytes.bit_length() * 8 + (plan.peak_bytes * 8 >> plan.peak_bytes.bit_length())
     if plan.settings.budget_bytes is None:
-        return place, held, plan.moved_bytes
-    return place, plan.moved_bytes, held
+        return list(Placement).index(plan.placement), held, plan.moved_bytes
+    return int(plan.placement is Placement.MMAP), plan.moved_bytes, held
 
 
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
@@ -438,7 +444,7 @@ def _between(
     """Ways that move the fewest bytes within the budget; None where usual tiles do not fit."""
     lengths = list[Length]()
     for kind, memories in alike(bare).items():
-        own = _candidate(job, settings, memories, {kind: ALL_NEAR}, machine)
+        own = _bare(job, settings, memories)
         flows = flows_of(memories, _flowing(chunks, kind))
         known: dict[tuple[int, Extent, Extent], StepTiles] = {}
         tiles = list[StepTiles]()

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..geometry.region import Extent
-from .memory import Memory, live_stores
+from .memory import Memory
 from .places import Far, Kind, Places, Way, places_of
 from .step_tiles import StepTiles
 
@@ -55,6 +55,8 @@ def choose(lengths: tuple[Length, ...], budget: int) -> dict[Kind, Way] | None:
             ends.append(end)
         if len(ends) == len(walks) and (best is None or _moved(ends) < _moved(best)):
             best = ends
+            if not _moved(best):
+                break
     if best is None:
         return None
     return {walk.kind: walk.way(end) for walk, end in zip(walks, best, strict=True)}
@@ -115,7 +117,7 @@ class _Walk:
         self._program, self.kind = first.program, first.kind
         steps = range(len(self._program.steps))
         self._weights = [first.weight_bytes(index) for index in steps]
-        self._live = [frozenset(s for s in live) for live in live_stores(self._program)]
+        self._live = first.live
         every = frozenset[int]().union(*self._live)
         self._bytes = {store: first.extent_bytes(store) for store in every}
         self._inside = {s: self._program.stores[s].inside for s in every}

@@ -128,6 +128,7 @@ class StepBytes:
         self._tiles: dict[Region, Tile] = {}
         self._largest: dict[Extent, tuple[int, tuple[Tile, ...]]] = {}
         self._read: dict[Extent, tuple[int, int]] = {}
+        self._along: dict[tuple[int, int], int] = {}
         self._stacks = self.sizes.accelerated and self.step.upscale == 2
 
     def _voxels(self, channels: int, voxels: int) -> int:
@@ -167,7 +168,8 @@ class StepBytes:
         tile before it on its way out (see `transfers`). Of two tiles each has but one of these.
         past, future: whether causal caches come from a chunk before, and go on to one after.
         """
-        kept, came = far.cache and future, replace(far, cache=far.cache and past)
+        kept = far.cache and future
+        came = far if past or not far.cache else Far(far.src, far.dst, far.added)
         count, tiles = self._counted(largest)
         one = tiles[0]
         if count == 1:
@@ -401,14 +403,19 @@ class StepBytes:
 
     def _read_voxels(self, largest: Extent) -> int:
         """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""
-        read = [0, 0, 0]
-        for axis, (size, limit) in enumerate(zip(_sides(self.cells), _sides(largest), strict=True)):
-            for piece in (pieces if axis else time_pieces)(size, limit):
-                sides = [Interval(0, 1)] * 3
+        return prod(self._read_along(axis, limit) for axis, limit in enumerate(_sides(largest)))
+
+    def _read_along(self, axis: int, limit: int) -> int:
+        """What all pieces of one side read."""
+        found = self._along.get((axis, limit))
+        if found is None:
+            found, sides = 0, [Interval(0, 1)] * 3
+            for piece in (pieces if axis else time_pieces)(_sides(self.cells)[axis], limit):
                 sides[axis] = piece
                 where = self.step.source_region(Region(*sides), self.site.src, self.site.chunk)
-                read[axis] += _sides(where.extent)[axis]
-        return prod(read)
+                found += _sides(where.extent)[axis]
+            self._along[axis, limit] = found
+        return found
 
 
 def _sides(extent: Extent) -> tuple[int, int, int]:

@@ -109,10 +109,16 @@ class StepTiles:
             tile = ladder.sizes[at]
             flows = {flow[:2] for flow in self._flows} if far.cache else {(False, False)}
             need = max(self._step.tile_bytes(tile, far, *flow) for flow in flows)
-            if self._step.elements(tile) >= MOST_ELEMENTS:
+            if self._is_too_large(tile, need):
                 need = _NEVER
             ladder.needs[at] = need
         return need
+
+    def _is_too_large(self, tile: Extent, need: int) -> bool:
+        step = self._step
+        if need * step.step.phases < MOST_ELEMENTS * step.sizes.element_bytes:
+            return False  # all that it needs has fewer elements
+        return step.elements(tile) >= MOST_ELEMENTS
 
 
 @lru_cache(maxsize=1024)
