@@ -3,8 +3,9 @@
 What is on the device at a step must fit beside the tiles of that step: one knapsack for every step,
 which a store is in for as long as it lives, and a cache always. The rule:
 
-1. Every byte of a cache saves the same two, one each way. So of caches the smallest stay on the
-   device, those of deep levels; how many of them is tried, in shares of their bytes.
+1. Every byte of a cache saves the same two, one each way. So it hardly matters which of them stay
+   on the device: the smallest, those of deep levels, or the largest; how many is tried, by shares
+   of their bytes. Where there are few caches every set of them is.
 2. For each of these, and for chunks of each length by themselves, stores are chosen exactly: from
    step to step, for every set of the few stores that live at it, the least that can have moved so
    far. What a step moves is what its largest tile does that it has room for beside them, halos that
@@ -20,16 +21,20 @@ more room: so a larger budget never moves more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 from ..geometry.region import Extent
 from .memory import Memory
 from .places import Far, Kind, Places, Way, places_of
 from .step_tiles import StepTiles
 
-_SHARES = 16
+_SHARES = 12
 """Parts of all caches' bytes, in steps of which they are kept on the device."""
+
+_FEW = 6
+"""Of no more caches than these every set is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +67,28 @@ def choose(lengths: tuple[Length, ...], budget: int) -> dict[Kind, Way] | None:
     return {walk.kind: walk.way(end) for walk, end in zip(walks, best, strict=True)}
 
 
-def _cache_choices(lengths: tuple[Length, ...]) -> Iterator[frozenset[int]]:
-    """Sets of steps whose caches are far away, the smallest set first."""
+def _cache_choices(lengths: tuple[Length, ...]) -> list[frozenset[int]]:
+    """Sets of steps whose caches are far away, those of the fewest bytes first."""
     memories = [memory for length in lengths for memory in length.memories]
     sizes = {i: step.cache_bytes for i, step in enumerate(memories[0].steps) if step.cache_bytes}
     if not any(memory.has_past or memory.has_future for memory in memories):
-        sizes = {}
+        return [frozenset()]
+    if len(sizes) <= _FEW:
+        counts = range(len(sizes) + 1)
+        found = {frozenset(some) for n in counts for some in combinations(sizes, n)}
+    else:
+        rising = sorted(sizes, key=lambda index: (sizes[index], index))
+        found = {*_prefixes(rising, sizes), *_prefixes(rising[::-1], sizes)}
+    return sorted(found, key=lambda some: (sum(sizes[i] for i in some), sorted(some)))
+
+
+def _prefixes(order: list[int], sizes: Mapping[int, int]) -> Iterator[frozenset[int]]:
+    """The first few of an order, from none to all, a share of the bytes further each time."""
     whole, gone, share, total = sum(sizes.values()), frozenset[int](), 0, 0
     yield gone
-    largest_first = sorted(sizes, key=lambda index: (-sizes[index], -index))
-    for index in largest_first:
+    for index in order:
         gone, total = gone | {index}, total + sizes[index]
-        if total * _SHARES >= (share + 1) * whole or index == largest_first[-1]:
+        if total * _SHARES >= (share + 1) * whole or index == order[-1]:
             share = total * _SHARES // whole
             yield gone
 

@@ -101,22 +101,29 @@ class Residence:
         places, moved = self.way(at).places, False
         for store, tensor in at.stores.items():
             own = store not in (SOURCE, self._program.sink)
-            if own and tensor.device.type != "cpu" and (every or store in places.stores):
-                at.stores[store], moved = tensor.cpu(), True
+            if own and self.is_near(tensor) and (every or store in places.stores):
+                at.stores[store], moved = self.on_host(tensor), True
         for step, cache in self.caches.items():
             far = every or self._program.steps[step].path in places.caches
-            if far and cache.device.type != "cpu":
-                self.caches[step], moved = cache.cpu(), True
+            if far and self.is_near(cache):
+                self.caches[step], moved = self.on_host(cache), True
         far = every or task is None or task.step.path in places.caches
         return self._leave_task(task, far) or moved
 
-    @staticmethod
-    def _leave_task(task: Task | None, far: bool) -> bool:
+    def is_near(self, x: Tensor) -> bool:
+        """Whether a tensor lives on a device that is not the host."""
+        return not x.is_cpu
+
+    def on_host(self, x: Tensor) -> Tensor:
+        """A tensor in host memory."""
+        return x.cpu()
+
+    def _leave_task(self, task: Task | None, far: bool) -> bool:
         moved = False
         for name in ("old_cache", "new_cache"):
             cache = getattr(task, name, None)
-            if far and cache is not None and cache.device.type != "cpu":
-                setattr(task, name, cache.cpu())
+            if far and cache is not None and self.is_near(cache):
+                setattr(task, name, self.on_host(cache))
                 moved = True
         return moved
 
