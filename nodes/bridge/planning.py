@@ -221,6 +221,7 @@ def _shown(totals: Totals, operation: str, size: Extent) -> dict[str, Any]:
         "far_bytes": plan.far_bytes,
         "moved_bytes": totals.moved_bytes,
         "placement": plan.placement.value,
+        "levels": [[level.px, level.near_bytes, level.far_bytes] for level in plan.levels()],
         "worst_step": worst.path,
         "chunks": totals.chunks,
         "chunk_frames": [chunk.source.size for chunk in plan.chunks[:2]],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,10 +116,8 @@ def cliff(job: Job) -> int:
     while high - low > 2**20:
         middle = (low + high) // 2
         plan = None
-        try:
+        with suppress(BudgetError):
             plan = make_plan(job, Settings(placement="caches-on-host", budget_bytes=middle), CARD)
-        except BudgetError:
-            pass
         if plan is not None and is_reasonable(plan):
             high = middle
         else:

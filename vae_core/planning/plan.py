@@ -16,7 +16,8 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
 from ..program.steps import Program
-from ..settings import Placement, Settings
+from ..settings import Place, Placement, Settings
+from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way
 from .projection import Projection
@@ -141,6 +142,14 @@ class Plan:
         """Where things live in the largest chunk."""
         return self.way(max(self.chunks, key=lambda chunk: chunk.source.size)).places
 
+    def levels(self) -> tuple[Level, ...]:
+        """What lives where in the largest chunk, by resolution."""
+        chunk, alone = max(self.chunks, key=lambda c: c.source.size), len(self.chunks) == 1
+        job, scale = self.job, self.job.batch * self.job.element_bytes
+        extent = chunk_extent(job, chunk)
+        found = levels_of(job.program, self.way(chunk).places, extent, chunk, alone=alone)
+        return tuple(Level(x.px, x.near_bytes * scale, x.far_bytes * scale) for x in found)
+
     def tile_count(self) -> int:
         """Tiles of all steps and chunks together."""
         return sum(self._tiles_in(job, chunk) * times for job, chunk, times in self.work())
@@ -182,12 +191,28 @@ class Plan:
             "workspace_bytes": worst.workspace_bytes,
             "far_bytes": self.far_bytes,
             "moved_bytes": self.moved_bytes,
+            "levels": [[level.px, level.near_bytes, level.far_bytes] for level in self.levels()],
+            "far_stores": len(self.places.stores),
+            "far_caches": len(self.places.caches),
             "worst_step": worst.path,
             "steps_by_path": [
                 {"path": step.path, "tile": [tile.t, tile.h, tile.w], "peak_bytes": row.peak_bytes}
                 for step, tile, row in zip(job.program.steps, self.tiles, self.rows, strict=True)
             ],
         }
+
+    def _places_text(self) -> str:
+        """The name of the placement, or how much of what lives on the device."""
+        program, places = self.job.program, self.places
+        own = [s for s in range(len(program.stores)) if places.has_own_memory(program, s)]
+        kept = [step.path for step in program.steps if step.history]
+        near = sum(s not in places.stores for s in own), sum(p not in places.caches for p in kept)
+        if near in ((0, 0), (len(own), 0), (len(own), len(kept))):
+            return _PLACES[self.placement]
+        return (
+            f"{near[0]} of {counted(len(own), 'store')} and {near[1]} of"
+            f" {counted(len(kept), 'cache')} on the device, the others in {_AWAY[places.away]}"
+        )
 
     def describe(self) -> str:
         """The plan in a few lines for a person."""
@@ -207,7 +232,7 @@ class Plan:
             f"  projected peak: {size_text(worst.peak_bytes)} at {worst.path} (stores"
             f" {size_text(worst.store_bytes)}, caches {size_text(worst.cache_bytes)}, workspace"
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
-            f"  placement: {_PLACES[self.placement]}",
+            f"  placement: {self._places_text()}",
         ]
         if self.blend:
             crop = self.blend.largest
@@ -217,8 +242,11 @@ class Plan:
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")
+            lines.append("  on the device by level: " + ", ".join(map(_level, self.levels())))
         return "\n".join(lines)
 
+
+_AWAY = {Place.HOST: "host memory", Place.DISK: "a temporary file"}
 
 _PLACES = {
     Placement.DEVICE: "stores and caches on the device",
@@ -226,6 +254,13 @@ _PLACES = {
     Placement.HOST: "stores and causal caches in host memory",
     Placement.MMAP: "stores and causal caches in a temporary file",
 }
+
+
+def _level(level: Level) -> str:
+    """How much of a level is on the device; its px are those of an element."""
+    whole = level.near_bytes + level.far_bytes
+    name = "full size" if level.px == 1 else f"1/{level.px}"
+    return f"{name} {100 * level.near_bytes // max(whole, 1)} % of {size_text(whole)}"
 
 
 def _bound(settings: Settings) -> str:
