@@ -87,20 +87,33 @@ class StepTiles:
         return found
 
     def _ladder(self, far: Far) -> _Ladder:
+        """The tiles with these things far; none beyond what is preferred where all of them are, so
+        that it is found once.
+        """
         banded = self._step.sizes.accelerated and far.store
-        ladder = _Ladder(_thinned(self._sizes(banded)))
+        most = Far(True, True, True, True) if far.store else Far(cache=True)
+        if far == most:
+            sizes = _thinned(self._sizes(banded))
+            ladder = _Ladder(sizes)
+            ladder.start = self._preferred_start(ladder, far)
+            return ladder
+        like = self._ladders.get(most)
+        if like is None:
+            like = self._ladders[most] = self._ladder(most)
+        return _Ladder(like.sizes, start=like.start)
+
+    def _preferred_start(self, ladder: _Ladder, far: Far) -> int:
         last = len(ladder.sizes) - 1
-        low, high = 0, last
-        if self._need(ladder, 0, far) > self._preferred:
-            low = 1
-            while low < high:
-                middle = (low + high) // 2
-                if self._need(ladder, middle, far) <= self._preferred:
-                    high = middle
-                else:
-                    low = middle + 1
-            ladder.start = min(low, last)
-        return ladder
+        if not last or self._need(ladder, 0, far) <= self._preferred:
+            return 0
+        low, high = 1, last
+        while low < high:
+            middle = (low + high) // 2
+            if self._need(ladder, middle, far) <= self._preferred:
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
     def _need(self, ladder: _Ladder, at: int, far: Far) -> int:
         """What tiles of a size need in the chunk that needs the most."""

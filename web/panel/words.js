@@ -21,6 +21,7 @@ export const WORDS = {
   crops: "[n] blended crops",
   arithmetic: "arithmetic [x]× of untiled",
   placement: "activations: [place]",
+  levels: "on the device, by resolution",
   far: "[far] outside the device, [moved] copied",
   framesPad: "[n] frames are not 4k+1; the frame policy decides",
   sizePad: "the sides are not multiples of 8; the size policy decides",
