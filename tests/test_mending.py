@@ -1,4 +1,4 @@
-"""A device that has less room than a plan took for granted: what leaves it, and what does it cost?"""
+"""A device with less room than a plan took for granted: what leaves it, and what does it cost?"""
 
 from __future__ import annotations
 

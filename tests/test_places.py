@@ -19,11 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from traffic import Traffic
 
 from vae_core import BudgetError, Settings, from_module
+from vae_core.planning.candidates import bare_candidate
 from vae_core.planning.kinds import alike, memories_of
 from vae_core.planning.memory import live_stores
 from vae_core.planning.places import places_of
 from vae_core.planning.plan import Job, Plan
-from vae_core.planning.planner import _bare, make_plan
+from vae_core.planning.planner import make_plan
 from vae_core.planning.sizes import Sizes
 from vae_core.program.steps import Program, Step
 
@@ -202,7 +203,7 @@ class Exhaustive:
         stores = {s for live in live_stores(program) for s in live}
         self.caches = subsets({step.path for step in program.steps if step.history})
         for kind, memories in alike(bare).items():
-            usable = _bare(job, SHORT, memories).usable
+            usable = bare_candidate(job, SHORT, memories).usable
             tiles = [{*usable(i, False), *usable(i, True)} for i in range(len(program.steps))]
             for caches in self.caches:
                 for far in subsets(stores):

@@ -10,44 +10,18 @@ Arithmetic over the geometry of one step in one kind of chunk:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, Norm, TimeMap
-from ..program.steps import SOURCE, Program, Step, StoreSpec
+from ..program.steps import Program
 from .places import Far
 from .projection import Reads
+from .site import Site, site_of
 from .sizes import Sizes
 from .workspaces import ConvClass
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One step in one kind of chunk, without its name.
-
-    chunk: with no more than its kind. src, latents, dst: extents of what it reads, of what goes
-        into the program, and of what it writes. here, ends: what the first two hold.
-    added_channels, added_frames: of the store that is added; 0 where there is none.
-    reads_source, writes_sink: whether it touches the caller's own. measures: whether statistics are
-        taken of anything.
-    """
-
-    step: Step
-    sizes: Sizes = field(compare=False)
-    chunk: Chunk
-    src: Extent
-    latents: Extent
-    dst: Extent
-    here: StoreSpec
-    ends: StoreSpec
-    added_channels: int
-    added_frames: int
-    reads_source: bool
-    writes_sink: bool
-    measures: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +47,13 @@ class Tile:
     keys: int
 
 
-@lru_cache(maxsize=512)
-def _nameless(step: Step) -> Step:
-    """A step without what it is called and which stores it touches."""
-    mix, norm, residual = replace(step.mix, path=""), step.norm, step.residual
-    if norm:
-        maps = {"scale_path": "", "shift_path": ""} if norm.modulated else {}
-        norm = replace(norm, path="", **maps)
-    if residual:
-        shortcut = replace(residual.shortcut, path="") if residual.shortcut else None
-        residual = replace(residual, store=0, shortcut=shortcut)
-    return replace(step, src=0, dst=0, mix=mix, norm=norm, residual=residual)
-
-
 def steps_bytes(
     program: Program, chunk: Chunk, extents: tuple[Extent, ...], sizes: Sizes
 ) -> tuple[StepBytes, ...]:
     """The arithmetic of every step of a program for a chunk."""
-    kind, here, found = replace(chunk, source=_NONE, target=_NONE), program.stores, []
     known: dict[Site, StepBytes] = {}
-    measures = program.has_statistics
-    for step in program.steps:
-        added = step.residual.store if step.residual else None
-        site = Site(
-            _nameless(step),
-            sizes,
-            kind,
-            extents[step.src],
-            extents[SOURCE],
-            extents[step.dst],
-            here[step.src],
-            here[SOURCE],
-            0 if added is None else here[added].channels,
-            0 if added is None else extents[added].t,
-            step.src == SOURCE,
-            step.dst == program.sink,
-            measures,
-        )
-        found.append(known.setdefault(site, StepBytes(site)))
-    return tuple(found)
-
-
-_NONE = Interval(0, 0)
+    sites = (site_of(program, step, chunk, extents, sizes) for step in program.steps)
+    return tuple(known.setdefault(site, StepBytes(site)) for site in sites)
 
 
 class StepBytes:
