@@ -21,10 +21,12 @@ from traffic import Traffic
 from vae_core import BudgetError, Settings, from_module
 from vae_core.planning.candidates import bare_candidate
 from vae_core.planning.kinds import alike, memories_of
+from vae_core.planning.machine import Machine
 from vae_core.planning.memory import live_stores
 from vae_core.planning.places import places_of
 from vae_core.planning.plan import Job, Plan
 from vae_core.planning.planner import make_plan
+from vae_core.planning.rates import Rates
 from vae_core.planning.sizes import Sizes
 from vae_core.program.steps import Program, Step
 
@@ -80,6 +82,16 @@ def test_the_same_request_has_the_same_plan() -> None:
     for budget in spread(job, 5):
         settings = Settings(budget_bytes=budget)
         assert make_plan(job, settings, CARD).ways == make_plan(job, settings, CARD).ways
+
+
+def test_a_plan_says_how_long_it_is_thought_to_take() -> None:
+    job = job_of("cogvideox", "decode", (5, 12, 20))
+    slow = replace(CARD, rates=Rates(operations=1e9, moved_bytes=1e6))
+    for placement in ("device", "host"):
+        plan = make_plan(job, Settings(placement=placement), slow)
+        assert plan.seconds == pytest.approx(plan.operations / 1e9 + plan.moved_bytes / 1e6)
+        assert "projected time" in plan.describe()
+    assert make_plan(job, Settings(), Machine(False, 2**24)).seconds is None
 
 
 @pytest.mark.parametrize("placement", ["device", "caches-on-host", "host", "mmap"])
@@ -138,7 +150,7 @@ def measured(vae, kind: str, shape, settings: Settings) -> tuple[int, int, Plan]
 def test_measured_is_at_most_projected_within_every_budget(family, kind, shape) -> None:
     """The budget law, and what is moved is what was said."""
     with FakeTensorMode(), torch.device("meta"):
-        vae = from_module(NARROW[family](torch.bfloat16), device="meta")
+        vae = from_module(NARROW[family](torch.float32), device="meta")
     with FakeTensorMode():
         made = vae.plan_encode if kind == "encode" else vae.plan_decode
         channels = 3 if kind == "encode" else vae.latent_channels

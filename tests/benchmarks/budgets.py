@@ -1,7 +1,7 @@
 """How many bytes move within twenty budgets, from the smallest to all on the device? A table and a
 plot, of plans alone: nothing is run.
 
-    python -m tests.benchmarks.budgets docs/budgets
+    cd tests; python -m benchmarks.budgets ../docs/budgets
 
 `before` is the better of the placements that have names, which is what there was to choose from.
 """
@@ -12,6 +12,7 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 
 import torch
@@ -133,7 +134,7 @@ def at(job: Job, budget: int) -> Row:
 
 
 def main(target: str) -> None:
-    """Write `target`.md, .json and .png."""
+    """Write `target`.md, .json and .svg."""
     found = {}
     for family, shape in CLIPS:
         for kind in ("decode", "encode"):
@@ -147,7 +148,7 @@ def main(target: str) -> None:
         for name, (rows, *_) in found.items()
     }
     Path(f"{target}.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    draw(found, f"{target}.png")
+    draw(found, f"{target}.svg")
 
 
 def text(found) -> str:
@@ -158,6 +159,8 @@ def text(found) -> str:
         "Projections of plans in bf16, batch 1, for a card whose library takes as much for a"
         " convolution as its input and result; nothing was run. `before`: the better of the"
         " placements that have names, counted in the same way. GiB, over all chunks.",
+        "",
+        "![Bytes moved over the budget](budgets.svg)",
         "",
     ]
     for name, (rows, half, most, edge) in found.items():
@@ -184,23 +187,51 @@ def _line(row: Row) -> str:
     return f"| {budget} | {moved} | {before} | {_share(row)} |"
 
 
+SIDE, GAP = (420, 200), 60
+
+
 def draw(found, path: str) -> None:
-    """The plot."""
-    import matplotlib
+    """The plots, two in a row: bytes moved over the budget, whose axis is logarithmic."""
+    width, height = SIDE[0] + GAP, SIDE[1] + GAP
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width + GAP}"'
+        f' height="{-(-len(found) // 2) * height + GAP // 2}" font-family="sans-serif"'
+        ' font-size="11" fill="#1f2933"><rect width="100%" height="100%" fill="#fbfcfd"/>'
+    ]
+    for number, (name, (rows, *_)) in enumerate(found.items()):
+        x, y = GAP + number % 2 * width, GAP // 2 + number // 2 * height
+        parts.append(f'<g transform="translate({x} {y})">{plot(name, rows)}</g>')
+    Path(path).write_text("\n".join(parts) + "\n</svg>\n")
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(CLIPS), 2, figsize=(9, 9), layout="constrained")
-    for axis, (name, (rows, *_)) in zip(axes.flat, found.items(), strict=True):
-        budgets = [row.budget_bytes / GIB for row in rows]
-        before = [row.before_bytes / GIB for row in rows]
-        axis.step(budgets, before, where="post", label="named placements", color="#999999")
-        axis.plot(budgets, [row.moved_bytes / GIB for row in rows], ".-", label="a place for each")
-        axis.set(xscale="log", title=name, xlabel="budget, GiB", ylabel="moved, GiB")
-        axis.title.set_fontsize(9)
-    axes.flat[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+def plot(name: str, rows: list[Row]) -> str:
+    """One of them."""
+    low, high = (log(row.budget_bytes) for row in (rows[0], rows[-1]))
+    most = max(max(row.moved_bytes, row.before_bytes) for row in rows)
+
+    def line(values, colour: str) -> str:
+        points = " ".join(
+            f"{SIDE[0] * (log(row.budget_bytes) - low) / (high - low):.1f},"
+            f"{SIDE[1] * (1 - value / most):.1f}"
+            for row, value in zip(rows, values, strict=True)
+        )
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+
+    ends = f"{rows[0].budget_bytes / GIB:.2f}", f"{rows[-1].budget_bytes / GIB:.2f} GiB"
+    return "".join(
+        (
+            f'<text y="-8" font-weight="bold">{name}, GiB moved</text>',
+            f'<rect width="{SIDE[0]}" height="{SIDE[1]}" fill="none" stroke="#7b8794"/>',
+            line([row.before_bytes for row in rows], "#b0b7bf"),
+            line([row.moved_bytes for row in rows], "#2f6fb0"),
+            f'<text x="-8" y="10" text-anchor="end">{most / GIB:.0f}</text>',
+            f'<text x="-8" y="{SIDE[1]}" text-anchor="end">0</text>',
+            f'<text y="{SIDE[1] + 15}">{ends[0]}</text>',
+            f'<text x="{SIDE[0]}" y="{SIDE[1] + 15}" text-anchor="end">{ends[1]}</text>',
+            f'<text x="{SIDE[0] - 8}" y="16" text-anchor="end" fill="#7b8794">before</text>',
+            f'<text x="{SIDE[0] - 8}" y="30" text-anchor="end" fill="#2f6fb0">now</text>',
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from .rates import Rates
 from .workspaces import NO_WORKSPACES, Workspaces
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Machine:
     host_bytes: free host memory; stores that need more go to disk. None: unknown.
     shared: whether the device is an accelerator in spite of sharing the host's memory.
     workspaces: what its libraries allocate beside convolutions.
+    rates: how fast it was measured to be; None where nobody has.
     """
 
     apart: bool
@@ -37,6 +39,7 @@ class Machine:
     host_bytes: int | None = None
     shared: bool = False
     workspaces: Workspaces = NO_WORKSPACES
+    rates: Rates | None = None
 
     @property
     def accelerated(self) -> bool:

@@ -21,6 +21,7 @@ from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way
 from .projection import Projection
+from .rates import USUAL
 
 _GIB = 2**30
 
@@ -132,6 +133,16 @@ class Plan:
         """Bytes copied to and from the device in all chunks; of one crop, where there are more."""
         return sum(self.moved)
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it is thought to take on a card; None on a processor."""
+        machine = self.machine
+        if machine is None or not machine.apart:
+            return None
+        rates = machine.rates or USUAL[self.job.element_bytes]
+        crops = self.blend.count if self.blend else 1
+        return rates.seconds(self.operations, crops * self.moved_bytes)
+
     def way(self, chunk: Chunk) -> Way:
         """How a chunk is run; one of a length that was not planned for, as a longer one."""
         found = self.ways.get((chunk.source.size, chunk.first))
@@ -191,6 +202,7 @@ class Plan:
             "workspace_bytes": worst.workspace_bytes,
             "far_bytes": self.far_bytes,
             "moved_bytes": self.moved_bytes,
+            "seconds": self.seconds,
             "levels": [[level.px, level.near_bytes, level.far_bytes] for level in self.levels()],
             "far_stores": len(self.places.stores),
             "far_caches": len(self.places.caches),
@@ -234,6 +246,9 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {self._places_text()}",
         ]
+        if self.seconds is not None and self.machine:
+            source = "measured rates" if self.machine.rates else "rates of an ordinary card"
+            lines.append(f"  projected time: {self.seconds:.3g} s, at {source}")
         if self.blend:
             crop = self.blend.largest
             lines.append(

@@ -141,4 +141,4 @@ def _thinned(sizes: tuple[Extent, ...]) -> tuple[Extent, ...]:
     for tile in sizes[1:-1]:
         if tile.voxels <= _SHARE * found[-1].voxels:
             found.append(tile)
-    return (*found, sizes[-1]) if len(sizes) > 1 else (sizes[0],)
+    return (*found, sizes[-1]) if len(sizes) > 1 else sizes
