@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from networks import unmade_module
+from test_budget_wan import unmade_wan
 
 from vae_core.planning.machine import Machine
 from vae_core.running import residence, stores
@@ -17,6 +19,13 @@ from vae_core.running.transfers import Transfers
 from vae_core.settings import Place
 
 CARD = Machine(apart=True, workspace_bytes=256 * 2**20)
+
+
+UNMADE = {
+    "cogvideox": lambda: unmade_module(torch.float32, (16, 16, 32, 32), groups=8, layers=1),
+    "wan": lambda: unmade_wan(torch.float32),
+}
+"""Narrow networks without memory, to be made and run inside one `FakeTensorMode`."""
 
 
 class Away:

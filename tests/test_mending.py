@@ -8,7 +8,7 @@ from benchmarks.counting import CONVOLUTIONS
 from contract import assert_close
 from device_bytes import DeviceBytes
 from networks import NARROW, random_latents
-from played_card import played_card
+from played_card import UNMADE, played_card
 from test_recovery import FailAt
 from torch._subclasses.fake_tensor import FakeTensorMode
 from traffic import Traffic
@@ -70,9 +70,8 @@ def test_a_run_that_was_mended_moves_little_more_than_one_planned_for_that_room(
     family, share
 ) -> None:
     """The device, played by `meta`, refuses what goes beyond a share of the projected peak."""
-    with FakeTensorMode(), torch.device("meta"):
-        vae = from_module(NARROW[family](torch.float32), device="meta")
     with FakeTensorMode():
+        vae = from_module(UNMADE[family](), device="meta")
         latents = torch.empty(1, vae.latent_channels, 7, 16, 20, dtype=torch.float32)
         settings = Settings(chunk_frames=4, placement="device")
         limit = int(share * vae.plan_decode(latents.shape, settings).peak_bytes)

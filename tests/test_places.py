@@ -14,7 +14,7 @@ import torch
 from contract import assert_close
 from device_bytes import DeviceBytes
 from networks import NARROW, random_latents, random_video
-from played_card import CARD, played_card
+from played_card import CARD, UNMADE, played_card
 from torch._subclasses.fake_tensor import FakeTensorMode
 from traffic import Traffic
 
@@ -146,12 +146,11 @@ def measured(vae, kind: str, shape, settings: Settings) -> tuple[int, int, Plan]
 
 
 @pytest.mark.parametrize("family", NARROW)
-@pytest.mark.parametrize(("kind", "shape"), [("encode", (9, 64, 96)), ("decode", (3, 8, 12))])
+@pytest.mark.parametrize(("kind", "shape"), [("encode", (9, 32, 48)), ("decode", (3, 4, 6))])
 def test_measured_is_at_most_projected_within_every_budget(family, kind, shape) -> None:
     """The budget law, and what is moved is what was said."""
-    with FakeTensorMode(), torch.device("meta"):
-        vae = from_module(NARROW[family](torch.float32), device="meta")
     with FakeTensorMode():
+        vae = from_module(UNMADE[family](), device="meta")
         made = vae.plan_encode if kind == "encode" else vae.plan_decode
         channels = 3 if kind == "encode" else vae.latent_channels
         job = made((1, channels, *shape), Settings()).job
@@ -262,6 +261,6 @@ def test_no_set_of_stores_and_caches_moves_a_tenth_less(family, kind, shape) -> 
     every, budgets = Exhaustive(job), spread(job, 2, chunk_frames=4)
     draw = random.Random(kind + family)
     for _ in range(50):
-        budget = draw.randint(2 * budgets[0], budgets[1])
+        budget = draw.randint((3 * budgets[0] + budgets[1]) // 4, budgets[1])
         moved = make_plan(job, replace(SHORT, budget_bytes=budget), CARD).moved_bytes
         assert moved <= 1.1 * every.least(budget)
