@@ -64,6 +64,7 @@ def test_a_mended_plan_takes_less_at_the_step_that_failed(family) -> None:
     assert less.moved_bytes > plan.moved_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", NARROW)
 @pytest.mark.parametrize("share", [0.8, 0.5])
 def test_a_run_that_was_mended_moves_little_more_than_one_planned_for_that_room(
