@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import vae_core
 from vae_core import Settings, from_module
-from vae_core.errors import SettingsError
+from vae_core.errors import InputError, SettingsError
 from vae_core.families.latent_statistics import LATENT_STATISTICS
 from vae_core.jobs.options import vae_path
 
@@ -145,6 +145,11 @@ def test_the_model_s_statistics_are_known_by_its_name() -> None:
     latents = latents_of(5, 16, 16, channels=48)
     assert len(found.mean) == 48
     assert_close(found.undone(found.normalised(latents)), latents)
+
+
+def test_another_model_s_latents_are_refused_by_their_channels(module) -> None:
+    with pytest.raises(InputError, match=r"h/16, w/16\] needs 6 channels.*got 16"):
+        from_module(module).decode(torch.zeros(1, 16, 2, 2, 2))
 
 
 def test_no_small_one_ships() -> None:

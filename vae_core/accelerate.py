@@ -126,7 +126,7 @@ class _Engine:
 
     @_door
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """The class's `decode`: the video of `z` [b, c, n, h/8, w/8], by the engine.
+        """The class's `decode`: the video of `z` [b, c, n, h/r, w/r], by the engine.
 
         Raises `InputError` for an input that the engine does not take.
         """

@@ -30,7 +30,7 @@ def clamp_moments(moments: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """The Gaussian of a clip's latents; all tensors [b, c, n, h/8, w/8], unscaled.
+    """The Gaussian of a clip's latents; all tensors [b, c, n, h/r, w/r], unscaled.
 
     mean, logvar: its parameters.
     fitted: what was done to the clip's size.

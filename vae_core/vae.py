@@ -66,8 +66,8 @@ _DEFAULT = Settings()
 class VideoVAE:
     """A video VAE that runs in chunks and tiles, with the untiled network's result.
 
-    module: a live one of a family that the engine carries (`family`); its parameters are used where
-        they are.
+    In the shapes below r is `ratios.px`: 8, or 16 for Wan 2.2.
+    module: a live one of a family that the engine carries; its parameters are used as they are.
     dtype, device: what is computed in, and on.
     loaded: the file that it came from; None for a live module.
     lender: what a host that keeps the parameters itself lends them through.
@@ -160,15 +160,16 @@ class VideoVAE:
     def plan_decode(
         self, shape: Sequence[int], settings: Settings = _DEFAULT, *, probing: bool = False
     ) -> Plan:
-        """How latents of `shape` [b, c, n, h/8, w/8] would be decoded; see `plan_encode`."""
+        """How latents of `shape` [b, c, n, h/r, w/r] would be decoded; see `plan_encode`."""
         check_settings(settings)
-        extent = checked_extent(shape, self.latent_channels, "latents [b, c, n, h/8, w/8]")
+        r = self.ratios.px
+        extent = checked_extent(shape, self.latent_channels, f"latents [b, c, n, h/{r}, w/{r}]")
         return self._plan(self.decoder, int(shape[0]), extent, settings, probing)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT
     ) -> tuple[int, int, int, int, int]:
-        """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/8, w/8]."""
+        """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/r, w/r]."""
         check_settings(settings)
         program = self.encoder
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
@@ -204,7 +205,7 @@ class VideoVAE:
     def encode(self, video: Tensor, settings: Settings = _DEFAULT) -> Posterior:
         """The posterior of `video` [b, 3, t, h, w], floating point pixels in [-1, 1].
 
-        The result is on the video's device, in the VAE's dtype, [b, c, n, h/8, w/8], unscaled.
+        The result is on the video's device, in the VAE's dtype, [b, c, n, h/r, w/r], unscaled.
         Raises `InputError` for a wrong shape, dtype or values that are not finite, before anything
         is computed.
         """
@@ -220,7 +221,7 @@ class VideoVAE:
     def decode(
         self, latents: Tensor, settings: Settings = _DEFAULT, trim: Extent | None = None
     ) -> Tensor:
-        """The video [b, 3, t, h, w] in about [-1, 1] of unscaled `latents` [b, c, n, h/8, w/8].
+        """The video [b, 3, t, h, w] in about [-1, 1] of unscaled `latents` [b, c, n, h/r, w/r].
 
         trim: the clip's own size where encoding padded it (`posterior.fitted.source`); never larger
         than the result. The result is on the latents' device, in the VAE's dtype. Raises
@@ -241,7 +242,7 @@ class VideoVAE:
         settings: Settings = _DEFAULT,
         frame_count: int | None = None,
     ) -> MomentStream:
-        """The moments [b, 2c, n, h/8, w/8] of `frames`, chunk by chunk as they come; together they
+        """The moments [b, 2c, n, h/r, w/r] of `frames`, chunk by chunk as they come; together they
         are what `encode(...).moments` holds.
 
         frames: a tensor [b, 3, t, h, w], or an iterable that gives sample frames [b, 3, h, w] or

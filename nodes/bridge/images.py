@@ -1,6 +1,6 @@
 """How do the host's pictures and latents become the engine's, and back?
 
-IMAGE is [t, h, w, c] in [0, 1], one clip; LATENT is {"samples": [b, c, n, h/8, w/8]}, unscaled. The
+IMAGE is [t, h, w, c] in [0, 1], one clip; LATENT is {"samples": [b, c, n, h/r, w/r]}, unscaled. The
 engine has [b, c, t, h, w], pixels in [-1, 1]. Frames are turned as they are needed: no second copy
 of a clip is made.
 """

@@ -141,7 +141,7 @@ def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encod
 def decode_latents(
     vae: Any, samples: Tensor, settings: Settings, size: Extent | None, watch: Watch
 ) -> Decoded:
-    """The pictures of unscaled latents [b, c, n, h/8, w/8]; size: (t, h, w) to keep of them."""
+    """The pictures of unscaled latents [b, c, n, h/r, w/r]; size: (t, h, w) to keep of them."""
     with card.current(vae):
         return _decoded(vae, samples, settings, size, watch)
 

@@ -60,7 +60,7 @@ class EngineModule(nn.Module):
         return replace(vae_core.from_module(self, dtype, device), lender=Lender())
 
     def encode(self, x: Tensor, device: torch.device | None = None, tile_px: Any = None) -> Tensor:
-        """Latents [b, z, n, h/8, w/8] of `x` [b, c, t, h, w] in [-1, 1]."""
+        """Latents [b, z, n, h/r, w/r] of `x` [b, c, t, h, w] in [-1, 1]."""
         settings = replace(self.settings, tile_px=tile_px)
         return self.video_vae(x.dtype, device or x.device).encode(x, settings).mode()
 

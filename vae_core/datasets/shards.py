@@ -1,7 +1,7 @@
 """How does a folder of results lie on disk, and what can be said of it without opening a clip?
 
-    video_latents/NAME.safetensors   one clip: `moments` [2c, n, h/8, w/8] (means, then logarithms
-                                     of variances) or `latents` [c, n, h/8, w/8]; unscaled
+    video_latents/NAME.safetensors   one clip: `moments` [2c, n, h/r, w/r] (means, then logarithms
+                                     of variances) or `latents` [c, n, h/r, w/r]; unscaled
     videos.txt                       one line a clip: video_latents/NAME.safetensors
     prompts.txt                      the caption on the same line; only where every clip has one
     index.jsonl                      the same and more, a JSON object a line: see `Entry`

@@ -109,7 +109,7 @@ def decode_video(
     trim: Extent | None,
     settings: Settings,
 ) -> tuple[int, int, int]:
-    """Decode all of `latents` [1, c, n, h/8, w/8] into `writer`; the size of what was written, as
+    """Decode all of `latents` [1, c, n, h/r, w/r] into `writer`; the size of what was written, as
     (frames, height, width).
 
     trim: the clip's own size, where encoding padded it.

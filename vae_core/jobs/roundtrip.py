@@ -59,7 +59,7 @@ def _open(args: Namespace) -> VideoSource:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A clip's latents [1, c, n, h/8, w/8], and what is known of it. seconds: that it took."""
+    """A clip's latents [1, c, n, h/r, w/r], and what is known of it. seconds: that it took."""
 
     latents: Tensor
     fitted: Fitted
