@@ -37,7 +37,9 @@ from torch.nn.functional import avg_pool3d, interpolate
 torch.set_num_threads(1)
 from vae_core import Extent, from_module
 from vae_core.cli import main
+from vae_core.families.family import COGVIDEOX
 from vae_core.geometry.fitting import Fitted
+from vae_core.geometry.ratios import Ratios
 from vae_core.streaming.frame_feed import FrameFeed
 from vae_core.jobs import commands, options
 from vae_core.jobs.peak_memory import peak_bytes, start_peak
@@ -47,7 +49,8 @@ folder, name = Path(sys.argv[1]), sys.argv[2]
 
 class Averages:
     # Moments and frames of the sizes that CogVideoX makes, chunk by chunk.
-    scaling_factor = loaded = None
+    scaling_factor = loaded = latent_statistics = None
+    family, ratios = COGVIDEOX, Ratios(8, 4)
 
     def encode_stream(self, frames, settings, frame_count):
         feed, sizes = FrameFeed(frames, 3), None
