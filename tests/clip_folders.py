@@ -22,10 +22,13 @@ SIZES = ("--bucket", "5x32x48")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and names of bytes")
 
 
-def moving_clip(frames: int, height: int = 32, width: int = 48, seed: int = 0) -> Frames:
+def moving_clip(
+    frames: int, height: int = 32, width: int = 48, seed: int = 0, pace: tuple[int, int] = (2, 1)
+) -> Frames:
+    """A ramp in each colour. pace: by how much red and green rise from frame to frame."""
     t, y, x = np.mgrid[0:frames, 0:height, 0:width]
     return (
-        np.stack([x * 3 + t * 2 + seed, y * 4 + t, 255 - x * 2 - y], -1)
+        np.stack([x * 3 + t * pace[0] + seed, y * 4 + t * pace[1], 255 - x * 2 - y], -1)
         .clip(0, 255)
         .astype(np.uint8)
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 import shutil
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
-import numpy as np
+import clip_folders
 import pytest
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 import vae_core
@@ -22,31 +22,15 @@ from vae_core.cli import main
 from vae_core.datasets import trainers
 from vae_core.datasets.tensor_files import Safetensors, TorchFile
 from vae_core.errors import VideoError
-from vae_core.media.video import Frames, Resize, frames_to_tensor, read_video
+from vae_core.media.video import Resize, frames_to_tensor, read_video
 from vae_core.media.video_writing import write_video
 
 SIZES = ("--bucket", "9x32x48", "--bucket", "5x32x32")
 WIDTH = 8
 
 
-def moving_clip(frames: int, height: int = 32, width: int = 48, seed: int = 0) -> Frames:
-    t, y, x = np.mgrid[0:frames, 0:height, 0:width]
-    return (
-        np.stack([x * 3 + t * 9 + seed, y * 4 + t * 5, 255 - x * 2 - y], -1)
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow random VAE in a folder."""
-    folder = tmp_path_factory.mktemp("weights") / "vae"
-    torch.manual_seed(0)
-    AutoencoderKLCogVideoX(
-        block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=16
-    ).save_pretrained(folder)
-    return folder
+vae = clip_folders.vae
+moving_clip = partial(clip_folders.moving_clip, pace=(9, 5))
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
+import clip_folders
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -25,31 +26,15 @@ from vae_core.datasets.buckets import Bucket, frames_for, size_for
 from vae_core.datasets.clips import find_clips, name_of
 from vae_core.errors import SettingsError, VideoError
 from vae_core.geometry.ratios import Ratios
-from vae_core.media.video import Frames, Resize, frames_to_tensor, read_video
+from vae_core.media.video import Resize, frames_to_tensor, read_video
 from vae_core.media.video_writing import write_video
 
 HERE = Path(__file__).parent
 SIZES = ("--bucket", "9x32x48", "--bucket", "5x32x48", "--bucket", "5x32x32")
 
 
-def moving_clip(frames: int, height: int = 32, width: int = 48, seed: int = 0) -> Frames:
-    t, y, x = np.mgrid[0:frames, 0:height, 0:width]
-    return (
-        np.stack([x * 3 + t * 9 + seed, y * 4 + t * 5, 255 - x * 2 - y], -1)
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow random VAE in a folder."""
-    folder = tmp_path_factory.mktemp("weights") / "vae"
-    torch.manual_seed(0)
-    AutoencoderKLCogVideoX(
-        block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=16
-    ).save_pretrained(folder)
-    return folder
+vae = clip_folders.vae
+moving_clip = partial(clip_folders.moving_clip, pace=(9, 5))
 
 
 def make_clips(folder: Path, count: int) -> Path:

@@ -15,6 +15,7 @@ Progress is a share of the time budget, hence the decay ends when the time does,
 The module knows nothing about the network.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -49,8 +50,8 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
-class OrthogonalMomentum(torch.optim.Optimizer):
-    """Nesterov momentum whose step is orthogonalised, with decoupled weight decay."""
+class MatrixOptimizer(torch.optim.Optimizer, ABC):
+    """Moves one weight after the other, each by itself, with decoupled weight decay."""
 
     def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
         super().__init__(parameters, {"lr": 0.0, "weight_decay": weight_decay})
@@ -62,6 +63,14 @@ class OrthogonalMomentum(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._move(parameter, group["lr"], group["weight_decay"])
+
+    @abstractmethod
+    def _move(self, parameter: nn.Parameter, rate: float, weight_decay: float) -> None:
+        """Take a step with one parameter."""
+
+
+class OrthogonalMomentum(MatrixOptimizer):
+    """Nesterov momentum whose step is orthogonalised."""
 
     def _move(self, parameter: nn.Parameter, rate: float, weight_decay: float) -> None:
         state = self.state[parameter]
@@ -75,19 +84,8 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         parameter.add_(orthogonalise(matrix).view_as(parameter), alpha=-rate * size)
 
 
-class RotatedAdam(torch.optim.Optimizer):
+class RotatedAdam(MatrixOptimizer):
     """Adam in the axes of a weight's own gradients, one set of axes for each of its dimensions."""
-
-    def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
-        super().__init__(parameters, {"lr": 0.0, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group["lr"], group["weight_decay"])
 
     def _move(self, parameter: nn.Parameter, rate: float, weight_decay: float) -> None:
         # [out, in, taps]
@@ -127,9 +125,6 @@ def rotated(values: torch.Tensor, axes: list[torch.Tensor]) -> torch.Tensor:
     return torch.einsum("abc,ax,by,cz->xyz", values, *axes)
 
 
-Matrices = type[OrthogonalMomentum] | type[RotatedAdam]
-
-
 class Mover:
     """Both optimisers behind one step, with gradient clipping.
 
@@ -141,7 +136,7 @@ class Mover:
         module: nn.Module,
         is_branch: Callable[[str], bool],
         weight_decay: float,
-        matrices: Matrices,
+        matrices: type[MatrixOptimizer],
     ) -> None:
         named = list(module.named_parameters())
         self.parameters = [value for _, value in named]
@@ -173,7 +168,7 @@ class Mover:
 
 
 def pair(
-    parameters: list[nn.Parameter], weight_decay: float, matrices: Matrices
+    parameters: list[nn.Parameter], weight_decay: float, matrices: type[MatrixOptimizer]
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers of the matrices and of the vectors among the parameters."""
     wide = [value for value in parameters if value.ndim > 1 and value.numel() > len(value)]

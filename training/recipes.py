@@ -7,7 +7,7 @@ module draws nothing itself.
 from dataclasses import dataclass
 
 from data import CropShape
-from optimizer import Matrices, OrthogonalMomentum, RotatedAdam
+from optimizer import MatrixOptimizer, OrthogonalMomentum, RotatedAdam
 
 # Beyond every reduction of the sides.
 NEVER = float("inf")
@@ -34,7 +34,7 @@ class Recipe:
     permuted: tuple[float, float]
     permuted_until: float
     # How weights with two or more dimensions are moved.
-    matrices: Matrices
+    matrices: type[MatrixOptimizer]
 
     def finest(self, progress: float) -> Finest:
         """Return where branches are on at this moment."""

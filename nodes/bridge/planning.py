@@ -13,7 +13,7 @@ Nothing is loaded and no weight is allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
+from ...vae_core.families.family import WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -42,16 +43,6 @@ WAN: dict[str, int] = {"wan": 96, "tiny_wan": 14}
 pack.
 """
 
-WAN_2_2: dict[str, Any] = {
-    "dim": 160,
-    "dec_dim": 256,
-    "z_dim": 48,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
-    "temperal_downsample": [False, True, True],
-}
-"""The VAE of Wan 2.2 5B, in the host's words."""
-
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _GIB = 2**30
@@ -65,7 +56,7 @@ def network(name: str) -> torch.nn.Module:
     importing diffusers takes seconds.
     """
     if name == "wan22":
-        return _wan_2_2(WAN_2_2)
+        return _wan_2_2(WAN_2_2.published.numbers)
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
 
 
@@ -79,23 +70,19 @@ def _wan(channels: int) -> torch.nn.Module:
         return AutoencoderKLWan(base_dim=channels, z_dim=16)
 
 
-def _wan_2_2(numbers: dict[str, Any]) -> torch.nn.Module:
+def _wan_2_2(numbers: Mapping[str, Any]) -> torch.nn.Module:
     native = host.native_network("wan.vae2_2", "WanVAE")
     with torch.device("meta"):
         if native is not None:
-            return native(**numbers)
+            return native(
+                dim=numbers["base_dim"],
+                dec_dim=numbers["decoder_base_dim"],
+                z_dim=numbers["z_dim"],
+                temperal_downsample=[False, True, True],
+            )
         from diffusers import AutoencoderKLWan
 
-        return AutoencoderKLWan(
-            base_dim=numbers["dim"],
-            decoder_base_dim=numbers["dec_dim"],
-            z_dim=numbers["z_dim"],
-            in_channels=12,
-            out_channels=12,
-            is_residual=True,
-            patch_size=2,
-            scale_factor_spatial=16,
-        )
+        return AutoencoderKLWan(**numbers)
 
 
 def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:

@@ -180,8 +180,9 @@ class _Builder(Builder):
 
     def _shortcut(self, entry: int, module: nn.Module, path: str) -> None:
         """What a level began with, added to what it made."""
-        main, (mix, rate) = self.at, folding(module, path)
-        dst = main if mix.makes_px * rate.up == 1 else self.store(*_sizes(self.spec))
+        main, spec, (mix, rate) = self.at, self.spec, folding(module, path)
+        in_place = mix.makes_px * rate.up == 1
+        dst = main if in_place else self.store(spec.channels, spec.px, spec.frames)
         self.steps.append(Step(entry, dst, mix, residual=Residual(main), rate=rate))
         self.at = dst
 
@@ -209,10 +210,6 @@ def _samplers(coder: nn.Module) -> tuple[int, int]:
     timed = sum(mode in ("downsample3d", "upsample3d") for mode in modes)
     resampling = timed + sum(mode in ("downsample2d", "upsample2d") for mode in modes)
     return 2**resampling, 2**timed
-
-
-def _sizes(spec: StoreSpec) -> tuple[int, int, int]:
-    return spec.channels, spec.px, spec.frames
 
 
 def _channels(conv: nn.Module) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import LoadError
 from .keys import EXPECTED, Architecture, Keys, Shapes, convolution, count
 from .latent_statistics import WAN_2_2
-from .wan_keys import diffusers_end, diffusers_part
+from .wan_keys import PARTS, channel_facts, diffusers_end, diffusers_part
 
 _TITLE = "Wan 2.2"
 _PATCH_PX = 2
@@ -61,30 +61,16 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], int, tuple[bool, ...]]:
 
 def _facts(shapes: Shapes, kind: str) -> dict[str, Any]:
     widths, depth, timed = _levels(shapes)
-    base, in_channels, *_ = convolution(shapes, "encoder.conv_in.weight", _TITLE)
-    out_channels, head, *_ = convolution(shapes, "decoder.conv_out.weight", _TITLE)
-    mult = [width // base for width in widths]
-    if any(width % base for width in widths) or head % mult[0]:
-        raise LoadError(
-            f"the channels of every level must be a multiple of the first convolution's {base}; the"
-            f" encoder's levels have {list(widths)}, the decoder ends in {head}. {EXPECTED}"
-        )
-    latents = convolution(shapes, "decoder.conv_in.weight", _TITLE)[1]
-    known = {"latents_mean": list(WAN_2_2.mean), "latents_std": list(WAN_2_2.std)}
-    return {
-        "base_dim": base,
-        "decoder_base_dim": head // mult[0],
-        "dim_mult": mult,
+    facts = channel_facts(shapes, widths, _TITLE)
+    if facts["z_dim"] == len(WAN_2_2.mean):
+        facts |= {"latents_mean": list(WAN_2_2.mean), "latents_std": list(WAN_2_2.std)}
+    return facts | {
         "num_res_blocks": depth,
         "temperal_downsample": list(timed),
-        "z_dim": latents,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
         "is_residual": True,
         "patch_size": _PATCH_PX,
         "scale_factor_spatial": _PATCH_PX * 2 ** len(timed),
         "scale_factor_temporal": 2 ** sum(timed),
-        **(known if latents == len(WAN_2_2.mean) else {}),
     }
 
 
@@ -116,7 +102,7 @@ WAN_2_2_KEYS = Keys(
         r"\.weight"
     ),
     others=None,
-    parts=("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "conv1.", "conv2."),
+    parts=PARTS,
     translate=_translate,
     facts=_facts,
     binding=frozenset(

@@ -32,6 +32,9 @@ _MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 _ENDS = {"conv1": "conv_in", "head.0": "norm_out", "head.2": "conv_out"}
 _QUANT = {"conv1": "quant_conv", "conv2": "post_quant_conv"}
 
+PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "conv1.", "conv2.")
+"""With what names of tensors begin, in either dialect."""
+
 _BEFORE = re.compile(r"conv[12](?=\.)")
 _END = re.compile(r"(?<=coder\.)(?:conv1|head\.[02])(?=\.)")
 _IN_MIDDLE = re.compile(r"(?<=coder\.)middle\.([012])(?=\.)")
@@ -116,29 +119,40 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], int, tuple[bool, ...]]:
 
 def _facts(shapes: Shapes, kind: str) -> dict[str, Any]:
     widths, depth, timed = _levels(shapes)
-    base, in_channels, *_ = convolution(shapes, "encoder.conv_in.weight", _TITLE)
-    out_channels, head, *_ = convolution(shapes, "decoder.conv_out.weight", _TITLE)
+    facts = channel_facts(shapes, widths, _TITLE)
+    facts |= {"num_res_blocks": depth, "temperal_downsample": list(timed)}
+    if facts["decoder_base_dim"] == facts["base_dim"]:
+        del facts["decoder_base_dim"]
+    if kind == _QWEN:
+        facts["input_channels"] = facts["in_channels"]
+        return {name: facts[name] for name in facts.keys() - _NOT_OF_QWEN}
+    return facts
+
+
+_NOT_OF_QWEN = {"in_channels", "out_channels", "decoder_base_dim"}
+
+
+def channel_facts(shapes: Shapes, widths: tuple[int, ...], title: str) -> dict[str, Any]:
+    """What a config.json says of channels, where the encoder's levels have `widths` of them.
+
+    Raises `LoadError` where they are no multiples.
+    """
+    base, in_channels, *_ = convolution(shapes, "encoder.conv_in.weight", title)
+    out_channels, head, *_ = convolution(shapes, "decoder.conv_out.weight", title)
     if any(width % base for width in widths) or head % (widths[0] // base):
         raise LoadError(
             f"the channels of every level must be a multiple of the first convolution's {base}; the"
             f" encoder's levels have {list(widths)}, the decoder ends in {head}. {EXPECTED}"
         )
     mult = [width // base for width in widths]
-    facts: dict[str, Any] = {
+    return {
         "base_dim": base,
+        "decoder_base_dim": head // mult[0],
         "dim_mult": mult,
-        "num_res_blocks": depth,
-        "temperal_downsample": list(timed),
-        "z_dim": convolution(shapes, "decoder.conv_in.weight", _TITLE)[1],
+        "z_dim": convolution(shapes, "decoder.conv_in.weight", title)[1],
+        "in_channels": in_channels,
+        "out_channels": out_channels,
     }
-    if kind == _QWEN:
-        return facts | {"input_channels": in_channels}
-    decoder = head // mult[0]
-    return (
-        facts
-        | {"in_channels": in_channels, "out_channels": out_channels}
-        | ({} if decoder == base else {"decoder_base_dim": decoder})
-    )
 
 
 def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
@@ -169,7 +183,7 @@ WAN_KEYS = Keys(
         r"(?:encoder\.downsamples\.\d+\.downsamples|encoder\.down_blocks\.\d+\.resnets"
         r"|decoder\.upsamples\.\d+\.upsamples|decoder\.up_blocks\.\d+\.upsampler)\..+"
     ),
-    parts=("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "conv1.", "conv2."),
+    parts=PARTS,
     translate=_translate,
     facts=_facts,
     binding=frozenset(

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
+from .devices import multiplies_in_tf32
+
 
 class Card(Protocol):
     """A device that computes beside the processor."""
@@ -58,7 +60,7 @@ class TorchCard:
     def facts(self, dtype: torch.dtype) -> dict[str, str]:
         """See `Card`."""
         cudnn = torch.backends.cudnn
-        narrow = cudnn.allow_tf32 and dtype == torch.float32
+        narrow = multiplies_in_tf32(self.device, dtype)
         return {
             "device": self.title(),
             "kind": self.device.type,

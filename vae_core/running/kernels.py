@@ -25,7 +25,7 @@ from ..geometry.grid import cell_runs
 from ..geometry.region import Interval
 from ..program.moments import Moments
 from . import devices
-from .convolutions import on_accelerator
+from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
 from .windows import Piece
 
@@ -225,10 +225,6 @@ def joined(one: Kernel, other: Kernel) -> Kernel:
         assert bias is its_bias
         return weights, None
     return weights, torch.cat((bias, its_bias))
-
-
-Strides = tuple[int, int, int]
-"""From one output of a convolution to the next, in (frames, rows, columns)."""
 
 
 def convolution(x: Tensor, kernel: Kernel, strides: Strides = (1, 1, 1)) -> Tensor:

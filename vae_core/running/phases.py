@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..program.parts import Start
 from ..program.steps import Step
-from .kernels import Kernel, Strides, convolution, statistics_dtype
+from .convolutions import Strides
+from .kernels import Kernel, convolution, statistics_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,8 @@ def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
             phase.column : x.shape[4] - 1 + phase.column,
         ]
     kernel = phase.weight, phase.bias
-    if strides[2] == 2 and x.shape[4] == 3 and x.device.type == "cpu":
+    one_column = x.shape[4] == phase.weight.shape[4]
+    if strides[2] == 2 and one_column and x.device.type == "cpu":
         # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
         # column wide; of a second column, computed from padding, nothing is kept.
         return convolution(F.pad(x, (0, 2)), kernel, strides)[..., :1]
@@ -203,6 +205,8 @@ def frames_of_phase(phase: Phase, target: Tensor, first: int, made: int) -> tupl
     first: the frame of the clip, below 0 where it is none, that phase 0 of the first cell makes;
     target begins at the first frame that there is.
     """
+    if made == 1:
+        return 0, target
     start = phase.frame + min(first, 0)
     skipped = int(start < 0)
     return skipped, target[:, :, start + made * skipped :: made]
