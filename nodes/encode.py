@@ -12,7 +12,8 @@ class ExactVAEEncodeTiled:
 
     DESCRIPTION = (
         "Encodes a clip, or a picture, into latents, chunk by chunk and tile by tile, with the same"
-        " result as the untiled network. Takes any VAE of CogVideoX, Wan or Qwen-Image."
+        " result as the untiled network. Takes any VAE of CogVideoX, Wan, Qwen-Image or"
+        " HunyuanVideo 1.5."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT", "STRING")
@@ -33,7 +34,13 @@ class ExactVAEEncodeTiled:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The frames of one clip, in order."}),
-                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
+                "vae": (
+                    "VAE",
+                    {
+                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
+                        " loader."
+                    },
+                ),
                 **RUN_WIDGETS,
                 **FIT_WIDGETS,
                 "posterior": POSTERIOR,

@@ -46,7 +46,13 @@ class ExactVAEEncodeVideo:
         count = {"default": 0, "min": 0, "max": 1_000_000}
         return {
             "required": {
-                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
+                "vae": (
+                    "VAE",
+                    {
+                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
+                        " loader."
+                    },
+                ),
                 "file": (
                     [CONNECTED, *host.input_videos(), SHIPPED],
                     {
@@ -143,7 +149,13 @@ class ExactVAEDecodeVideo:
                     "LATENT",
                     {"tooltip": "Latents of one clip, core's or those of kijai's wrappers."},
                 ),
-                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
+                "vae": (
+                    "VAE",
+                    {
+                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
+                        " loader."
+                    },
+                ),
                 "fps": (
                     "FLOAT",
                     {

@@ -299,6 +299,11 @@ def test_the_shipped_wan_vae_works_in_every_job():
 
 WAN_KEYS = {"decoder.middle.0.residual.0.gamma": torch.ones(8, 1, 1, 1)}
 WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": torch.ones(1)}
+HUNYUAN_15_KEYS = {
+    "decoder.mid.attn_1.norm.gamma": torch.ones(1024, 1, 1, 1),
+    "encoder.conv_in.conv.weight": torch.ones(128, 3),
+    "encoder.conv_out.conv.weight": torch.ones(64, 1),
+}
 
 
 @pytest.mark.parametrize(
@@ -308,6 +313,12 @@ WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": 
         ("Wan2.1_VAE.pth", WAN_KEYS, True),
         ("wan22.safetensors", WAN_22_KEYS | {"encoder.conv1.weight": torch.ones(160, 12)}, True),
         ("narrow22.safetensors", WAN_22_KEYS | {"encoder.conv1.weight": torch.ones(8, 12)}, False),
+        ("hunyuan15.safetensors", HUNYUAN_15_KEYS, True),
+        (
+            "narrow15.safetensors",
+            HUNYUAN_15_KEYS | {"encoder.conv_in.conv.weight": torch.ones(8, 3)},
+            False,
+        ),
         ("diffusers.safetensors", {"decoder.conv_in.weight": torch.ones(1)}, False),
         ("nested.pt", {"state_dict": WAN_KEYS}, False),
         ("damaged.safetensors", None, False),

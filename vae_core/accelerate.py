@@ -18,6 +18,8 @@ What decides, where the class and the settings both have a say:
 - Frames of Wan and Qwen-Image: the diffusers layout means that frames behind the last 4k+1 are left
   out, as the class does; the aligned layout treats them by `settings.frame_fit`. Chunks change
   nothing.
+- Frames of HunyuanVideo 1.5: the diffusers layout means that counts other than 4k+1 are refused, as
+  in the class, for which they break; the aligned layout treats them by `settings.frame_fit`.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
   logged once. Blended tiles are had by settings with `tiling="blend"`, which are left as they are.
@@ -133,25 +135,40 @@ class _Engine:
         return self._decoded(self._clips(z), self._decoding(), return_dict)
 
     @_door
-    def _decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def _decode(
+        self, z: Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor] | Tensor:
         """The class's `_decode`: the video of `z` in one batch, by the engine."""
-        return self._decoded((z,), self._decoding(), return_dict)
+        return self._inner((z,), self._decoding(), return_dict)
 
     @_door
-    def tiled_decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def tiled_decode(
+        self, z: Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor] | Tensor:
         """The class's `tiled_decode`: the video of `z`, by exact tiles."""
-        return self._decoded((z,), self._bounded(self._decoding()), return_dict)
+        return self._inner((z,), self._bounded(self._decoding()), return_dict)
+
+    def _inner(
+        self, clips: tuple[Tensor, ...], settings: Settings, return_dict: bool
+    ) -> DecoderOutput | tuple[Tensor] | Tensor:
+        """The video of latents as the class's inner methods give it."""
+        if self.kind.bare:
+            return self._video(clips, settings)
+        return self._decoded(clips, settings, return_dict)
 
     def _decoded(
         self, clips: tuple[Tensor, ...], settings: Settings, return_dict: bool
     ) -> DecoderOutput | tuple[Tensor]:
-        """The video of latents in the class's own type, clamped where the class clamps."""
+        """The video of latents in the class's own type."""
         from diffusers.models.autoencoders.vae import DecoderOutput
 
-        video = self._run(VideoVAE.decode, clips, settings)
-        if self.vae.family.clamps:
-            video.clamp_(-1, 1)
+        video = self._video(clips, settings)
         return DecoderOutput(sample=video) if return_dict else (video,)
+
+    def _video(self, clips: tuple[Tensor, ...], settings: Settings) -> Tensor:
+        """The video of latents, clamped where the class clamps."""
+        video = self._run(VideoVAE.decode, clips, settings)
+        return video.clamp_(-1, 1) if self.vae.family.clamps else video
 
     def _moments(self, vae: VideoVAE, video: Tensor, settings: Settings) -> Tensor:
         posterior = vae.encode(video, settings)

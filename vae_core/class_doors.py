@@ -32,12 +32,14 @@ class Kind:
     module: where it is. name: of the class.
     encoding, decoding: settings as they are meant for a live module of it, given those that the
         caller chose.
+    bare: whether `_decode` and `tiled_decode` give the video itself, in no type of diffusers'.
     """
 
     module: str
     name: str
     encoding: Callable[[nn.Module, Settings], Settings]
     decoding: Callable[[nn.Module, Settings], Settings]
+    bare: bool = False
 
     @property
     def type(self) -> type[nn.Module]:
@@ -68,12 +70,27 @@ def _whole_cells(_: nn.Module, settings: Settings) -> Settings:
     return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.CROP) if own else settings
 
 
+def _no_other_frames(_: nn.Module, settings: Settings) -> Settings:
+    """HunyuanVideo 1.5's encode takes 4k+1 frames and no others; of a layout it knows nothing else,
+    and has no chunks.
+    """
+    own = settings.layout is Layout.DIFFUSERS
+    return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.ERROR) if own else settings
+
+
 KINDS = (
     Kind(
         "autoencoder_kl_cogvideox", "AutoencoderKLCogVideoX", _in_sample_frames, _in_latent_frames
     ),
     Kind("autoencoder_kl_wan", "AutoencoderKLWan", _whole_cells, _whole_cells),
     Kind("autoencoder_kl_qwenimage", "AutoencoderKLQwenImage", _whole_cells, _whole_cells),
+    Kind(
+        "autoencoder_kl_hunyuanvideo15",
+        "AutoencoderKLHunyuanVideo15",
+        _no_other_frames,
+        _no_other_frames,
+        bare=True,
+    ),
 )
 
 

@@ -1,9 +1,10 @@
 """Which files does the host's own loader build, and what does it build of them?
 
-Wan's and Qwen-Image's by the authors' names: the host knows their networks and all that belongs to
-them, so that what it builds is what other packs expect on a wire. Files by other names, or whose
-weights the host would take only in part, are left to `vae_core.load`, which also says what is wrong
-with them. CogVideoX is built here in every host, since older ones misread its file.
+Wan's, Qwen-Image's and HunyuanVideo 1.5's by the authors' names: the host knows their networks and
+all that belongs to them, so that what it builds is what other packs expect on a wire. Files by
+other names, or whose weights the host would take only in part, are left to `vae_core.load`, which
+also says what is wrong with them. CogVideoX is built here in every host, since older ones misread
+its file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ WAN_22 = "decoder.upsamples.0.upsamples.0.residual.2.weight"
 WAN_22_CHANNELS = 160
 """Of its first level, which the host does not read from a file."""
 
+HUNYUAN_15 = {
+    "decoder.mid.attn_1.norm.gamma": 1024,
+    "encoder.conv_in.conv.weight": 128,
+    "encoder.conv_out.conv.weight": 64,
+}
+"""Weights that tell HunyuanVideo 1.5 as the host builds it, with as many rows."""
+
 
 def core_vae(path: Path, dtype: torch.dtype | None) -> Any:
     """The VAE that the host makes of the file at `path`; None where it had better not."""
@@ -36,6 +44,8 @@ def core_vae(path: Path, dtype: torch.dtype | None) -> Any:
 
 def _is_known(shapes: Mapping[str, Sequence[int]]) -> bool:
     first = shapes.get("encoder.conv1.weight", (0,))
+    if all(shapes.get(name, (0,))[0] == rows for name, rows in HUNYUAN_15.items()):
+        return True
     return WAN in shapes and (WAN_22 not in shapes or first[0] == WAN_22_CHANNELS)
 
 

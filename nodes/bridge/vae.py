@@ -252,7 +252,7 @@ def with_settings(vae: Any, settings: Settings) -> Any:
     return fresh
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image or Wan 2.2 5B"
+WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B or HunyuanVideo 1.5"
 _REMEDY = "Load one with Exact VAE Loader."
 
 

@@ -198,6 +198,8 @@ test("the network is told by the name of its file, whichever loader has it", () 
     tiny_wan: ["tiny_wan_vae (ships with this pack, for trying out)"],
     wan22: ["wan2.2_vae.safetensors", "Wan2_2_VAE_bf16.safetensors",
       "diffusers/Wan2.2-TI2V-5B-Diffusers/vae"],
+    hunyuan15: ["hunyuanvideo15_vae_fp16.safetensors", "hunyuan_video_1.5_vae.safetensors",
+      "diffusers/HunyuanVideo-1.5-Diffusers-720p_t2v/vae"],
     full: ["cogvideox_vae_bf16.safetensors"],
   };
   for (const [network, names] of Object.entries(files)) {
@@ -212,7 +214,8 @@ test("the network is told by the name of its file, whichever loader has it", () 
 });
 
 test("chunks and scopes mean something for one family alone", () => {
-  assert.deepEqual(["full", "tiny", "wan", "tiny_wan", "wan22"].map(usesChunks), [true, true, false, false, false]);
+  const networks = ["full", "tiny", "wan", "tiny_wan", "wan22", "hunyuan15"];
+  assert.deepEqual(networks.map(usesChunks), [true, true, false, false, false, false]);
 });
 
 const BEGIN = {

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, wan
+from . import cogvideox, hunyuan15, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -105,7 +105,17 @@ WAN_2_2 = Family(
     clamps=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, COGVIDEOX)
+HUNYUAN_1_5 = Family(
+    "hunyuan15",
+    "HunyuanVideo 1.5",
+    hunyuan15.owns,
+    hunyuan15.lower_encoder,
+    hunyuan15.lower_decoder,
+    Published("AutoencoderKLHunyuanVideo15", (121, 720, 1280)),
+    Scale.FACTOR,
+)
+
+FAMILIES = (WAN, WAN_2_2, HUNYUAN_1_5, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

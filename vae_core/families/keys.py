@@ -20,10 +20,11 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, or Wan 2.2 5B: a diffusers folder"
-    " (config.json and diffusion_pytorch_model.safetensors), a single file such as"
-    " cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors or wan2.2_vae.safetensors, or the"
-    " original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, or HunyuanVideo 1.5: a"
+    " diffusers folder (config.json and diffusion_pytorch_model.safetensors), a single file such as"
+    " cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors, wan2.2_vae.safetensors or"
+    " hunyuanvideo15_vae_fp16.safetensors, or the original 3d-vae.pt, Wan2.1_VAE.pth or"
+    " Wan2.2_VAE.pth."
 )
 _NAMES_SHOWN = 3
 

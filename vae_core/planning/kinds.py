@@ -13,12 +13,16 @@ from .sizes import Sizes
 
 
 def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
-    """The arithmetic of every kind of chunk that occurs."""
+    """The arithmetic of every kind of chunk that occurs, each for the last one of its kind: that
+    has the most frames before it.
+    """
     found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
     for index, chunk in enumerate(chunks):
         source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
         kind = (source, chunk.first, past, future)
-        if kind not in found:
+        if kind in found:
+            found[kind] = replace(found[kind], chunk=chunk)
+        else:
             extents = job.program.extents(source, chunk)
             found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
     return tuple(found.values())

@@ -17,9 +17,11 @@ from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, Norm, TimeMap
+from ..program.parts import Attend, Conv, First, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
+from .attending import attended_bytes, fetched_bytes, kept_bytes, keys_bytes, remembered_bytes
 from .classes import attends, mapped, mixed, shortcut_class
+from .held import Held, held, live_stores
 from .projection import Projection, Reads
 from .sizes import Sizes, weight_bytes
 
@@ -75,6 +77,10 @@ class Memory:
             for index in range(len(sizes))
         ]
 
+    def before(self, step: Step) -> int:
+        """Frames of what a step reads in the chunks before this one."""
+        return self.program.frames_at(step.src, self.chunk.source.start)
+
     def live_bytes(self) -> list[dict[int, int]]:
         """The stores with memory of their own while each step runs, and their bytes."""
         sized = ({s: self.store_bytes(s) for s in live} for live in live_stores(self.program))
@@ -122,16 +128,21 @@ class Memory:
     def _sent(self, step: Step, cells: Region) -> int:
         """Bytes of a tile's result, where it has far to go."""
         far = self.sizes.far_stores or step.dst == self.program.sink
-        return self._result_bytes(step, cells) if far else 0
+        result = self._result_bytes(step, cells) if far else 0
+        mix = step.mix
+        kept = kept_bytes(mix, cells.extent, self.sizes) if isinstance(mix, Attend) else 0
+        return max(result, kept * self.has_future)
 
     def _beside(self, step: Step, cells: Region, ahead: int, before: int) -> int:
         """The most that is allocated while a tile is computed.
 
         ahead: what has been copied in for another. before: the result of another on its way out.
         """
-        if isinstance(step.mix, Attend):
-            return ahead + before + self._attended(step, step.mix, cells)
         where, reads = self._read_region(step, cells), self._reads(step, cells)
+        if isinstance(step.mix, Attend):
+            frame = self.extents[step.src]
+            work = attended_bytes(step.mix, cells.extent, frame, self.sizes)
+            return ahead + before + reads.total + work
         buffer = self._voxels(step.mix.in_channels, step.seen_region(cells).voxels)
         result, kept = self._result_bytes(step, cells), self._kept_bytes(step, where)
         leaving = kept or before
@@ -160,17 +171,6 @@ class Memory:
         stacked = self._voxels(kind.out_channels, around)
         return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
 
-    def _attended(self, step: Step, mix: Attend, cells: Region) -> int:
-        """The most that is allocated while a tile of queries is attended; see `attention`."""
-        frame, queries = self.extents[step.src], cells.h.size * cells.w.size
-        keys = mix.key_rows(cells.extent, frame) * frame.w
-        sums = queries * (3 * mix.channels + 4)  # queries, their sums, and one more of these
-        block = keys * 2 * mix.channels + queries * keys
-        wide = self.sizes.batch * (sums + block) * self.sizes.statistics_bytes
-        fetched = self._voxels(2 * mix.channels, keys) if self.sizes.far_stores else 0
-        result = self._voxels(mix.channels, cells.voxels)
-        return self._reads(step, cells).total + result + wide + fetched
-
     def _reads(self, step: Step, cells: Region) -> Reads:
         """What is copied in for a tile."""
         where, history = self._read_region(step, cells), 0
@@ -190,11 +190,13 @@ class Memory:
         if step.residual is None:
             return 0
         store = step.residual.store
-        frames = cells.t.size * step.frames_made
+        channels, frames = self.program.stores[store].channels, cells.t.size * step.frames_made
+        if step.residual.fold:
+            return self._voxels(channels, cells.voxels)
         if step.residual.repeated:
             frames = min(_most_cells(cells.t.size, 2), self.extents[store].t)
         voxels = frames * cells.h.size * cells.w.size * step.side_made**2
-        return self._voxels(self.program.stores[store].channels, voxels)
+        return self._voxels(channels, voxels)
 
     def _kept_bytes(self, step: Step, where: Region) -> int:
         """A tile's part of the new cache, copied in one piece where it has far to go."""
@@ -279,23 +281,32 @@ class Memory:
         return SLACK_BYTES + attends(self.program) * self.sizes.workspaces.attention.base_bytes
 
     def _weight_bytes(self, step: Step) -> int:
-        apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
+        runs = step.runs(self.extents[step.src], self.chunk)
+        apart = len(runs) > 1 and step.rate.first is not First.PICTURE  # which shares its weights
         return weight_bytes(step, self.sizes, self.program.stores[SOURCE].channels, apart)
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
         moves = self.sizes.far_caches * (self.has_past + self.has_future)
         moved = moves * self.cache_bytes(step)
+        if isinstance(step.mix, Attend):
+            times = count_tiles(replace(self.cell_extent(step), t=1), replace(largest, t=1))
+            before = self.before(step) // 2  # as it is on the average of all chunks
+            src = self.extents[step.src]
+            moved += fetched_bytes(step.mix, times, src, before, self.sizes)
         if not self.sizes.far_stores:
             return moved
         moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
-        if isinstance(step.mix, Attend):
-            frame = replace(self.cell_extent(step), t=1)
-            times = count_tiles(frame, replace(largest, t=1))
-            moved += times * self._voxels(2 * step.mix.channels, self.extents[step.src].voxels)
-        written = self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
-        added = self.program.stores[step.residual.store].channels if step.residual else 0
-        return moved + written + self._voxels(added, self.extents[step.dst].voxels)
+        moved += self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
+        return moved + self._all_added(step)
+
+    def _all_added(self, step: Step) -> int:
+        """Bytes of all that is added to what a step makes."""
+        if step.residual is None:
+            return 0
+        store = step.residual.store
+        extent = self.extents[store if step.residual.fold else step.dst]
+        return self._voxels(self.program.stores[store].channels, extent.voxels)
 
     def _read_voxels(self, step: Step, largest: Extent) -> int:
         """Voxels that all tiles of a step read: tiles are a product of pieces, so is what they
@@ -330,34 +341,38 @@ class Memory:
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
         rows: list[Projection] = []
-        for index, (step, stores, held) in enumerate(self._held()):
+        for index, (step, kept) in enumerate(self._held()):
             work = self.tile_bytes(step, self.largest_tile(step, largest[index]))
-            far = stores * self.sizes.far_stores + held * self.sizes.far_caches
             rows.append(
                 Projection(
                     step.path,
-                    0 if self.sizes.far_stores else stores,
-                    0 if self.sizes.far_caches else held,
+                    kept.stores,
+                    kept.caches,
                     work + self._weight_bytes(step) + self._slack_bytes(),
                     self.moved_bytes(step, largest[index]),
-                    far,
+                    kept.far,
                 )
             )
         return tuple(rows)
 
-    def _held(self) -> zip[tuple[Step, int, int]]:
-        return zip(
-            self.program.steps, self.held_store_bytes(), self.held_cache_bytes(), strict=True
-        )
+    def _held(self) -> zip[tuple[Step, Held]]:
+        keys = remembered_bytes([self._keys(step) for step in self.program.steps])
+        found = zip(self.held_store_bytes(), self.held_cache_bytes(), keys, strict=True)
+        return zip(self.program.steps, (held(*one, self.sizes) for one in found), strict=True)
+
+    def _keys(self, step: Step) -> tuple[int, int]:
+        """Bytes of keys and values that a step finds kept, and of those that it keeps."""
+        if not (isinstance(step.mix, Attend) and step.mix.looks_back):
+            return 0, 0
+        src = self.extents[step.src]
+        old = keys_bytes(step.mix, replace(src, t=self.before(step)), self.sizes)
+        return old, keys_bytes(step.mix, src, self.sizes) * self.has_future
 
     def fixed_bytes(self) -> list[int]:
         """Bytes on the device while each step runs that no tile size changes."""
         return [
-            stores * (not self.sizes.far_stores)
-            + held * (not self.sizes.far_caches)
-            + self._weight_bytes(step)
-            + self._slack_bytes()
-            for step, stores, held in self._held()
+            kept.near + self._weight_bytes(step) + self._slack_bytes()
+            for step, kept in self._held()
         ]
 
 
@@ -382,18 +397,3 @@ def _inner(size: int, limit: int) -> Interval:
     start = min(longest, size - longest) if size > 2 * limit else 0
     return Interval(start, start + longest)
 
-
-def live_stores(program: Program) -> tuple[frozenset[int], ...]:
-    """For every step the stores whose memory is held while it runs, the two ends left out."""
-    last = program.last_use()
-    for store, spec in enumerate(program.stores):
-        if spec.inside is not None:  # the outer memory lives as long as what lies inside it
-            last[spec.inside] = max(last[spec.inside], last[store])
-    first: dict[int, int] = {}
-    for index, step in enumerate(program.steps):
-        first.setdefault(step.dst, index)
-    inner = set(range(len(program.stores))) - {SOURCE, program.sink}
-    return tuple(
-        frozenset(s for s in inner if first[s] <= index <= last[s])
-        for index in range(len(program.steps))
-    )

@@ -118,6 +118,11 @@ class Plan:
         return self.stores_at if near else Place.HOST
 
     @property
+    def keys_at(self) -> Place:
+        """Where keys and values live that later chunks look back at: they grow with the clip."""
+        return Place.DISK if self.stores_at is Place.DISK else Place.HOST
+
+    @property
     def worst(self) -> Projection:
         """The step that needs the most."""
         return max(self.rows, key=lambda row: row.peak_bytes)

@@ -224,6 +224,7 @@ def _candidate(
         max(job.element_bytes, 4),
         far_stores=far,
         far_caches=far or (placement is Placement.CACHES_ON_HOST and host),
+        far_keys=far or host,
         far_weights=job.far_weights,
         accelerated=machine.accelerated,
         workspaces=machine.workspaces,
@@ -353,10 +354,14 @@ def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
 
 
 def _operations(plan: Plan) -> int:
-    return plan.job.batch * sum(
+    forward = sum(
         job.program.operations(chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
+    backward = sum(
+        crop.program.backward_operations(crop.source, plan.chunks) for crop in plan.crops
+    )
+    return plan.job.batch * (forward + backward)
 
 
 def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machine) -> Placement:

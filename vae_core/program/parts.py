@@ -6,7 +6,7 @@ outputs, which inputs), and none knows of stores, chunks or tensors. `steps` joi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from ..geometry.grid import cells_of, pooled_frames, repeated_frames
@@ -60,17 +60,34 @@ class Start(Enum):
     ZEROS = "zeros"
 
 
+class Edge(Enum):
+    """What a convolution sees beyond the picture: zeros, or what lies outermost, again. It is what
+    has been normalised and activated that is repeated.
+    """
+
+    ZEROS = "zeros"
+    REPLICATE = "what lies outermost"
+
+
 class First(Enum):
     """What becomes of a clip's first frame where a step changes the rate of frames.
 
     `SEEN`: it goes through the mix, and stands alone as a cell. `BYPASS`: it is copied past it, and
     later frames see it. `APART`: it is copied past it, and later frames see what lies before a clip
-    in its place.
+    in its place. `PICTURE`: it goes through the mix by itself, as if time were not changed: squares
+    alone lie in the channels. Of more channels than there is room for the first ones count, and
+    fewer are repeated.
     """
 
     SEEN = "seen"
     BYPASS = "bypass"
     APART = "apart"
+    PICTURE = "picture"
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is copied past the mix."""
+        return self in (First.BYPASS, First.APART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +106,37 @@ class Rate:
 STEADY = Rate()
 """As many frames out as in."""
 
+PICTURE = Rate(first=First.PICTURE)
+"""The same, of a step that is left with a clip's first frame alone."""
+
+
+class Order(Enum):
+    """How the values of neighbours lie side by side in the channels: each channel's own after those
+    of another channel, or all channels of a place after those of another place.
+    """
+
+    CHANNELS = "channel by channel"
+    PLACES = "place by place"
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
     """A change of size by moving values between places and channels alone; it has no weights.
 
     Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
-    the channels, a channel's after the other's, in time, height and width. Channels are then cut
-    into runs of equal length: of each the mean is a result. `spreads` is the way back: each channel
-    is repeated so that there are enough, and all of them are laid out again.
+    the channels in an `order`, and in time, height and width. Channels are then cut into runs of
+    equal length: of each the mean is a result. `spreads` is the way back: each channel is repeated
+    so that there are enough, and all of them are laid out again.
     """
 
     frames: int
     side: int
     spreads: bool
+    order: Order = Order.CHANNELS
+
+    def as_picture(self) -> Fold:
+        """The same for single frames."""
+        return replace(self, frames=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +146,15 @@ class Conv:
 
     kernel_t, kernel: taps in time, and in height and width alike.
     stride: step between outputs, in height and width alike.
-    pad: zeros at the picture's edges (before, after), in height and width alike.
-    start: what it sees before the clip.
+    pad: elements beyond the picture's edges (before, after), in height and width alike.
+    start, edge: what it sees before the clip, and beyond the picture.
     sees_px, makes_px: elements along a side of the squares whose values its module has side by side
-        in the channels that it reads, or makes: each channel's own, column by column. Channels,
-        kernel, stride and pad are those of single elements all the same.
+        in the channels that it reads, or makes. Channels, kernel, stride and pad are those of
+        single elements all the same.
+    order: of those values: channel by channel they are laid column by column, place by place in
+        time, height and width.
     fold: what it stands for where there is no module with weights.
+    beside: module paths of more convolutions of the same input, whose channels follow its own.
     """
 
     path: str
@@ -131,6 +168,9 @@ class Conv:
     sees_px: int = 1
     makes_px: int = 1
     fold: Fold | None = None
+    edge: Edge = Edge.ZEROS
+    order: Order = Order.CHANNELS
+    beside: tuple[str, ...] = ()
 
     @property
     def read_channels(self) -> int:
@@ -149,16 +189,36 @@ class Conv:
         return Interval(start, start + (cells.size - 1) * self.stride + self.kernel)
 
 
+class Keys(Enum):
+    """Whose keys a query meets: those of its own frame, or of all frames before it, too."""
+
+    FRAME = "its frame"
+    EARLIER = "its frame and earlier ones"
+
+
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """Attention with one head among the voxels of each frame. It has no weights: its store holds
-    queries, keys and values, `channels` of each, side by side.
+    """Attention with one head among voxels. It has no weights: its store holds queries, keys and
+    values, `channels` of each, side by side.
 
-    A tile of queries meets the keys of its whole frame, a block of rows after the other.
+    A tile of queries meets the keys of whole frames, a block of rows after the other. Those of
+    frames before the chunk are kept for it, all of them.
     """
 
     path: str
     channels: int
+    keys: Keys = Keys.FRAME
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether queries meet keys of frames before the chunk."""
+        return self.keys is Keys.EARLIER
+
+    def meetings(self, frames: int, before: int) -> int:
+        """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has
+        `before` frames before it.
+        """
+        return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
 
     @property
     def in_channels(self) -> int:
@@ -178,6 +238,7 @@ class Attend:
     kernel_t = kernel = stride = sees_px = makes_px = 1
     pad = Halo(0, 0)
     start = Start.ZEROS
+    edge = Edge.ZEROS
     fold = None
 
     @staticmethod

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .parts import STEADY, First, TimeMap
+from .parts import PICTURE, STEADY, TimeMap
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -37,13 +37,18 @@ def unique_frames(program: Program) -> Program:
 
 def still_frame(program: Program) -> Program:
     """`program` for clips of one frame, with the taps of causal convolutions summed."""
-    steps = tuple(
-        replace(step, still=step.mix.kernel_t > 1, rate=STEADY) for step in _unbypassed(program)
-    )
+    steps = tuple(map(_stilled, _unbypassed(program)))
     used = sorted({SOURCE} | {step.dst for step in steps})
     numbers = {store: number for number, store in enumerate(used)}
     renumbered = tuple(_renamed(step, numbers) for step in steps)
     return verify(Program(program.name, renumbered, tuple(program.stores[s] for s in used)))
+
+
+def _stilled(step: Step) -> Step:
+    """A step for a lone frame, which is a picture to those that tell it from other frames."""
+    picture = step.as_picture()
+    rate = picture.rate if picture.rate == PICTURE else STEADY
+    return replace(picture, still=picture.mix.kernel_t > 1, rate=rate)
 
 
 def _unbypassed(program: Program) -> list[Step]:
@@ -51,7 +56,7 @@ def _unbypassed(program: Program) -> list[Step]:
     kept: list[Step] = []
     names: dict[int, int] = {}
     for step in program.steps:
-        if step.rate.first is First.SEEN:
+        if not step.rate.first.copied:
             kept.append(_renamed(step, names))
         else:
             names[step.dst] = names.get(step.src, step.src)
@@ -98,8 +103,10 @@ def narrow_in_place(program: Program) -> Program:
     stores, last_use = list(program.stores), program.last_use()
     for index, step in enumerate(program.steps):
         residual = step.residual
-        if residual is None or residual.repeated or step.in_place:
+        if residual is None or residual.repeated or residual.fold or step.in_place:
             continue
+        if step.dst == program.sink:
+            continue  # which is the caller's
         fits = stores[step.dst].channels <= stores[residual.store].channels
         if fits and last_use[residual.store] == index:
             stores[step.dst] = replace(stores[step.dst], inside=residual.store)

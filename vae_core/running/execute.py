@@ -25,7 +25,7 @@ from torch import Tensor
 from ..errors import DeviceMemoryError
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
-from ..planning.memory import live_stores
+from ..planning.held import live_stores
 from ..planning.plan import Plan, chunk_extent
 from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
@@ -38,6 +38,7 @@ from .feedback import Feedback
 from .finite import check_result
 from .graphs import outside_graphs
 from .statistics import finished
+from .remembered import Remembered
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
@@ -68,6 +69,7 @@ class Execution:
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
+        self._remembered = Remembered(weights, plan, lanes.pinned)
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
@@ -81,6 +83,7 @@ class Execution:
     def close(self) -> None:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
+        self._remembered.clear()
         self._memory.clear()
         self._weights.give_back()
         self.tile_runner.release()
@@ -131,7 +134,8 @@ class Execution:
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
-            task.new_cache = self._new_cache(step, at)
+            task.keep_in(self._new_cache(step, at))
+        task.new_keys = None if last else self._remembered.more(index, step, at)
         if course.lone:
             at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
         self._bound(index, self._feedback.limit(index, at, course.largest))
@@ -253,6 +257,8 @@ class Execution:
             if cache is not None and cache.device.type != "cpu":
                 setattr(task, name, cache.cpu())
                 moved = True
+        if task and task.new_cache is not None:
+            task.keep_in(task.new_cache)
         if moved and self._plan.stores_at is Place.DEVICE:
             self._memory.clear()
         return moved
@@ -278,11 +284,12 @@ class Execution:
             norm,
             _groups_wanted(self._program, index),
             self._caches.get(index),
+            keys=self._remembered.of(index),
             windows=self._course(index, at).windows,
         )
-        (first, _), *later = step.runs(at.src(step), at.chunk)
-        if later:
-            phases = self.tile_runner.last_taps(task.phases)
+        (first, _), *_ = step.runs(at.src(step), at.chunk)
+        if first is not step:
+            phases = self.tile_runner.first_phases(first, task.phases)
             task.first = replace(task, step=first, phases=phases)
         return task
 

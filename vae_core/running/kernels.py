@@ -27,7 +27,7 @@ from ..program.moments import Moments
 from . import devices
 from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
-from .windows import Piece
+from .windows import Piece, Place
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""
@@ -170,6 +170,19 @@ def normalise_voxels(x: Tensor, norm: VoxelNorm, out: Tensor) -> None:
 def activate(x: Tensor) -> None:
     """x = SiLU(x), which leaves zeros alone."""
     F.silu(x, inplace=True)
+
+
+def replicate(x: Tensor, inside: Place) -> None:
+    """Repeat the outermost columns, then rows, of what lies `inside` x [b, c, t, h, w] up to its
+    edges, in all of its frames.
+    """
+    *_, h, w = inside
+    for dim, side in ((4, w), (3, h)):
+        ends = ((0, side.start, side.start), (side.stop, x.shape[dim], side.stop - 1))
+        for start, stop, outermost in ends:
+            if start < stop:
+                beyond = x.narrow(dim, start, stop - start)
+                beyond.copy_(x.narrow(dim, outermost, 1).expand_as(beyond))
 
 
 def modulate(x: Tensor, maps: Affine, pieces: Iterable[Piece], out: Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Start
+from ..program.parts import Conv, Fold, Order, Start
 from ..program.steps import Step
 from .convolutions import Strides
 from .kernels import Kernel, convolution, statistics_dtype
@@ -63,11 +63,13 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
     weight, bias = _by_places(weight, bias, step)
+    runs = weight.shape[0] // step.mix.out_channels
+    apart = runs // step.phases  # of a picture the first rows of each place count
+    rows = weight.chunk(runs)[::apart]
+    biases = [None] * len(rows) if bias is None else bias.chunk(runs)[::apart]
     if step.still:
         replicated = step.mix.start is Start.FIRST
-        weight = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
-    rows = weight.chunk(step.phases)
-    biases = [None] * len(rows) if bias is None else bias.chunk(step.phases)
+        rows = [row.sum(2, keepdim=True) if replicated else row[:, :, -1:] for row in rows]
     side = step.side_made
     places = product(range(step.frames_made), range(side), range(side))
     return tuple(
@@ -76,13 +78,28 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     )
 
 
+def of_picture(found: tuple[Phase, ...], step: Step) -> tuple[Phase, ...]:
+    """Those convolutions among all of a step's that make a clip's first frame, a picture by itself.
+
+    step: as it is for that frame alone.
+    """
+    side = step.side_made
+    places = product(range(side), range(side))
+    own = found[:: len(found) // step.phases]
+    return tuple(
+        replace(one, frame=0, row=row, column=column)
+        for one, (row, column) in zip(own, places, strict=True)
+    )
+
+
 def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     """A kernel [out, in, t, h, w] of single elements, for a module whose channels hold squares of
     them: those that it makes one place after the other.
     """
     mix = step.mix
-    if mix.fold:
-        return weight, bias  # which is made so
+    assert isinstance(mix, Conv)
+    if mix.fold or mix.order is Order.PLACES:
+        return weight, bias  # which are so
     if mix.sees_px > 1:
         px = mix.sees_px
         squares = cast(
@@ -108,16 +125,39 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     wide, narrow = mix.in_channels, mix.out_channels
     if fold.spreads:
         wide, narrow = narrow, wide
-    shape = (wide, fold.frames, fold.side, fold.side)
-    laid = torch.arange(prod(shape), device=device)
-    run = laid.numel() // narrow
-    share = 1.0 if fold.spreads else 1.0 / run
-    of = torch.zeros(len(laid), narrow, dtype=dtype, device=device)
-    of = of.scatter_(1, (laid // run)[:, None], share).view(*shape, narrow)
+    shape = (fold.frames, fold.side, fold.side)
+    by_channels = fold.order is Order.CHANNELS
+    of = _joins(wide * prod(shape), narrow, dtype, device)
+    of = of.view(wide, *shape, narrow) if by_channels else of.view(*shape, wide, narrow)
+    of = of if by_channels else of.movedim(3, 0)  # [wide, frames, side, side, narrow]
     if not fold.spreads:
-        return of.permute(4, 0, 1, 2, 3), None
+        run = max(wide * prod(shape) // narrow, 1)
+        return of.mul_(1.0 / run).permute(4, 0, 1, 2, 3), None
     rows = of[:, -step.rate.up :]  # of a lone frame the last of them
     return rows.permute(1, 2, 3, 0, 4).reshape(-1, narrow, 1, 1, 1), None
+
+
+def _joins(elements: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Which of so many elements belong to which channel: [elements, channels] of ones and zeros.
+    Channels have runs of elements; where there are more channels, elements come again and again.
+    """
+    of = torch.zeros(elements, channels, dtype=dtype, device=device)
+    if channels > elements:
+        laid = torch.arange(channels, device=device)[None]
+        return of.scatter_(0, laid % elements, 1.0)
+    laid = torch.arange(elements, device=device)[:, None]
+    return of.scatter_(1, laid // (elements // channels), 1.0)
+
+
+def add_spread(result: Tensor, added: Tensor, fold: Fold, phase: Phase) -> None:
+    """result += what `fold`, which spreads place by place, makes of `added` at the places of a
+    phase. Both are [b, c, t, h, w], of as many cells.
+    """
+    run = added.shape[1] // (fold.frames * fold.side**2)
+    place = (phase.frame * fold.side + phase.row) * fold.side + phase.column
+    part = added.narrow(1, place * run, run)
+    split = cast("Tensor", result.unflatten(1, (run, -1)))  # [b, run, repeats, t, h, w]
+    split.add_(part.unsqueeze(2))
 
 
 def for_accelerator(found: tuple[Phase, ...]) -> tuple[Phase, ...]:

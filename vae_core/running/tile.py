@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Start, TimeMap
+from ..program.parts import PICTURE, Attend, Edge, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
 from . import devices, kernels
@@ -30,10 +31,12 @@ from .attention import attend
 from .convolutions import laid_out
 from .phases import (
     Phase,
+    add_spread,
     convolve,
     fold_kernel,
     for_accelerator,
     frames_of_phase,
+    of_picture,
     phases_of,
 )
 from .stores import Room, allocate
@@ -108,14 +111,27 @@ class TileRunner:
         del queries
         target = task.at.stores[task.step.dst][(..., *cells.slices)]
         self.transfers.send(result, target, 0)
+        del result
+        if task.new_keys is not None:
+            self._remember(task, mix, (..., *cells.slices))
 
     def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
-        """Keys and values of a frame, a block of rows after the other, on the device."""
-        whole = task.src
-        rows = mix.key_rows(cells.extent, whole)
-        store = task.at.stores[task.step.src][:, mix.channels :, frame : frame + 1]
-        for start in range(0, whole.h, rows):
-            yield self.transfers.fetch(store[:, :, :, start : start + rows]).take()
+        """Keys and values that a frame meets, a block of rows after the other, on the device."""
+        rows, first = mix.key_rows(cells.extent, task.src), 0 if mix.looks_back else frame
+        store = task.at.stores[task.step.src][:, mix.channels :, first : frame + 1]
+        for kept in chain(task.keys, (store,)):
+            for one in kept.split(1, dim=2):
+                for block in one.split(rows, dim=3):
+                    yield self.transfers.fetch(block).take()
+
+    def _remember(self, task: Task, mix: Attend, where: tuple[Any, ...]) -> None:
+        """Keep the keys and values of a tile for later chunks."""
+        assert task.new_keys is not None
+        kept = task.at.stores[task.step.src][:, mix.channels :][where]
+        if self.transfers.is_far(kept):
+            task.new_keys[where].copy_(kept)
+        else:
+            self._keep(kept, task.new_keys[where])
 
     def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
         """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
@@ -140,15 +156,23 @@ class TileRunner:
             kernel = fold_kernel(step, self.weights.dtype, self.weights.device)
         else:
             kernel = self.weights.conv(step.path)
+        for path in step.mix.beside:
+            kernel = kernels.joined(kernel, self.weights.conv(path))
         found = phases_of(kernel, step)
-        own = step.phases > 1 or step.still  # memory of their own already
+        # memory of their own already, or beside those of another step
+        own = step.phases > 1 or step.still or step.rate == PICTURE
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
 
-    def last_taps(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """The same convolutions, of the newest frame that they see alone."""
+    def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """The convolutions of a clip's first frame, by a step of its own: as a picture, or of the
+        newest frame that they see alone.
+        """
+        if first.rate == PICTURE:
+            folds = not isinstance(first.mix, Attend) and first.mix.fold
+            return self.phases(first) if folds else of_picture(phases, first)
         return tuple(
             replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
         )
@@ -239,7 +263,9 @@ class TileRunner:
         step = task.step
         target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
-        if added is not None and step.phases > 1:
+        if added is not None and step.residual and step.residual.fold:
+            add_spread(result, added, step.residual.fold, phase)
+        elif added is not None and step.phases > 1:
             _, part = frames_of_phase(phase, added, first, step.frames_made)
             result[:, :, skipped:].add_(phase.places(part))
         elif added is not None:
@@ -289,13 +315,16 @@ class TileRunner:
         task, window = inputs.task, inputs.window
         norm = task.step.norm
         buffer = self._inputs.take(task.at.shape(task.step.mix.in_channels, window.extent))
-        for edge in window.edges:
+        zeros = task.step.mix.edge is Edge.ZEROS
+        for edge in window.edges if zeros else ():
             buffer[edge].zero_()
         self._fill(inputs, buffer[window.inside])
         if norm and norm.activated:
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
         self._history(inputs, buffer)
+        if not zeros:
+            kernels.replicate(buffer, window.inside)
         return buffer
 
     def _fill(self, inputs: Inputs, out: Tensor) -> None:
