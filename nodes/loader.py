@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .bridge import host
-from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE
+from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE, REFERENCE
 from .encode import ExactVAEEncodeTiled
 
 SHIPPED = {
@@ -80,19 +80,20 @@ class ExactVAELoader:
                         " the model was made with; fp16 is untested with its weights.",
                     },
                 ),
-            }
+            },
+            "optional": {"reference": REFERENCE},
         }
 
     @classmethod
-    def IS_CHANGED(cls, vae_name: str, dtype: str) -> str:
+    def IS_CHANGED(cls, vae_name: str, dtype: str, reference: str = "official") -> str:
         """A file that was replaced is loaded again."""
-        del dtype
+        del dtype, reference
         path = _paths().get(vae_name)
         files = sorted(path.iterdir()) if path and path.is_dir() else [path] if path else []
         stats = [file.stat() for file in files if file.is_file()]
         return f"{vae_name} " + " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
-    def load(self, vae_name: str, dtype: str) -> tuple[Any]:
+    def load(self, vae_name: str, dtype: str, reference: str = "official") -> tuple[Any]:
         """The VAE called `vae_name`."""
         from ..vae_core import LoadError
         from .bridge.vae import load_vae
@@ -103,7 +104,7 @@ class ExactVAELoader:
                 f"vae_name: there is no {vae_name!r} any more. Choose another, or press R to read"
                 " the folders again."
             )
-        return (load_vae(path, dtype),)
+        return (load_vae(path, dtype, reference),)
 
 
 class ExactVAEApply:
@@ -136,7 +137,8 @@ class ExactVAEApply:
                 "chunk_size": CHUNK_SIZE,
                 "norm_scope": NORM_SCOPE,
                 "memory_budget": MEMORY_BUDGET,
-            }
+            },
+            "optional": {"reference": REFERENCE},
         }
 
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS

@@ -30,7 +30,7 @@ from .planning.chunking import chunks_of, meant
 from .planning.plan import Job, Plan
 from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
-from .program.rewrites import narrow_in_place, still_frame, unique_frames
+from .program.rewrites import as_referred, narrow_in_place, still_frame, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
 from .running.graphs import outside_graphs
@@ -151,7 +151,7 @@ class VideoVAE:
         does: seconds, once. Otherwise figures for that are careful ones.
         """
         check_settings(settings)
-        program = self.encoder
+        program = as_referred(self.encoder, settings.reference)
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         fitted = fit(extent, meant(program, settings), program.ratios)
         return self._plan(program, int(shape[0]), fitted.network, settings, probing)
@@ -164,14 +164,15 @@ class VideoVAE:
         check_settings(settings)
         r = self.ratios.px
         extent = checked_extent(shape, self.latent_channels, f"latents [b, c, n, h/{r}, w/{r}]")
-        return self._plan(self.decoder, int(shape[0]), extent, settings, probing)
+        program = as_referred(self.decoder, settings.reference)
+        return self._plan(program, int(shape[0]), extent, settings, probing)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT
     ) -> tuple[int, int, int, int, int]:
         """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/r, w/r]."""
         check_settings(settings)
-        program = self.encoder
+        program = as_referred(self.encoder, settings.reference)
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         settings, px = meant(program, settings), program.ratios.px
         network = fit(extent, settings, program.ratios).network
@@ -260,7 +261,7 @@ class VideoVAE:
         frame_count = check_count(frame_count)
         if isinstance(frames, Tensor):
             return MomentStream(self._encode_known(frames, settings))
-        program = self.encoder
+        program = as_referred(self.encoder, settings.reference)
         settings, channels = meant(program, settings), program.stores[SOURCE].channels
         feed = FrameFeed(frames, channels)
         if needs_whole_clip(settings):

@@ -29,6 +29,7 @@ from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.planning.chunking import meant
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
 from ...vae_core.program.parts import Attend
+from ...vae_core.program.rewrites import as_referred
 from ...vae_core.program.steps import SOURCE, Program
 from . import card, host
 from .running import settings_of
@@ -161,6 +162,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     Raises what planning raises: `BudgetError`, `SettingsError`, `InputError`.
     """
     program = vae.encoder if operation == "encode" else vae.decoder
+    program = as_referred(program, settings.reference)
     settings = meant(program, settings)
     source = _source(vae, operation, size, settings)
     crop, crops = _crop(program, source, settings)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vae_core import Extent, Posterior, Settings, SettingsError
+from ...vae_core import Extent, Posterior, Reference, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan, chunk_extent
 from . import card, host
@@ -176,10 +176,11 @@ def chosen_samples(posterior: Posterior, values: dict[str, Any]) -> Tensor:
     return posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
 
 
-def settings_of(values: dict[str, Any]) -> Settings:
+def settings_of(values: dict[str, Any], vae: Any = None) -> Settings:
     """The engine's settings for a node's widgets; what a node does not have is as usual.
 
-    Raises `SettingsError` that names the widget: linked values are seen here for the first time.
+    vae: one of ours that a node got, with which it comes whose result is meant. Raises
+    `SettingsError` that names the widget: linked values are seen here for the first time.
     """
     if (reason := refusal(values)) is not None:
         raise SettingsError(reason)
@@ -193,7 +194,13 @@ def settings_of(values: dict[str, Any]) -> Settings:
         budget_bytes=round(budget * _GIB) if budget else None,
         frame_fit=values.get("frame_policy", "pad"),
         size_fit=values.get("size_policy", "pad"),
+        reference=values.get("reference", "official") if vae is None else _reference(vae),
     )
+
+
+def _reference(vae: Any) -> Reference:
+    """Whose result is meant by one of our VAEs."""
+    return vae.exact_settings.reference
 
 
 def report(

@@ -101,7 +101,8 @@ def encode_file(
     vae: Any, source: Source, values: dict[str, Any], node_id: str | None
 ) -> tuple[dict[str, Any], float, str]:
     """LATENT, frames a second and report of a video."""
-    settings, vae = settings_of(values), exact_vae(vae)
+    vae = exact_vae(vae)
+    settings = settings_of(values, vae)
     engine, watch = vae.video_vae, Watch("encode", node_id, values.get("extra_pnginfo"))
     parts: list[Tensor] = []
     with (
@@ -192,7 +193,8 @@ def decode_file(
     vae: Any, latent: Any, values: dict[str, Any], node_id: str | None
 ) -> dict[str, Any]:
     """What the node gives back: VIDEO, report, and the file for the client to show."""
-    settings, vae = settings_of(values), exact_vae(vae)
+    vae = exact_vae(vae)
+    settings = settings_of(values, vae)
     samples, notes = latents_for(vae, latent)
     if samples.shape[0] != 1:
         raise InputError(

@@ -166,19 +166,20 @@ def _centre(clip: Tensor, px: int) -> Tensor:
     return clip[:, top : top + h, left : left + w]
 
 
-def load_vae(path: Path, dtype: str) -> Any:
+def load_vae(path: Path, dtype: str, reference: str = "official") -> Any:
     """The VAE in a file or folder; dtype: auto, bf16, fp16 or fp32, where auto is the host's
-    choice.
+    choice. reference: whose result is meant, see `Settings`.
 
     What the host's own loader can build, it builds. Raises `LoadError` with what the file looks
     like, where it is something else.
     """
     theirs = core_vae(path, _DTYPES[dtype])
     if theirs is not None:
-        return exact_vae(theirs)
-    vae = host.new_vae(ExactMixin, _DTYPES[dtype])
-    loaded = vae_core.load(path, dtype=vae.vae_dtype)
-    return _furnished(vae, loaded.module)
+        vae = exact_vae(theirs)
+    else:
+        vae = host.new_vae(ExactMixin, _DTYPES[dtype])
+        vae = _furnished(vae, vae_core.load(path, dtype=vae.vae_dtype).module)
+    return _with(vae, replace(CORE_SETTINGS, reference=reference))
 
 
 def _furnished(vae: Any, network: nn.Module) -> Any:
@@ -246,10 +247,13 @@ def with_settings(vae: Any, settings: Settings) -> Any:
     """
     ours = exact_vae(vae)
     fresh = _adopted(ours, EngineModule(ours.first_stage_model).eval())
-    fresh.exact_settings = fresh.first_stage_model.settings = replace(
-        settings, frame_fit="crop", size_fit="crop"
-    )
-    return fresh
+    return _with(fresh, replace(settings, frame_fit="crop", size_fit="crop"))
+
+
+def _with(vae: Any, settings: Settings) -> Any:
+    """`vae`, one of ours, with these settings."""
+    vae.exact_settings = vae.first_stage_model.settings = settings
+    return vae
 
 
 WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B or HunyuanVideo 1.5"

@@ -213,6 +213,14 @@ test("the network is told by the name of its file, whichever loader has it", () 
   assert.equal(vaeOf(node({}, { vae: theirs })).network, "wan");
 });
 
+test("whose result is meant comes with the VAE, from the node that is nearest", () => {
+  const loader = node({ vae_name: "hunyuanvideo15_vae_fp16.safetensors", reference: "core" });
+  const core = { network: "hunyuan15", dtype: "auto", reference: "core" };
+  assert.deepEqual(vaeOf(node({}, { vae: loader })), core);
+  const official = node({ reference: "official" }, { vae: loader });
+  assert.deepEqual(vaeOf(node({}, { vae: official })), { network: "hunyuan15", dtype: "auto" });
+});
+
 test("chunks and scopes mean something for one family alone", () => {
   const networks = ["full", "tiny", "wan", "tiny_wan", "wan22", "hunyuan15"];
   assert.deepEqual(networks.map(usesChunks), [true, true, false, false, false, false]);

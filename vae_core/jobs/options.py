@@ -59,6 +59,7 @@ _CHOICES = (
     "frame_fit",
     "blend_order",
     "placement",
+    "reference",
     "overlap_px",
     "budget_bytes",
 )

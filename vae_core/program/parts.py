@@ -190,10 +190,13 @@ class Conv:
 
 
 class Keys(Enum):
-    """Whose keys a query meets: those of its own frame, or of all frames before it, too."""
+    """Whose keys a query meets: those of its own frame, of all frames before it, too, or of all
+    frames there are.
+    """
 
     FRAME = "its frame"
     EARLIER = "its frame and earlier ones"
+    ALL = "all frames"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,14 @@ class Attend:
         """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has
         `before` frames before it.
         """
+        if self.keys is Keys.ALL:
+            return frames**2
         return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
+
+    def seen(self, frame: int, frames: int) -> Interval:
+        """The frames of a chunk of `frames` whose keys the queries of one meet."""
+        start = frame if self.keys is Keys.FRAME else 0
+        return Interval(start, frames if self.keys is Keys.ALL else frame + 1)
 
     @property
     def in_channels(self) -> int:

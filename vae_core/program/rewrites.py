@@ -11,6 +11,8 @@ Passes from program to program, each exact in real numbers and free to be left o
 3. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
    channels of its own input, which nothing reads any more.
 
+Beside them stands `as_referred`, which makes another network of one: as another implementation has it.
+
 Nothing here knows of sizes, tiles or tensors.
 """
 
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .parts import PICTURE, STEADY, TimeMap
+from ..settings import Reference
+from .parts import PICTURE, STEADY, Attend, Keys, TimeMap
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -96,6 +99,22 @@ def _renamed(step: Step, names: dict[int, int]) -> Step:
         residual = replace(residual, store=names.get(residual.store, residual.store))
     src, dst = (names.get(store, store) for store in (step.src, step.dst))
     return replace(step, src=src, dst=dst, residual=residual)
+
+
+def as_referred(program: Program, reference: object) -> Program:
+    """`program` as the implementation has it that a `settings.Reference` means.
+
+    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
+    """
+    if reference is not Reference.CORE:
+        return program
+    return replace(program, steps=tuple(map(_unmasked, program.steps)))
+
+
+def _unmasked(step: Step) -> Step:
+    if isinstance(step.mix, Attend) and step.mix.looks_back:
+        return replace(step, mix=replace(step.mix, keys=Keys.ALL))
+    return step
 
 
 def narrow_in_place(program: Program) -> Program:

@@ -30,6 +30,7 @@ from .parts import (
     Conv,
     First,
     Fold,
+    Keys,
     Norm,
     Rate,
     Start,
@@ -335,6 +336,11 @@ class Program:
     def has_statistics(self) -> bool:
         """Whether results depend on the statistics of a chunk or a clip."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
+
+    @property
+    def needs_whole_clip(self) -> bool:
+        """Whether a frame depends on later ones, without end."""
+        return any(isinstance(s.mix, Attend) and s.mix.keys is Keys.ALL for s in self.steps)
 
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""

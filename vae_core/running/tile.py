@@ -117,8 +117,8 @@ class TileRunner:
 
     def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
         """Keys and values that a frame meets, a block of rows after the other, on the device."""
-        rows, first = mix.key_rows(cells.extent, task.src), 0 if mix.looks_back else frame
-        store = task.at.stores[task.step.src][:, mix.channels :, first : frame + 1]
+        rows, seen = mix.key_rows(cells.extent, task.src), mix.seen(frame, task.src.t)
+        store = task.at.stores[task.step.src][:, mix.channels :, seen.start : seen.stop]
         for kept in chain(task.keys, (store,)):
             for one in kept.split(1, dim=2):
                 for block in one.split(rows, dim=3):

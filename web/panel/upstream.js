@@ -165,17 +165,23 @@ function networkOf(file) {
 }
 
 /**
- * Which network a node's VAE is, and what it computes in.
+ * Which network a node's VAE is, what it computes in, and whose result is meant where that is not
+ * the authors'.
  * @param {Seen} node
+ * @returns {{network: string, dtype: string, reference?: string}}
  */
 export function vaeOf(node) {
   /** @type {Seen|null} */
   let at = node;
+  /** @type {unknown} */
+  let reference;
   for (let far = 0; at && far < FARTHEST; far += 1) {
+    reference ??= widgetValue(at, "reference");
+    const meant = reference === "core" ? { reference: "core" } : {};
     const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name");
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));
-      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto" };
+      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto", ...meant };
     }
     at = feeding(at, "vae");
   }
