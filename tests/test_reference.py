@@ -18,6 +18,7 @@ from networks_hunyuan import random_hunyuan_1_5, whole_decode, whole_encode
 from pack import part, run
 
 from vae_core import Reference, Settings, accelerate, from_module, restore
+from vae_core.datasets.buckets import Bucket
 from vae_core.datasets.encoding import Recipe
 from vae_core.errors import SettingsError
 
@@ -126,8 +127,9 @@ def test_a_pipeline_may_ask_for_it(module) -> None:
 
 
 def test_a_folder_of_latents_says_so_where_it_is_not_the_authors(module) -> None:
-    vae, usual = from_module(module), Recipe()
-    other = Recipe(settings=Settings(reference="core"))
+    buckets = (Bucket(5, 32, 48),)
+    vae, usual = from_module(module), Recipe(buckets, Settings())
+    other = Recipe(buckets, Settings(reference="core"))
     assert "reference" not in usual.as_dict(vae)
     assert other.as_dict(vae)["reference"] == "core"
 
