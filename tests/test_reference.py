@@ -106,7 +106,6 @@ def test_the_plan_says_whose_result_it_is(module) -> None:
     plan = vae.plan_decode((1, 4, 5, 2, 3), Settings(reference="core"))
     assert "ComfyUI core's class" in plan.describe()
     assert plan.as_dict()["reference"] == "core"
-    assert len(plan.chunks) == 1
     assert "ComfyUI core's class" not in vae.plan_decode((1, 4, 5, 2, 3)).describe()
 
 
@@ -149,3 +148,19 @@ def test_the_widget_of_loader_and_apply_counts_in_every_node(module) -> None:
     assert relative_error(images, expected) > 1e-3
     with pytest.raises(part("vae_core").SettingsError, match="reference must be one of"):
         run("ExactVAEApply", vae=module, reference="both")
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_nothing_on_a_card_grows_with_the_clip_for_core_s_result_either(module, kind) -> None:
+    vae = from_module(module, device="meta")
+    settings = Settings(reference="core", chunk_frames=4, placement="caches-on-host")
+    plans = []
+    for frames in (13, 33):
+        if kind == "encode":
+            plans.append(vae.plan_encode((1, 3, frames, 64, 96), settings))
+        else:
+            plans.append(vae.plan_decode((1, 4, frames // 4 + 1, 4, 6), settings))
+    short, long = plans
+    assert long.peak_bytes == short.peak_bytes
+    # queries, keys, values and what is added of five more latent frames, 16 channels each
+    assert long.far_bytes - short.far_bytes == 5 * 4 * 16 * 4 * 6 * 4

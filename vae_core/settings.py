@@ -209,7 +209,8 @@ class Settings:
     placement: see `Placement`.
     on_progress: called with a `Progress` after every tile. What it raises ends the run within that
         tile.
-    reference: see `Reference`; where it is core's and means something, the clip is one chunk.
+    reference: see `Reference`. Where it is core's and means something, all chunks go through a part
+        of the network before any result is there.
 
     Raises `SettingsError` with the rule, the value and a remedy.
     """

@@ -24,6 +24,7 @@ from .families.latent_statistics import LatentStatistics
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
+from .geometry.grid import Chunk
 from .geometry.ratios import Ratios
 from .geometry.region import Extent, Interval, Region
 from .planning.chunking import chunks_of, meant
@@ -264,7 +265,7 @@ class VideoVAE:
         program = as_referred(self.encoder, settings.reference)
         settings, channels = meant(program, settings), program.stores[SOURCE].channels
         feed = FrameFeed(frames, channels)
-        if needs_whole_clip(settings):
+        if needs_whole_clip(settings) or program.barrier is not None:
             return MomentStream(self._encode_collected(feed, settings))
         return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
 
@@ -349,19 +350,26 @@ class VideoVAE:
         with closing(
             Execution(plan.job.program, weights, plan, plan.settings.on_progress)
         ) as execution:
+            last, crosses = len(plan.chunks) - 1, plan.job.program.barrier is not None
+            for index, chunk in enumerate(plan.chunks if crosses else ()):
+                execution.gather(chunk, _fitted(source, fitted, chunk), last=index == last)
             for index, chunk in enumerate(plan.chunks):
-                read = (
-                    fitted_frames(fitted, source, chunk.source)
-                    if fitted is not None and isinstance(source, Tensor)
-                    else _read(source, chunk.source)
-                )
+                nothing = torch.empty(plan.job.batch, 0, 0, 0, 0, device=source.device)
+                read = nothing if crosses else _fitted(source, fitted, chunk)
                 out = (
                     self._result(plan, chunk.target.size, source.device)
                     if result is None
                     else _read(result, chunk.target)
                 )
-                execution.run(chunk, read, out, last=index == len(plan.chunks) - 1)
+                execution.run(chunk, read, out, last=index == last)
                 yield out
+
+
+def _fitted(source: Tensor | FrameRuns, fitted: Fitted | None, chunk: Chunk) -> Tensor:
+    """What a chunk reads of the source."""
+    if fitted is not None and isinstance(source, Tensor):
+        return fitted_frames(fitted, source, chunk.source)
+    return _read(source, chunk.source)
 
 
 def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:

@@ -173,7 +173,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     work = job.program.operations
     untiled = replace(job, source=short)
     whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
-    whole += program.backward_operations(short, plan.chunks)
+    whole += program.outward_operations(short, plan.chunks)
     return Totals(
         plan=plan,
         chunks=chunks,
@@ -213,7 +213,7 @@ def _short_plan(
 
 
 def _looks_back(vae: VideoVAE) -> bool:
-    """Whether chunks keep more for later ones, the further on they are."""
+    """Whether chunks keep something for others, the more of it the longer the clip."""
     mixes = (step.mix for step in vae.decoder.steps)
     return any(isinstance(mix, Attend) and mix.looks_back for mix in mixes)
 

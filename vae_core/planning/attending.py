@@ -3,15 +3,19 @@
 1. A tile of queries is attended a frame at a time, to one block of keys after the other; see
    `running.attention`, whose allocations these are.
 2. Where queries look back, the keys and values of all frames before the chunk are kept (see
-   `running.remembered`). They grow with the clip, and nothing on a device of its own does.
+   `running.remembered`); where they look ahead, all that is needed of every chunk (see
+   `running.gathered`). That grows with the clip, and nothing on a device of its own does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent
-from ..program.parts import Attend
+from ..program.parts import Attend, Keys
+from ..program.steps import Program
 from .sizes import Sizes
 
 
@@ -28,7 +32,8 @@ def attended_bytes(mix: Attend, queries: Extent, frame: Extent, sizes: Sizes) ->
     sums = count * (3 * mix.channels + 4)  # queries, their sums, and one more of these
     block = keys * 2 * mix.channels + count * keys
     wide = sizes.batch * (sums + block) * sizes.statistics_bytes
-    fetches = sizes.far_stores or (mix.looks_back and sizes.far_keys)
+    outward = mix.keys is not Keys.FRAME
+    fetches = sizes.far_stores or (outward and sizes.far_keys)
     fetched = sizes.batch * 2 * mix.channels * keys * sizes.element_bytes if fetches else 0
     result = sizes.batch * mix.channels * queries.voxels * sizes.element_bytes
     return result + max(wide + fetched, kept_bytes(mix, queries, sizes))
@@ -40,23 +45,47 @@ def kept_bytes(mix: Attend, queries: Extent, sizes: Sizes) -> int:
     return keys_bytes(mix, queries, sizes) if copied else 0
 
 
-def fetched_bytes(mix: Attend, times: int, frames: Extent, before: int, sizes: Sizes) -> int:
+def fetched_bytes(mix: Attend, times: int, frames: Extent, others: int, sizes: Sizes) -> int:
     """Bytes of keys and values that all queries of `frames` frames bring in, each frame of them
     `times` times, and of their own that they send away to be kept.
 
-    before: frames before the chunk.
+    others: frames before the chunk, or around it where queries look ahead.
     """
     one = keys_bytes(mix, Extent(1, frames.h, frames.w), sizes)
-    own = mix.meetings(frames.t, 0) * sizes.far_stores
-    back = mix.meetings(frames.t, before) - mix.meetings(frames.t, 0)
+    own = mix.meetings(frames.t)
+    away = mix.meetings(frames.t, others) - own
     sent = frames.t * (mix.looks_back and sizes.far_keys and not sizes.far_stores)
-    return one * (times * (own + back * sizes.far_keys) + sent)
+    near = not (sizes.far_stores or (mix.looks_ahead and sizes.far_keys))
+    return one * (times * ((0 if near else own) + away * sizes.far_keys) + sent)
 
 
-def remembered_bytes(by_step: Sequence[tuple[int, int]]) -> list[int]:
-    """Bytes of keys and values that are kept while each step runs.
+def gathered_bytes(program: Program, extents: Sequence[Extent], frames: int, sizes: Sizes) -> int:
+    """Bytes of all that is kept of every chunk of a clip of which so many frames go in, where
+    queries look ahead.
 
-    by_step: of each step those that it finds kept, and those that it keeps for later chunks.
+    extents: of all stores for one chunk.
     """
-    old = sum(found for found, _ in by_step)
-    return [old + sum(new for _, new in by_step[: index + 1]) for index in range(len(by_step))]
+    kept = 0
+    for store in program.crossing if program.barrier is not None else ():
+        extent, count = extents[store], program.frames_at(store, frames)
+        kept += program.stores[store].channels * count * extent.h * extent.w
+    return sizes.batch * kept * sizes.element_bytes
+
+
+def kept_by_step(
+    program: Program, extents: Sequence[Extent], chunk: Chunk, clip_frames: int, sizes: Sizes
+) -> list[int]:
+    """Bytes that are kept of other chunks, or for them, while each step of `chunk` runs.
+
+    clip_frames: of the whole clip, at the program's source.
+    """
+    held = gathered_bytes(program, extents, clip_frames, sizes)
+    more = [0] * len(program.steps)
+    for index, step in enumerate(program.steps):
+        if isinstance(step.mix, Attend) and step.mix.looks_back:
+            src = extents[step.src]
+            before = replace(src, t=program.frames_at(step.src, chunk.source.start))
+            held += keys_bytes(step.mix, before, sizes)
+            if chunk.source.stop < clip_frames:
+                more[index] = keys_bytes(step.mix, src, sizes)
+    return [held + sum(more[: index + 1]) for index in range(len(more))]

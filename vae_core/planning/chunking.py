@@ -24,13 +24,11 @@ def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 def meant(program: Program, settings: Settings) -> Settings:
     """`settings` as far as they mean something for a program, and otherwise the usual ones.
 
-    Where no statistics are gathered there is no scope of them, and no layout of frames but one: a
-    chunk is whatever suits, or all of the clip where frames depend on later ones.
+    Where no statistics are gathered there is no scope of them, and no layout of frames but one.
     """
     if program.has_statistics:
         return settings
-    scope = NormScope.CLIP if program.needs_whole_clip else NormScope.CHUNK
-    return replace(settings, norm_scope=scope, layout=Layout.ALIGNED)
+    return replace(settings, norm_scope=NormScope.CHUNK, layout=Layout.ALIGNED)
 
 
 def chunk_lengths(job: Job, settings: Settings) -> tuple[int, ...]:

@@ -24,7 +24,9 @@ def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memo
             found[kind] = replace(found[kind], chunk=chunk)
         else:
             extents = job.program.extents(source, chunk)
-            found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
+            found[kind] = Memory(
+                job.program, chunk, extents, sizes, past, future, chunks[-1].source.stop
+            )
     return tuple(found.values())
 
 

@@ -19,7 +19,7 @@ from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces,
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from .attending import attended_bytes, fetched_bytes, kept_bytes, keys_bytes, remembered_bytes
+from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes
 from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
 from .projection import Projection, Reads
@@ -34,7 +34,7 @@ class Memory:
     """The arithmetic for one program and one chunk.
 
     has_past, has_future: whether causal caches come in from a chunk before it, and go on to one
-        after it.
+        after it. clip_frames: of the whole clip, at the program's source.
     pooled: bytes held for stores while each step runs, where memory is reused (see `pool`); None
         where stores come from a device's allocator.
     """
@@ -45,6 +45,7 @@ class Memory:
     sizes: Sizes
     has_past: bool
     has_future: bool
+    clip_frames: int = 0
     pooled: tuple[int, ...] | None = None
 
     def cell_extent(self, step: Step) -> Extent:
@@ -76,10 +77,6 @@ class Memory:
             sum(sizes[index:]) * self.has_past + sum(sizes[: index + 1]) * self.has_future
             for index in range(len(sizes))
         ]
-
-    def before(self, step: Step) -> int:
-        """Frames of what a step reads in the chunks before this one."""
-        return self.program.frames_at(step.src, self.chunk.source.start)
 
     def live_bytes(self) -> list[dict[int, int]]:
         """The stores with memory of their own while each step runs, and their bytes."""
@@ -291,9 +288,11 @@ class Memory:
         moved = moves * self.cache_bytes(step)
         if isinstance(step.mix, Attend):
             times = count_tiles(replace(self.cell_extent(step), t=1), replace(largest, t=1))
-            before = self.before(step) // 2  # as it is on the average of all chunks
-            src = self.extents[step.src]
-            moved += fetched_bytes(step.mix, times, src, before, self.sizes)
+            src, before = self.extents[step.src], self.chunk.source.start
+            others = self.program.frames_at(step.src, before) // 2  # on the average
+            if step.mix.looks_ahead:
+                others = self.program.frames_at(step.src, self.clip_frames) - src.t
+            moved += fetched_bytes(step.mix, times, src, others, self.sizes)
         if not self.sizes.far_stores:
             return moved
         moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
@@ -356,17 +355,9 @@ class Memory:
         return tuple(rows)
 
     def _held(self) -> zip[tuple[Step, Held]]:
-        keys = remembered_bytes([self._keys(step) for step in self.program.steps])
+        keys = kept_by_step(self.program, self.extents, self.chunk, self.clip_frames, self.sizes)
         found = zip(self.held_store_bytes(), self.held_cache_bytes(), keys, strict=True)
         return zip(self.program.steps, (held(*one, self.sizes) for one in found), strict=True)
-
-    def _keys(self, step: Step) -> tuple[int, int]:
-        """Bytes of keys and values that a step finds kept, and of those that it keeps."""
-        if not (isinstance(step.mix, Attend) and step.mix.looks_back):
-            return 0, 0
-        src = self.extents[step.src]
-        old = keys_bytes(step.mix, replace(src, t=self.before(step)), self.sizes)
-        return old, keys_bytes(step.mix, src, self.sizes) * self.has_future
 
     def fixed_bytes(self) -> list[int]:
         """Bytes on the device while each step runs that no tile size changes."""

@@ -178,7 +178,7 @@ class Plan:
             "tiles": self.tile_count(),
             "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
-            "reference": "core" if job.program.needs_whole_clip else "official",
+            "reference": "core" if job.program.barrier is not None else "official",
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
             "store_bytes": worst.store_bytes,
@@ -214,7 +214,7 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {_PLACES[self.placement]}",
         ]
-        if job.program.needs_whole_clip:
+        if job.program.barrier is not None:
             lines.append(_OF_CORE)
         if self.blend:
             crop = self.blend.largest
@@ -229,10 +229,7 @@ class Plan:
         return "\n".join(lines)
 
 
-_OF_CORE = (
-    "  reference: ComfyUI core's class, whose attention sees later frames, too; so the clip is one"
-    " chunk"
-)
+_OF_CORE = "  reference: ComfyUI core's class, whose attention sees later frames, too"
 """Said where this is not what the authors' own code does."""
 
 _PLACES = {

@@ -358,10 +358,10 @@ def _operations(plan: Plan) -> int:
         job.program.operations(chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
-    backward = sum(
-        crop.program.backward_operations(crop.source, plan.chunks) for crop in plan.crops
+    outward = sum(
+        crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops
     )
-    return plan.job.batch * (forward + backward)
+    return plan.job.batch * (forward + outward)
 
 
 def _spilled(placement: Placement, rows: tuple[Projection, ...], machine: Machine) -> Placement:

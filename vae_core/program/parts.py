@@ -214,21 +214,27 @@ class Attend:
 
     @property
     def looks_back(self) -> bool:
-        """Whether queries meet keys of frames before the chunk."""
+        """Whether queries meet keys of frames before the chunk, and of none after it."""
         return self.keys is Keys.EARLIER
 
-    def meetings(self, frames: int, before: int) -> int:
-        """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has
-        `before` frames before it.
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether queries meet keys of frames after the chunk, too."""
+        return self.keys is Keys.ALL
+
+    def meetings(self, frames: int, before: int = 0, after: int = 0) -> int:
+        """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has so
+        many frames before and after it.
         """
-        if self.keys is Keys.ALL:
-            return frames**2
+        if self.looks_ahead:
+            return frames * (before + frames + after)
         return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
 
-    def seen(self, frame: int, frames: int) -> Interval:
-        """The frames of a chunk of `frames` whose keys the queries of one meet."""
-        start = frame if self.keys is Keys.FRAME else 0
-        return Interval(start, frames if self.keys is Keys.ALL else frame + 1)
+    def seen(self, frame: int) -> Interval:
+        """The frames of its chunk whose keys the queries of one meet, where they look no further
+        ahead.
+        """
+        return Interval(0 if self.looks_back else frame, frame + 1)
 
     @property
     def in_channels(self) -> int:

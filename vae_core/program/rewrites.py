@@ -50,8 +50,10 @@ def still_frame(program: Program) -> Program:
 def _stilled(step: Step) -> Step:
     """A step for a lone frame, which is a picture to those that tell it from other frames."""
     picture = step.as_picture()
-    rate = picture.rate if picture.rate == PICTURE else STEADY
-    return replace(picture, still=picture.mix.kernel_t > 1, rate=rate)
+    rate, mix = picture.rate if picture.rate == PICTURE else STEADY, picture.mix
+    if isinstance(mix, Attend):
+        mix = replace(mix, keys=Keys.FRAME)  # there are no others
+    return replace(picture, mix=mix, still=mix.kernel_t > 1, rate=rate)
 
 
 def _unbypassed(program: Program) -> list[Step]:

@@ -247,11 +247,11 @@ class Step:
     def operations(self, cells: Extent, src: Extent) -> int:
         """Floating point operations of its mix for so many cells: two a multiply-add.
 
-        src: of the whole store, whose frames hold the keys of an attention. Those of frames before
-        the chunk are left out, see `Program.backward_operations`.
+        src: of the whole store, whose frames hold the keys of an attention. Those outside of
+        the chunk are left out, see `Program.outward_operations`.
         """
         if isinstance(self.mix, Attend):
-            met = self.mix.meetings(src.t, 0)
+            met = self.mix.meetings(src.t)
             return 4 * cells.voxels * met * src.h * src.w * self.mix.channels // src.t
         taps = self.taps[0] * self.taps[1] * self.taps[2]
         main = self.phases * taps * self.mix.in_channels * self.mix.out_channels
@@ -302,23 +302,25 @@ class Program:
         samples = (frames - 1) * self.stores[SOURCE].frames
         return samples // self.stores[store].frames + 1 if frames else 0
 
-    def backward_operations(self, source: Extent, chunks: Iterable[Chunk]) -> int:
-        """Floating point operations of attention to frames before the chunk, of all `chunks`, for a
-        batch of one.
+    def outward_operations(self, source: Extent, chunks: Iterable[Chunk]) -> int:
+        """Floating point operations of attention to frames outside of the chunk, of all `chunks` of
+        a clip of the extent `source`, for a batch of one.
         """
         found = 0
         for step in self.steps:
-            if isinstance(step.mix, Attend) and step.mix.looks_back:
+            mix = step.mix
+            if isinstance(mix, Attend) and mix.keys is not Keys.FRAME:
                 side = self.stores[SOURCE].px, self.stores[step.src].px
                 voxels = prod(n * side[0] // side[1] for n in (source.h, source.w))
-                times = sum(self._looks_back(step.src, chunk) for chunk in chunks)
-                found += 4 * times * voxels**2 * step.mix.channels
+                times = sum(self._outward(mix, step.src, source.t, chunk) for chunk in chunks)
+                found += 4 * times * voxels**2 * mix.channels
         return found
 
-    def _looks_back(self, store: int, chunk: Chunk) -> int:
-        """How often a frame of a chunk meets one before it."""
-        before = self.frames_at(store, chunk.source.start)
-        return before * (self.frames_at(store, chunk.source.stop) - before)
+    def _outward(self, mix: Attend, store: int, whole: int, chunk: Chunk) -> int:
+        """How often a frame of a chunk meets one outside of it."""
+        ends = (chunk.source.start, chunk.source.stop, whole)
+        start, stop, end = (self.frames_at(store, frames) for frames in ends)
+        return mix.meetings(stop - start, start, end - stop) - mix.meetings(stop - start)
 
     @property
     def ratios(self) -> Ratios:
@@ -338,9 +340,30 @@ class Program:
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
 
     @property
-    def needs_whole_clip(self) -> bool:
-        """Whether a frame depends on later ones, without end."""
-        return any(isinstance(s.mix, Attend) and s.mix.keys is Keys.ALL for s in self.steps)
+    def barrier(self) -> int | None:
+        """The first step that needs what it reads of all chunks at once; None where none does."""
+        mixes = enumerate(step.mix for step in self.steps)
+        ahead = (i for i, mix in mixes if isinstance(mix, Attend) and mix.looks_ahead)
+        return next(ahead, None)
+
+    @property
+    def crossing(self) -> tuple[int, ...]:
+        """The stores that are written before the barrier and used from there on."""
+        barrier = self.barrier or 0
+        written = {step.dst for step in self.steps[:barrier]}
+        return tuple(s for s, last in self.last_use().items() if s in written and last >= barrier)
+
+    def groups_wanted(self, index: int) -> int | None:
+        """Groups of the norm that reads what step `index` writes; None where nobody gathers
+        statistics of it.
+        """
+        dst = self.steps[index].dst
+        for step in self.steps[index + 1 :]:
+            if step.src == dst and step.norm:
+                return None if step.norm.per_voxel else step.norm.groups
+            if step.dst == dst:
+                return None
+        return None
 
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""

@@ -14,7 +14,8 @@ Nothing here decides: chunks, tiles and placement come from the plan, geometry f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise
@@ -27,17 +28,17 @@ from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
 from ..planning.held import live_stores
 from ..planning.plan import Plan, chunk_extent
-from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
-from . import devices, kernels, recovery
+from . import devices, recovery
 from .autocast import no_autocast
 from .convolutions import routed
 from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
+from .gathered import Gathered
 from .graphs import outside_graphs
-from .statistics import finished
+from .norms import maps_of, norm_of
 from .remembered import Remembered
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
@@ -70,6 +71,7 @@ class Execution:
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._remembered = Remembered(weights, plan, lanes.pinned)
+        self._gathered = Gathered(program, weights, plan, lanes.pinned)
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
@@ -84,6 +86,7 @@ class Execution:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
         self._remembered.clear()
+        self._gathered.clear()
         self._memory.clear()
         self._weights.give_back()
         self.tile_runner.release()
@@ -98,17 +101,52 @@ class Execution:
 
         last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
         out is not finite. Whatever is raised in between leaves nothing allocated.
+
+        Where the program has a barrier, all chunks have to be given to `gather` before, and of the
+        source no more than its batch counts.
         """
-        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
-        at = Pass(chunk, self._chunk_index, extents)
+        at = self._pass(chunk)
         at.stores = {SOURCE: source, self._program.sink: sink}
+        with self._under_way(at):
+            self._restore(at)
+            for index in range(self._program.barrier or 0, len(self._program.steps)):
+                self._run_step(index, at, last)
+            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
+        self._chunk_index += 1
+
+    @outside_graphs
+    @torch.inference_mode()
+    def gather(self, chunk: Chunk, source: Tensor, *, last: bool) -> None:
+        """Push one chunk through all steps before the program's barrier; see `run`."""
+        at = self._pass(chunk)
+        at.stores = {SOURCE: source}
+        with self._under_way(at):
+            for index in range(self._program.barrier or 0):
+                self._run_step(index, at, last)
+            self._gathered.keep(at)
+        self._memory.clear()
+        self._chunk_index = 0 if last else self._chunk_index + 1
+
+    def _pass(self, chunk: Chunk) -> Pass:
+        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
+        return Pass(chunk, self._chunk_index, extents)
+
+    def _restore(self, at: Pass) -> None:
+        """Stores that cross the barrier, where there is one, as they were."""
+        for store, kept in self._gathered.of(at.index).items():
+            writer = next(i for i, step in enumerate(self._program.steps) if step.dst == store)
+            at.stores[store] = self._new_store(writer, at)
+            at.stores[store].copy_(kept)
+
+    @contextmanager
+    def _under_way(self, at: Pass) -> Generator[None]:
+        """A block that pushes a chunk; whatever is raised in it leaves nothing allocated."""
+        device = self._weights.device
         try:
-            device = self._weights.device
-            self._feedback.begin(sum(cache.nbytes for cache in self._near_caches()))
+            near = (x for x in self._caches.values() if x.device.type == device.type)
+            self._feedback.begin(sum(cache.nbytes for cache in near))
             with no_autocast(device), devices.unsearched(device), routed(self._weights.routes):
-                for index in range(len(self._program.steps)):
-                    self._run_step(index, at, last)
-                check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
+                yield
         except BaseException:
             self.tile_runner.abandon()
             self.close()
@@ -116,15 +154,10 @@ class Execution:
         finally:
             at.stores.clear()
             at.moments.clear()
-        if devices.accelerates(self._weights.device):
-            self._release()  # an allocator keeps it for the next chunk, or gives it to others
-        self._chunk_index += 1
-
-    def _release(self) -> None:
-        """Let go of the device's memory that is kept for what comes next."""
-        self.tile_runner.release()
-        if self._plan.stores_at is Place.DEVICE:
-            self._memory.clear()
+        if devices.accelerates(device):  # an allocator keeps it for the next chunk, or for others
+            self.tile_runner.release()
+            if self._plan.stores_at is Place.DEVICE:
+                self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step, course = self._program.steps[index], self._course(index, at)
@@ -229,11 +262,6 @@ class Execution:
         if most_cells is not None:
             self._most_cells[index] = min(self._most_cells.get(index, most_cells), most_cells)
 
-    def _near_caches(self) -> list[Tensor]:
-        """The caches that lie on the device."""
-        where = self._weights.device.type
-        return [cache for cache in self._caches.values() if cache.device.type == where]
-
     def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
         """Two smaller pieces of a tile; None where it cannot be cut further."""
         rows_are_whole = self._packs(index, at)
@@ -273,18 +301,19 @@ class Execution:
         finished.
         """
         step = self._program.steps[index]
-        norm = self._norm(step.norm, at, step.src) if step.norm else None
+        moments = at.moments.get(step.src)
+        norm = norm_of(step.norm, self._weights, moments) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         task = Task(
             step,
             at,
             self.tile_runner.phases(step),
             self._weights.conv(shortcut.path) if shortcut else None,
-            self._maps(step.norm),
+            maps_of(step.norm, self._weights),
             norm,
-            _groups_wanted(self._program, index),
+            self._program.groups_wanted(index),
             self._caches.get(index),
-            keys=self._remembered.of(index),
+            keys=self._remembered.of(index) or self._gathered.keys(step),
             windows=self._course(index, at).windows,
         )
         (first, _), *_ = step.runs(at.src(step), at.chunk)
@@ -362,21 +391,6 @@ class Execution:
             chunks = len(self._plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
 
-    def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
-        """What a norm does to each element, once the statistics of what it reads are known."""
-        if norm.per_voxel:
-            return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
-        moments = finished(at.moments[src], norm.groups)
-        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
-
-    def _maps(self, norm: Norm | None) -> tuple[kernels.Kernel, ...] | None:
-        """The modulation convolutions of a norm, one on an accelerator; None where it has none."""
-        if norm is None or norm.scale_path is None or norm.shift_path is None:
-            return None
-        maps = self._weights.conv(norm.scale_path), self._weights.conv(norm.shift_path)
-        together = devices.accelerates(self._weights.device)
-        return (kernels.joined(*maps),) if together else maps
-
 
 _LEAST = Extent(1, 1, 1)
 """The smallest piece that a tile is cut into when memory runs out."""
@@ -384,13 +398,3 @@ _LEAST = Extent(1, 1, 1)
 _PATIENCE = 20
 """Failures in a row, each after something was freed or made smaller, before a run is given up."""
 
-
-def _groups_wanted(program: Program, index: int) -> int | None:
-    """Groups of the norm that reads what step `index` writes; None where no step normalises it."""
-    dst = program.steps[index].dst
-    for step in program.steps[index + 1 :]:
-        if step.src == dst and step.norm:
-            return None if step.norm.per_voxel else step.norm.groups
-        if step.dst == dst:
-            return None
-    return None

@@ -71,8 +71,9 @@ class Task:
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     first: what makes the first frame where that is another step, see `Step.runs`.
-    keys: keys and values [b, 2c, frames, h, w] of the chunks before, oldest first; none where
-        nobody looks back. new_keys: those of this one, to be kept; None at a clip's end.
+    keys: keys and values [b, 2c, frames, h, w] of the chunks before, oldest first, or of all chunks
+        where queries look ahead; none where they stay within their frame. new_keys: those of this
+        one, to be kept; None at a clip's end.
     windows: of the tiles that there have been, in this pass and in others of its kind.
     src: the extent of src. keeps_first: whether its first frame stands alone.
     cell_operations: floating point operations for each cell, of all clips.
@@ -101,10 +102,9 @@ class Task:
         clips = self.at.stores[SOURCE].shape[0]
         self.cell_operations = clips * self.step.operations(_ONE, self.src)
         if isinstance(self.step.mix, Attend):
-            before = sum(keys.shape[2] for keys in self.keys)
-            self.cell_operations += (
-                clips * 4 * before * self.src.h * self.src.w * self.step.mix.channels
-            )
+            mix, others = self.step.mix, sum(keys.shape[2] for keys in self.keys)
+            others -= self.src.t * mix.looks_ahead  # whose keys are those of all chunks
+            self.cell_operations += clips * 4 * others * self.src.h * self.src.w * mix.channels
 
     def keep_in(self, cache: Tensor) -> None:
         """Let the newest frames go to `cache`, whichever step makes them."""

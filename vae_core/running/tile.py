@@ -117,9 +117,9 @@ class TileRunner:
 
     def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
         """Keys and values that a frame meets, a block of rows after the other, on the device."""
-        rows, seen = mix.key_rows(cells.extent, task.src), mix.seen(frame, task.src.t)
+        rows, seen = mix.key_rows(cells.extent, task.src), mix.seen(frame)
         store = task.at.stores[task.step.src][:, mix.channels :, seen.start : seen.stop]
-        for kept in chain(task.keys, (store,)):
+        for kept in task.keys if mix.looks_ahead else chain(task.keys, (store,)):
             for one in kept.split(1, dim=2):
                 for block in one.split(rows, dim=3):
                     yield self.transfers.fetch(block).take()
