@@ -89,3 +89,16 @@ def test_where_memory_is_the_processor_s_own_the_keys_count_in_the_budget() -> N
     plans = [vae.plan_decode((1, LATENTS, frames, 6, 6), settings) for frames in (9, 29)]
     frame_bytes = 2 * WIDTHS[-1] * 6 * 6 * 4
     assert plans[1].peak_bytes - plans[0].peak_bytes == 20 * frame_bytes
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+@pytest.mark.parametrize("placement", ["device", "caches-on-host", "host"])
+def test_the_law_holds_where_all_chunks_are_gathered_first(kind, placement) -> None:
+    settings = {"placement": placement, "chunk_frames": 4, "reference": "core"}
+    runs = [
+        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings) for frames in (9, 21)
+    ]
+    for measured, plan in runs:
+        assert measured <= plan.peak_bytes
+        assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
+    assert runs[0][0] == runs[1][0]

@@ -50,7 +50,7 @@ from .class_doors import DROP_IN, KINDS, Kind, kind_of
 from .errors import InputError
 from .families.attributes import plain
 from .running.graphs import is_exporting, outside_graphs
-from .settings import SMALLEST_TILE_PX, Layout, NormScope, Settings, Tiling
+from .settings import SMALLEST_TILE_PX, Layout, NormScope, Reference, Settings, Tiling
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -232,10 +232,11 @@ class _Engine:
 def _refuse_export(settings: Settings) -> None:
     """An exported program holds the class's network, so that it has to be what was asked for."""
     own = settings.layout is Layout.DIFFUSERS and settings.norm_scope is NormScope.CHUNK
+    own = own and settings.reference is Reference.OFFICIAL
     if not own or settings.tiling is Tiling.BLEND:
         raise InputError(
             "torch.export takes the class's own network, and these settings ask for another result"
-            " (layout, norm_scope or blended tiles). Call vae_core.restore(vae) first."
+            " (layout, norm_scope, reference or blended tiles). Call vae_core.restore(vae) first."
         )
 
 
