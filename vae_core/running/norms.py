@@ -16,8 +16,9 @@ def norm_of(
 
     moments: statistics of what it reads; None where a voxel is all that counts.
     """
-    if norm.per_voxel or moments is None:
+    if norm.per_voxel:
         return kernels.voxel_norm(norm.eps, *weights.voxel_norm(norm.path))
+    assert moments is not None
     return kernels.affine(finished(moments, norm.groups), norm.eps, *weights.affine(norm.path))
 
 
