@@ -42,8 +42,8 @@ class ExactVAELoader:
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
         " Qwen-Image or of HunyuanVideo 1.5: a .safetensors file with diffusers or original names,"
-        " the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers folder. It works with every node that takes a VAE,"
-        " core's included, and gives the untiled network's pixels in any memory."
+        " the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers folder. It works with every node"
+        " that takes a VAE, core's included, and gives the untiled network's pixels in any memory."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)
@@ -112,9 +112,9 @@ class ExactVAEApply:
 
     DESCRIPTION = (
         "Takes a CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any loader,"
-        " WanVideoWrapper's included, and gives one that runs through the exact engine, with the same weights in memory only"
-        " once. For core's own VAE Encode and VAE Decode nodes and all that encode by themselves;"
-        " the nodes of this pack take such a VAE as it is."
+        " WanVideoWrapper's included, and gives one that runs through the exact engine, with the"
+        " same weights in memory only once. For core's own VAE Encode and VAE Decode nodes and all"
+        " that encode by themselves; the nodes of this pack take such a VAE as it is."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)

@@ -73,8 +73,7 @@ def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings, dt
 def test_nothing_on_the_device_grows_with_the_clip(kind, placement) -> None:
     settings = {"placement": placement, "chunk_frames": 4, "tile_px": 48}
     runs = [
-        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings)
-        for frames in (13, 33)
+        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings) for frames in (13, 33)
     ]
     (short, plan), (long, longer) = runs
     assert long == short

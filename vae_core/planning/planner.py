@@ -358,9 +358,7 @@ def _operations(plan: Plan) -> int:
         job.program.operations(chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
-    outward = sum(
-        crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops
-    )
+    outward = sum(crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)
     return plan.job.batch * (forward + outward)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, product
 from math import prod
 from typing import Any
 
@@ -120,9 +120,9 @@ class TileRunner:
         rows, seen = mix.key_rows(cells.extent, task.src), mix.seen(frame)
         store = task.at.stores[task.step.src][:, mix.channels :, seen.start : seen.stop]
         for kept in task.keys if mix.looks_ahead else chain(task.keys, (store,)):
-            for one in kept.split(1, dim=2):
-                for block in one.split(rows, dim=3):
-                    yield self.transfers.fetch(block).take()
+            for t, start in product(range(kept.shape[2]), range(0, task.src.h, rows)):
+                block = kept[:, :, t : t + 1, start : start + rows]
+                yield self.transfers.fetch(block).take()
 
     def _remember(self, task: Task, mix: Attend, where: tuple[Any, ...]) -> None:
         """Keep the keys and values of a tile for later chunks."""
