@@ -19,6 +19,7 @@ from torch import Tensor
 from ...vae_core import Extent, Posterior, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan, chunk_extent
+from ...vae_core.running.devices import dtype_words
 from . import card, host
 from .images import pixel_runs, write_frames
 from .live import Watch
@@ -200,6 +201,12 @@ def report(
     vae: Any, plan: Plan, seconds: float, notes: list[str], fitted: Fitted | None = None
 ) -> str:
     """What was planned, used and changed, for a person."""
-    lines = [plan.describe(), f"  VAE: {vae.video_vae.family.title}", f"  took {seconds:.1f} s"]
+    engine = vae.video_vae
+    computed = f"{dtype_words(engine.device, engine.dtype)} on {engine.device}"
+    lines = [
+        plan.describe(),
+        f"  VAE: {engine.family.title}, {computed}",
+        f"  took {seconds:.1f} s",
+    ]
     lines += [f"  note: {note}" for note in [*notes, *(fitted.notes if fitted else ())]]
     return "\n".join(lines)

@@ -239,15 +239,20 @@ class TileRunner:
         step = task.step
         target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
+        addend = phase.shift
         if added is not None and step.phases > 1:
             _, part = frames_of_phase(phase, added, first, step.frames_made)
             result[:, :, skipped:].add_(phase.places(part))
         elif added is not None:
-            self._add_residual(task, window.core, result, added)
+            added = self._residual(task, window.core, result, added)
+            if added is not None and addend is None and not task.groups:
+                addend = added  # which is added on the way: the result is not gone over twice
+            elif added is not None:
+                result.add_(added)
         if task.groups:
             counted = result[:, :, skipped:] if skipped else result
             merged = self._measured(task, window.alone, phase, counted, merged)
-        self.transfers.send(result, phase.places(target), skipped, phase.shift)
+        self.transfers.send(result, phase.places(target), skipped, addend)
         return merged
 
     @staticmethod
@@ -256,17 +261,18 @@ class TileRunner:
         ratio = task.step.frames_made
         return ratio * cells.t.start - (ratio - 1) * task.keeps_first
 
-    def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
+    def _residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> Tensor | None:
+        """What is to be added to `result`; None where it has been added, frames that repeat."""
         residual, at = task.step.residual, task.at
         assert residual
         if task.shortcut:
             added = kernels.convolution(added, task.shortcut)
-        if residual.repeated:
-            keeps_first = at.keeps_first(residual.store)
-            where = residual.source(core, keeps_first)
-            kernels.add_pairs(result, added, core.t, where.t, keeps_first)
-        else:
-            result.add_(added)
+        if not residual.repeated:
+            return added
+        keeps_first = at.keeps_first(residual.store)
+        where = residual.source(core, keeps_first)
+        kernels.add_pairs(result, added, core.t, where.t, keeps_first)
+        return None
 
     def _measured(self, task: Task, alone: int, phase: Phase, result: Tensor, merged: Any) -> Any:
         """`merged` with the moments of a result, of which the first `alone` frames count once, and
