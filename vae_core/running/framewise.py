@@ -73,8 +73,9 @@ def finished(statistics: Gathered, groups: int) -> Moments:
 
 def _few(statistics: Moments | Parts) -> Moments | Parts:
     """The same, of no more parts than are counted."""
-    many = isinstance(statistics, Parts) and len(statistics.counts) >= MOST_PARTS
-    return statistics.folded() if many else statistics
+    if isinstance(statistics, Parts) and len(statistics.counts) >= MOST_PARTS:
+        return statistics.folded()
+    return statistics
 
 
 def _apart(statistics: Moments | Parts, frames: int, groups: int) -> list[Moments]:
