@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vae_core.geometry.region import Interval
 from vae_core.planning.sizes import MOST_PARTS
 from vae_core.running import kernels
-from vae_core.running.framewise import Framewise, finished, measured_by_frame
+from vae_core.running.framewise import Framewise, measured_by_frame, moments_of
 from vae_core.running.statistics import measured
 
 FRAMES, ROWS, COLUMNS, CHANNELS, GROUPS = 7, 6, 10, 8, 4
@@ -25,7 +25,7 @@ def store(batch: int = 1) -> torch.Tensor:
 
 def check(found: Framewise, x: torch.Tensor) -> None:
     """`found` is what each frame by itself gives."""
-    moments = finished(found, GROUPS)
+    moments = moments_of(found, GROUPS)
     groups = x.double().unflatten(1, (GROUPS, -1)).movedim(3, 1).flatten(3)  # [b, t, groups, ...]
     assert moments.mean.shape == (x.shape[0], FRAMES, GROUPS)
     torch.testing.assert_close(moments.mean.double(), groups.mean(3), rtol=1e-6, atol=1e-5)
@@ -103,7 +103,7 @@ def test_no_more_parts_are_kept_than_are_counted() -> None:
 def test_a_norm_of_frames_is_that_of_torch() -> None:
     x = store(2)
     weight, bias = torch.linspace(0.5, 2.0, CHANNELS), torch.linspace(-1.0, 1.0, CHANNELS)
-    moments = finished(by_moments(x, range(FRAMES)), GROUPS)
+    moments = moments_of(by_moments(x, range(FRAMES)), GROUPS)
     norm = kernels.frame_affine(moments, 1e-5, weight, bias)
     pictures = x.transpose(1, 2).flatten(0, 1)
     wanted = torch.nn.functional.group_norm(pictures, GROUPS, weight, bias, 1e-5)

@@ -36,7 +36,7 @@ from .convolutions import routed
 from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
-from .framewise import finished
+from .framewise import moments_of
 from .graphs import outside_graphs
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
@@ -363,7 +363,7 @@ class Execution:
         """What a norm does to each element, once the statistics of what it reads are known."""
         if norm.per_voxel:
             return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
-        moments = finished(at.moments[src], norm.groups)
+        moments = moments_of(at.moments[src], norm.groups)
         made = kernels.frame_affine if norm.per_frame else kernels.affine
         return made(moments, norm.eps, *self._weights.affine(norm.path))
 

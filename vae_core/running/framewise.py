@@ -3,7 +3,7 @@
 1. The frames of a tile are measured side by side, as if they were clips of one frame.
 2. What tiles of the same frames gave is merged (`Framewise`); tiles in space never see the whole of
    a frame, and the phases of an unfolding step make every second or third one.
-3. `finished` puts the frames in order when a norm asks for them, over the groups that it wants.
+3. `moments_of` puts the frames in order when a norm asks for them, over the groups that it wants.
 
 What is kept is counted in `planning.sizes`; change both together.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from ..planning.sizes import MOST_PARTS
 from ..program.moments import Moments
 from .kernels import measure
-from .statistics import Parts
+from .statistics import Parts, finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,13 @@ def measured_by_frame(
     return Framewise({frames: measure(clips, groups, shift)})
 
 
-def finished(statistics: Gathered, groups: int) -> Moments:
+def moments_of(statistics: Gathered, groups: int) -> Moments:
     """The moments of a store over each of `groups` runs of its channels, [b, groups], or of each of
     its frames, [b, frames, groups].
     """
-    return statistics if isinstance(statistics, Moments) else statistics.over(groups)
+    if isinstance(statistics, Framewise):
+        return statistics.over(groups)
+    return finished(statistics, groups)
 
 
 def _few(statistics: Moments | Parts) -> Moments | Parts:

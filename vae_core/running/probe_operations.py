@@ -16,9 +16,9 @@ from ..geometry.region import Interval
 from . import kernels
 from .attention import attend
 from .cards import Card
-from .framewise import finished
 from .phases import spread
 from .recovery import is_out_of_memory
+from .statistics import finished
 from .tolerance import distance, tolerance
 from .windows import Piece
 

@@ -104,3 +104,8 @@ def measured(x: Tensor, shift: Tensor | None) -> Parts:
 
 def _clips(x: Tensor) -> list[Tensor]:
     return [x[index : index + 1] for index in range(x.shape[0])]
+
+
+def finished(statistics: Moments | Parts, groups: int) -> Moments:
+    """The moments of a store over each of `groups` runs of its channels."""
+    return statistics.over(groups) if isinstance(statistics, Parts) else statistics
