@@ -170,11 +170,20 @@ def _decoded(
     return Decoded(images, plan, watch.seconds, card.seen(vae, engine, plan))
 
 
-def chosen_samples(posterior: Posterior, values: dict[str, Any]) -> Tensor:
-    """Latents of a posterior, as the widgets `posterior` and `sample_seed` say."""
+def chosen_samples(vae: Any, posterior: Posterior, values: dict[str, Any]) -> Tensor:
+    """Latents of a posterior as the host has them, and the widgets `posterior` and `sample_seed`
+    say.
+    """
     if values["posterior"] == "mode":
-        return posterior.mode()
-    return posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
+        return handed_on(vae, posterior.mode())
+    sample = posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
+    return handed_on(vae, sample)
+
+
+def handed_on(vae: Any, latents: Tensor) -> Tensor:
+    """Unscaled latents as the host hands them on."""
+    scale = vae.ends.scale
+    return latents if scale == 1.0 else latents * scale
 
 
 def settings_of(values: dict[str, Any]) -> Settings:

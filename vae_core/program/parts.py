@@ -105,6 +105,34 @@ class Fold:
     spreads: bool
 
 
+class Axis(Enum):
+    """Along what the results of a place lie beside each other."""
+
+    FRAME = "frame"
+    ROW = "row"
+    COLUMN = "column"
+    CHANNEL = "channel"
+
+
+Order = tuple[Axis, Axis, Axis, Axis]
+"""All axes, the outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """How several frames and squares of results, made of each place, lie in a module's channels.
+
+    frames: made of each one that is seen. order: in which they lie.
+    first, takes: of a clip's first frame one is made: in which order all of them lie there, and
+        which of the frames it is.
+    """
+
+    frames: int
+    order: Order
+    first: Order
+    takes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Conv:
     """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
@@ -118,6 +146,8 @@ class Conv:
         in the channels that it reads, or makes: each channel's own, column by column. Channels,
         kernel, stride and pad are those of single elements all the same.
     fold: what it stands for where there is no module with weights.
+    shuffle: where the results of a place lie otherwise than as `makes_px` says.
+    beside: module paths of more convolutions of the same input, whose channels follow its own.
     """
 
     path: str
@@ -131,6 +161,8 @@ class Conv:
     sees_px: int = 1
     makes_px: int = 1
     fold: Fold | None = None
+    shuffle: Shuffle | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def read_channels(self) -> int:
@@ -179,6 +211,7 @@ class Attend:
     pad = Halo(0, 0)
     start = Start.ZEROS
     fold = None
+    shuffle = None
 
     @staticmethod
     def size(seen: int) -> int:
@@ -199,12 +232,21 @@ class Attend:
 class Form(Enum):
     """Which statistics a norm divides by.
 
-    `GROUP`: mean and variance of groups of channels over a chunk or a clip, a `NormScope`. `L2`:
-    the length of each voxel's own channels, times sqrt(channels).
+    `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
+    voxel's own channels, times sqrt(channels).
     """
 
     GROUP = "group"
     L2 = "l2"
+
+
+class Scope(Enum):
+    """Over which voxels the statistics of a group are taken: each frame by itself, or all frames of
+    a chunk or a clip, a `NormScope`.
+    """
+
+    FRAME = "frame"
+    CHUNK = "chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +267,17 @@ class Norm:
     shift_path: str | None = None
     form: Form = Form.GROUP
     activated: bool = True
+    scope: Scope = Scope.CHUNK
 
     @property
     def per_voxel(self) -> bool:
         """Whether no voxel's result depends on another: there are no statistics to gather."""
         return self.form is Form.L2
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether every frame has statistics of its own."""
+        return not self.per_voxel and self.scope is Scope.FRAME
 
     @property
     def modulated(self) -> bool:

@@ -36,8 +36,8 @@ from .convolutions import routed
 from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
+from .framewise import moments_of
 from .graphs import outside_graphs
-from .statistics import finished
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
@@ -269,6 +269,7 @@ class Execution:
         step = self._program.steps[index]
         norm = self._norm(step.norm, at, step.src) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
+        wanted = _norm_to_come(self._program, index)
         task = Task(
             step,
             at,
@@ -276,13 +277,14 @@ class Execution:
             self._weights.conv(shortcut.path) if shortcut else None,
             self._maps(step.norm),
             norm,
-            _groups_wanted(self._program, index),
+            wanted.groups if wanted else None,
+            wanted is not None and wanted.per_frame,
             self._caches.get(index),
             windows=self._course(index, at).windows,
         )
-        (first, _), *later = step.runs(at.src(step), at.chunk)
-        if later:
-            phases = self.tile_runner.last_taps(task.phases)
+        (first, _), *_ = step.runs(at.src(step), at.chunk)
+        if first is not step:
+            phases = self.tile_runner.first_phases(first, task.phases)
             task.first = replace(task, step=first, phases=phases)
         return task
 
@@ -355,12 +357,15 @@ class Execution:
             chunks = len(self._plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
 
-    def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
+    def _norm(
+        self, norm: Norm, at: Pass, src: int
+    ) -> kernels.Affine | kernels.FrameAffine | kernels.VoxelNorm:
         """What a norm does to each element, once the statistics of what it reads are known."""
         if norm.per_voxel:
             return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
-        moments = finished(at.moments[src], norm.groups)
-        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
+        moments = moments_of(at.moments[src], norm.groups)
+        made = kernels.frame_affine if norm.per_frame else kernels.affine
+        return made(moments, norm.eps, *self._weights.affine(norm.path))
 
     def _maps(self, norm: Norm | None) -> tuple[kernels.Kernel, ...] | None:
         """The modulation convolutions of a norm, one on an accelerator; None where it has none."""
@@ -378,12 +383,12 @@ _PATIENCE = 20
 """Failures in a row, each after something was freed or made smaller, before a run is given up."""
 
 
-def _groups_wanted(program: Program, index: int) -> int | None:
-    """Groups of the norm that reads what step `index` writes; None where no step normalises it."""
+def _norm_to_come(program: Program, index: int) -> Norm | None:
+    """The norm that wants statistics of what step `index` writes; None where none does."""
     dst = program.steps[index].dst
     for step in program.steps[index + 1 :]:
         if step.src == dst and step.norm:
-            return None if step.norm.per_voxel else step.norm.groups
+            return None if step.norm.per_voxel else step.norm
         if step.dst == dst:
             return None
     return None

@@ -28,12 +28,14 @@ from ..settings import Place
 from . import devices, kernels
 from .attention import attend
 from .convolutions import laid_out
+from .framewise import measured_by_frame
 from .phases import (
     Phase,
     convolve,
     fold_kernel,
     for_accelerator,
     frames_of_phase,
+    numbers_of_phase,
     phases_of,
 )
 from .stores import Room, allocate
@@ -140,6 +142,8 @@ class TileRunner:
             kernel = fold_kernel(step, self.weights.dtype, self.weights.device)
         else:
             kernel = self.weights.conv(step.path)
+        for path in step.mix.beside:
+            kernel = kernels.joined(kernel, self.weights.conv(path))
         found = phases_of(kernel, step)
         own = step.phases > 1 or step.still  # memory of their own already
         if devices.accelerates(self.weights.device):
@@ -147,8 +151,12 @@ class TileRunner:
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
 
-    def last_taps(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """The same convolutions, of the newest frame that they see alone."""
+    def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """The convolutions of a clip's first frame, by a step of its own: results that lie
+        otherwise, or the newest frame that they see alone.
+        """
+        if first.mix.shuffle:
+            return self.phases(first)
         return tuple(
             replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
         )
@@ -251,7 +259,8 @@ class TileRunner:
                 result.add_(added)
         if task.groups:
             counted = result[:, :, skipped:] if skipped else result
-            merged = self._measured(task, window.alone, phase, counted, merged)
+            measure = self._measured_by_frame if task.by_frame else self._measured
+            merged = measure(inputs, phase, first, counted, merged)
         self.transfers.send(result, phase.places(target), skipped, addend)
         return merged
 
@@ -274,10 +283,27 @@ class TileRunner:
         kernels.add_pairs(result, added, core.t, where.t, keeps_first)
         return None
 
-    def _measured(self, task: Task, alone: int, phase: Phase, result: Tensor, merged: Any) -> Any:
-        """`merged` with the moments of a result, of which the first `alone` frames count once, and
+    @staticmethod
+    def _measured_by_frame(
+        inputs: Inputs, phase: Phase, first: int, result: Tensor, merged: Any
+    ) -> Any:
+        """`merged` with the moments of each frame of a result."""
+        task, t = inputs.task, inputs.window.core.t
+        _, numbers = numbers_of_phase(phase, first, task.step.frames_made)
+        frames = range(t.start, t.stop)[numbers]
+        if not frames or not task.groups:
+            return merged
+        found = measured_by_frame(result, frames, task.groups, phase.shift)
+        return merged.merge(found) if merged else found
+
+    def _measured(
+        self, inputs: Inputs, phase: Phase, first: int, result: Tensor, merged: Any
+    ) -> Any:
+        """`merged` with the moments of a result, of which the frames that are alone count once, and
         the others as often as they are shown.
         """
+        del first
+        task, alone = inputs.task, inputs.window.alone
         assert task.groups
         shown = self.program.stores[task.step.dst].shown
         parts = ((result, shown),)
@@ -324,6 +350,8 @@ class TileRunner:
         assert norm
         if isinstance(norm, kernels.VoxelNorm):
             kernels.normalise_voxels(x, norm, out)
+        elif isinstance(norm, kernels.FrameAffine):
+            kernels.normalise(x, norm.of(inputs.window.where.t), out)
         elif cover is None or inputs.latents is None or maps is None:
             kernels.normalise(x, norm, out)
         else:

@@ -14,6 +14,7 @@ const SHIPPED = { "tiny_vae (ships": "tiny", "tiny_wan_vae (ships": "tiny_wan" }
 // The 5B model of Wan 2.2 has a network of its own; its other models have that of Wan 2.1.
 const WAN_22 = /wan_?2[._]?2_?vae|ti2v/i;
 const WAN = /wan|qwen/i;
+const SEEDVR2 = /seedvr|(^|\/)ema_vae/i;
 
 /**
  * What is read of a node of the client.
@@ -158,6 +159,7 @@ export function clipSize(node, known = () => ({}), far = 0) {
 function networkOf(file) {
   const shipped = Object.entries(SHIPPED).find(([name]) => file.startsWith(name));
   if (shipped) return shipped[1];
+  if (SEEDVR2.test(file)) return "seedvr2";
   if (!WAN.test(file)) return "full";
   return WAN_22.test(file) ? "wan22" : "wan";
 }
