@@ -383,8 +383,7 @@ def from_module(
     device: torch.device | str | None = None,
     loaded: LoadedModule | None = None,
 ) -> VideoVAE:
-    """A `VideoVAE` over a live module of diffusers or ComfyUI, of a family that the engine carries:
-    CogVideoX, Wan, Qwen-Image or SeedVR2. Its parameters are shared, not copied.
+    """A `VideoVAE` over a live module of a family that the engine carries; parameters are shared.
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.
