@@ -53,6 +53,7 @@ class EngineModule(nn.Module):
         self.ends = ends_of(vae_core.from_module(network))
         for name, part in network.named_children():
             self.add_module(name, part)
+        self.config = getattr(network, "config", None)  # what parts alone do not show
         self.settings = CORE_SETTINGS
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
