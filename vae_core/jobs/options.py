@@ -229,15 +229,13 @@ def _normalised(args: Namespace, convention: Convention, vae: VideoVAE) -> Form:
     told = args.convention is not None
     if convention is Convention.KIJAI:
         if vae.family is not WAN:
-            raise SettingsError(f"kijai's wrappers are for other VAEs than {vae.family.title}'s.")
+            raise SettingsError(
+                f"how kijai's latents of {vae.family.title} lie is not known here. Where they are"
+                " normalised, name the model by --scale in place of --convention."
+            )
         if args.scale is not None:
             raise SettingsError(
                 "kijai's latents of Wan 2.1 are always normalised by wan2.1; leave out --scale."
-            )
-        if vae.family is not WAN:
-            raise SettingsError(
-                f"how kijai's latents of {vae.family.title} lie is not known here. Where they are"
-                " normalised, say --scale wan2.2-5b in place of --convention."
             )
         return Form(statistics=WAN_2_1)
     if args.scale is None:
