@@ -38,14 +38,7 @@ from .running.graphs import outside_graphs
 from .running.machines import device_of, machine_for, weights_for
 from .running.stores import new_result, reserve
 from .running.weights import Lender, has_far_kernels
-from .settings import (
-    Layout,
-    NormScope,
-    Place,
-    Placement,
-    Settings,
-    check_settings,
-)
+from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
 from .streaming.carried_progress import CarriedProgress
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
