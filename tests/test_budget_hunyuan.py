@@ -55,6 +55,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encode", "decode"])
 @pytest.mark.parametrize(("shape", "settings"), GRID, ids=str)
 def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings) -> None:
@@ -64,17 +65,17 @@ def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings) ->
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode"])
-@pytest.mark.parametrize("placement", ["device", "caches-on-host", "host"])
+@pytest.mark.parametrize("placement", ["device", "host"])
 def test_nothing_on_the_device_grows_with_the_clip(kind, placement) -> None:
     settings = {"placement": placement, "chunk_frames": 4, "tile_px": 48}
     runs = [
-        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings) for frames in (13, 33)
+        measured_and_plan(kind, (frames, 48, 48), torch.bfloat16, **settings) for frames in (13, 21)
     ]
     (short, plan), (long, longer) = runs
     assert long == short
     assert longer.peak_bytes == plan.peak_bytes
-    frame_bytes = 2 * WIDTHS[-1] * 6 * 6 * 2  # keys and values of a latent frame, in 16 bits
-    assert longer.far_bytes - plan.far_bytes == 5 * frame_bytes
+    frame_bytes = 2 * WIDTHS[-1] * 3 * 3 * 2  # keys and values of a latent frame, in 16 bits
+    assert longer.far_bytes - plan.far_bytes == 2 * frame_bytes
 
 
 def test_where_memory_is_the_processor_s_own_the_keys_count_in_the_budget() -> None:
@@ -86,11 +87,10 @@ def test_where_memory_is_the_processor_s_own_the_keys_count_in_the_budget() -> N
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode"])
-@pytest.mark.parametrize("placement", ["device", "caches-on-host", "host"])
-def test_the_law_holds_where_all_chunks_are_gathered_first(kind, placement) -> None:
-    settings = {"placement": placement, "chunk_frames": 4, "reference": "core"}
+def test_the_law_holds_where_all_chunks_are_gathered_first(kind) -> None:
+    settings = {"placement": "device", "chunk_frames": 4, "reference": "core"}
     runs = [
-        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings) for frames in (13, 33)
+        measured_and_plan(kind, (frames, 48, 48), torch.bfloat16, **settings) for frames in (13, 21)
     ]
     for measured, plan in runs:
         assert measured <= plan.peak_bytes
