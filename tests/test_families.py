@@ -48,7 +48,7 @@ def test_how_kijai_s_wrappers_lay_latents_is_said_of_no_family_that_they_are_not
         assert options.form_of(asked, vae)
         return
     for scale in (None, "config", "0.7", "wan2.2-5b"):
-        with pytest.raises(SettingsError, match="is not known here. Leave out --convention"):
+        with pytest.raises(SettingsError, match=r"is not known here\. Leave out --convention"):
             options.form_of(Namespace(convention="kijai", scale=scale), vae)
 
 
