@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from networks import random_latents, random_module, random_video
 from PIL import Image
 
-from vae_core import InputError, LoweringError, Settings
+from vae_core import InputError, LoweringError, Settings, SettingsError
 from vae_core.accelerate import accelerate, restore
 
 SMALL_TILES = Settings(layout="diffusers", tile_px=16)
@@ -203,6 +203,13 @@ def test_an_input_that_asks_for_gradients_is_refused(module) -> None:
         assert not module.encode(video).latent_dist.mean.requires_grad
     module.requires_grad_(True)
     assert not module.decode(random_latents(1, 2, 2)).sample.requires_grad
+
+
+@pytest.mark.parametrize("settings", [None, {}, 8, "exact", Settings])
+def test_what_is_no_settings_is_refused_before_a_method_is_replaced(module, settings) -> None:
+    with pytest.raises(SettingsError, match=r"must be a vae_core\.Settings"):
+        accelerate(module, settings)
+    assert "decode" not in vars(module)
 
 
 def test_wrong_sizes_are_refused_unless_settings_pad_them(module, caplog) -> None:

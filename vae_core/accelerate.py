@@ -51,7 +51,15 @@ from .errors import InputError
 from .families.attributes import plain
 from .running.autocast import joined
 from .running.graphs import is_exporting, outside_graphs
-from .settings import SMALLEST_TILE_PX, Layout, NormScope, Reference, Settings, Tiling
+from .settings import (
+    SMALLEST_TILE_PX,
+    Layout,
+    NormScope,
+    Reference,
+    Settings,
+    Tiling,
+    check_settings,
+)
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -326,8 +334,10 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     Signatures, return types and the meaning of a generator are the class's. Videos and latents may
     lie in host memory while the module is on a device; results are where the input is, in the
     module's dtype. A deep copy of an accelerated VAE is accelerated. Raises `InputError` for
-    another object, `LoweringError` with a path for a module that the engine cannot run.
+    another object, `SettingsError` for no settings, `LoweringError` with a path for a module that
+    the engine cannot run.
     """
+    check_settings(settings)
     module, kind = _module_of(target)
     vae, before = from_module(module), _engine_of(module)
     own = {name: vars(module)[name] for name in _NAMES if name in vars(module)}
