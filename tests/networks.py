@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from networks_ltx import random_ltx2
 from networks_wan import random_wan, random_wan_2_2
 
 TINY = {"channels": (8, 8, 16, 16), "groups": 4, "layers": 1, "latent_channels": 4}
@@ -45,6 +46,7 @@ NARROW: dict[str, Callable[[torch.dtype], torch.nn.Module]] = {
     "cogvideox": random_module,
     "wan": narrow_wan,
     "wan22": random_wan_2_2,
+    "ltx": random_ltx2,
 }
 """A narrow network of every family, with random weights: the laws are put to each of them."""
 

@@ -34,7 +34,7 @@ STEPS = [
     for which in (["still"] if "lone" in name else ["first", "later"])
     for index in range(len(program.steps))
 ]
-SIZES = {"cogvideox": (24, 32), "wan22": (32, 48)}  # elsewhere smaller: the steps are many
+SIZES = {"cogvideox": (24, 32), "wan22": (32, 48), "ltx": (64, 96)}  # elsewhere smaller: the steps are many
 LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 
 
@@ -42,7 +42,8 @@ LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 def step(request: pytest.FixtureRequest) -> StepBench:
     family, name, which, index = request.param
     program = PROGRAMS[family][name]
-    chunk, source = chunk_and_source(program, which, *SIZES.get(family, (16, 24)))
+    sides = SIZES.get(family, (16, 24))
+    chunk, source = chunk_and_source(program, which, *sides, index=index)
     return StepBench(program, MODULES[family], index, chunk, source)
 
 

@@ -15,8 +15,8 @@ What decides, where the class and the settings both have a say:
   frames to one latent frame more than the class, at which a video-to-video pipeline fails. The
   class's `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings
   are given, and are not read otherwise.
-- Frames of Wan and Qwen-Image: the diffusers layout means that frames behind the last 4k+1 are left
-  out, as the class does; the aligned layout treats them by `settings.frame_fit`. Chunks change
+- Frames of Wan, Qwen-Image and LTX: the diffusers layout means that frames behind the last 4k+1, or
+  8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by `settings.frame_fit`. Chunks change
   nothing.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
@@ -49,6 +49,7 @@ from .errors import InputError
 from .families.attributes import plain
 from .running.graphs import is_exporting, outside_graphs
 from .settings import SMALLEST_TILE_PX, Layout, NormScope, Settings, Tiling
+from .told_doors import arguments_of, check_causal, timestep_of
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -212,6 +213,61 @@ class _Engine:
             _log.warning("%s", sentence)
 
 
+class _ToldEngine(_Engine):
+    """As `_Engine`, for classes whose methods take more than a video or latents; see `told_doors`."""
+
+    __slots__ = ()
+
+    @_door
+    def encode(
+        self, *args: Any, **kwargs: Any
+    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
+        """The class's `encode`."""
+        x, engine, asked = self._asked("encode", args, kwargs)
+        return _Engine.encode(engine, x, asked["return_dict"])
+
+    @_door
+    def _encode(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The class's `_encode`."""
+        x, engine, _ = self._asked("_encode", args, kwargs)
+        return _Engine._encode(engine, x)
+
+    @_door
+    def tiled_encode(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The class's `tiled_encode`."""
+        x, engine, _ = self._asked("tiled_encode", args, kwargs)
+        return _Engine.tiled_encode(engine, x)
+
+    @_door
+    def decode(self, *args: Any, **kwargs: Any) -> DecoderOutput | tuple[Tensor]:
+        """The class's `decode`."""
+        z, engine, asked = self._asked("decode", args, kwargs)
+        return _Engine.decode(engine, z, asked["return_dict"])
+
+    @_door
+    def _decode(self, *args: Any, **kwargs: Any) -> DecoderOutput | tuple[Tensor]:
+        """The class's `_decode`."""
+        z, engine, asked = self._asked("_decode", args, kwargs)
+        return _Engine._decode(engine, z, asked["return_dict"])
+
+    @_door
+    def tiled_decode(self, *args: Any, **kwargs: Any) -> DecoderOutput | tuple[Tensor]:
+        """The class's `tiled_decode`."""
+        z, engine, asked = self._asked("tiled_decode", args, kwargs)
+        return _Engine.tiled_decode(engine, z, asked["return_dict"])
+
+    def _asked(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, _Engine, dict[str, Any]]:
+        """The video or latents of a call, who runs it, and all that it asks for by name."""
+        module = self.vae.module
+        asked = arguments_of(module, name, args, kwargs)
+        check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
+        vae = replace(self.vae, timestep=timestep_of(asked.get("temb")))
+        first = next(iter(asked.values()))
+        return first, replace(self, vae=vae), asked
+
+
 def _refuse_export(settings: Settings) -> None:
     """An exported program holds the class's network, so that it has to be what was asked for."""
     own = settings.layout is Layout.DIFFUSERS and settings.norm_scope is NormScope.CHUNK
@@ -297,8 +353,8 @@ def _engine_of(module: nn.Module) -> _Engine | None:
 def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     """`target` itself, whose methods that encode and decode now run through the engine.
 
-    target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan` or
-        `AutoencoderKLQwenImage`, or a pipeline with one as its `vae`; everything else that holds
+    target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan`, `AutoencoderKLQwenImage`,
+        `AutoencoderKLLTXVideo` or `AutoencoderKLLTX2Video`, or a pipeline with one as its `vae`; everything else that holds
         the same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
@@ -312,7 +368,8 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     module, kind = _module_of(target)
     vae, before = from_module(module), _engine_of(module)
     own = {name: vars(module)[name] for name in _NAMES if name in vars(module)}
-    engine = _Engine(vae, kind, settings, own if before is None else before.covered)
+    stands_in = _ToldEngine if kind.told else _Engine
+    engine = stands_in(vae, kind, settings, own if before is None else before.covered)
     for name in _NAMES:
         if hasattr(type(module), name):  # tiled_encode is younger than the class
             setattr(module, name, getattr(engine, name))

@@ -32,12 +32,14 @@ class Kind:
     module: where it is. name: of the class.
     encoding, decoding: settings as they are meant for a live module of it, given those that the
         caller chose.
+    told: whether its methods take more than a video or latents.
     """
 
     module: str
     name: str
     encoding: Callable[[nn.Module, Settings], Settings]
     decoding: Callable[[nn.Module, Settings], Settings]
+    told: bool = False
 
     @property
     def type(self) -> type[nn.Module]:
@@ -61,8 +63,8 @@ def _in_latent_frames(module: nn.Module, settings: Settings) -> Settings:
 
 
 def _whole_cells(_: nn.Module, settings: Settings) -> Settings:
-    """Wan's encode leaves out the frames behind the last 4k+1; of a layout it knows nothing else,
-    and its chunks do not matter.
+    """Wan's encode leaves out the frames behind the last 4k+1, and LTX's takes no others than 8k+1;
+    of a layout they know nothing else, and chunks do not matter.
     """
     own = settings.layout is Layout.DIFFUSERS
     return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.CROP) if own else settings
@@ -74,6 +76,8 @@ KINDS = (
     ),
     Kind("autoencoder_kl_wan", "AutoencoderKLWan", _whole_cells, _whole_cells),
     Kind("autoencoder_kl_qwenimage", "AutoencoderKLQwenImage", _whole_cells, _whole_cells),
+    Kind("autoencoder_kl_ltx", "AutoencoderKLLTXVideo", _whole_cells, _whole_cells, told=True),
+    Kind("autoencoder_kl_ltx2", "AutoencoderKLLTX2Video", _whole_cells, _whole_cells, told=True),
 )
 
 

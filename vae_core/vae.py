@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from .planning.chunking import chunks_of, meant
 from .planning.plan import Job, Plan
 from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
-from .program.rewrites import narrow_in_place, still_frame, unique_frames
+from .program.rewrites import narrow_in_place, still_frame, told, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
 from .running.graphs import outside_graphs
@@ -66,11 +67,12 @@ _DEFAULT = Settings()
 class VideoVAE:
     """A video VAE that runs in chunks and tiles, with the untiled network's result.
 
-    In the shapes below r is `ratios.px`: 8, or 16 for Wan 2.2.
+    In the shapes below r is `ratios.px`: 8, 16 for Wan 2.2, or 32 for LTX.
     module: a live one of a family that the engine carries; its parameters are used as they are.
     dtype, device: what is computed in, and on.
     loaded: the file that it came from; None for a live module.
     lender: what a host that keeps the parameters itself lends them through.
+    timestep: how much noise a decoder is told of that wants to know; None for what is usual.
     """
 
     module: nn.Module
@@ -78,6 +80,7 @@ class VideoVAE:
     device: torch.device
     loaded: LoadedModule | None = None
     lender: Lender | None = None
+    timestep: float | None = None
 
     @property
     def family(self) -> Family:
@@ -98,7 +101,8 @@ class VideoVAE:
 
         Raises `LoweringError` where it has become something that the engine cannot run.
         """
-        return self.family.lower_decoder(self.module)
+        program = self.family.lower_decoder(self.module)
+        return program if self.timestep is None else told(program, self.timestep)
 
     @property
     def architecture(self) -> Architecture:
@@ -118,11 +122,12 @@ class VideoVAE:
 
     @property
     def latent_statistics(self) -> LatentStatistics | None:
-        """Mean and deviation of each latent channel, as config.json or the live module's own config
-        has them; weights do not show them.
+        """Mean and deviation of each latent channel, as the module, config.json or the live module's
+        own config has them; weights do not show them.
         """
-        if self.loaded:
-            return self.loaded.latent_statistics
+        found = LatentStatistics.of_module(self.module)
+        if found or self.loaded:
+            return found or cast("LoadedModule", self.loaded).latent_statistics
         config = getattr(self.module, "config", None)
         return LatentStatistics.of_config(config, self.latent_channels)
 
@@ -335,7 +340,7 @@ class VideoVAE:
             return out
 
         blend_tiles(plan.blend, run, whole)
-        yield from (_read(whole, chunk.target) for chunk in plan.chunks)
+        yield from (_read(whole, chunk.target) for chunk in plan.chunks if chunk.target.size)
 
     def _run(
         self, plan: Plan, source: Tensor | FrameRuns, fitted: Fitted | None, result: Tensor | None
@@ -360,7 +365,8 @@ class VideoVAE:
                     else _read(result, chunk.target)
                 )
                 execution.run(chunk, read, out, last=index == len(plan.chunks) - 1)
-                yield out
+                if chunk.target.size:  # a network that looks ahead has nothing to show at first
+                    yield out
 
 
 def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:
@@ -374,7 +380,7 @@ def from_module(
     loaded: LoadedModule | None = None,
 ) -> VideoVAE:
     """A `VideoVAE` over a live module of diffusers or ComfyUI, of a family that the engine carries:
-    CogVideoX, Wan 2.1 or Qwen-Image. Its parameters are shared, not copied.
+    CogVideoX, Wan, Qwen-Image or LTX. Its parameters are shared, not copied.
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.

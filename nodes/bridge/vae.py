@@ -27,6 +27,7 @@ from .core_files import core_vae
 from .ends import Ends, ends_of
 from .images import with_colours
 from .lending import Lender
+from .ltx import STATISTICS, noised, statistics_of, told_of
 from .wan_wrapper import unwrapped
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
@@ -53,6 +54,12 @@ class EngineModule(nn.Module):
         self.ends = ends_of(vae_core.from_module(network))
         for name, part in network.named_children():
             self.add_module(name, part)
+        inside = statistics_of(network)
+        if inside is not None:
+            self.add_module(STATISTICS, inside)
+        self.told = told_of(network)
+        for name, value in self.told.items():
+            setattr(self, name, value)
         self.settings = CORE_SETTINGS
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
@@ -69,7 +76,7 @@ class EngineModule(nn.Module):
         one.
         """
         settings = replace(self.settings, tile_px=tile_px)
-        video = self.video_vae(z.dtype, z.device).decode(z, settings)
+        video = self.video_vae(z.dtype, z.device).decode(noised(z, self.told), settings)
         return video if output_buffer is None else output_buffer.copy_(video)
 
     def decode_output_shape(self, shape: Any) -> tuple[int, ...]:
@@ -252,7 +259,7 @@ def with_settings(vae: Any, settings: Settings) -> Any:
     return fresh
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image or Wan 2.2 5B"
+WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B or LTX-2"
 _REMEDY = "Load one with Exact VAE Loader."
 
 

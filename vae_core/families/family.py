@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, wan
+from . import cogvideox, ltx, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -105,7 +105,19 @@ WAN_2_2 = Family(
     clamps=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, COGVIDEOX)
+LTX = Family(
+    "ltx",
+    "LTX-Video and LTX-2",
+    ltx.owns,
+    ltx.lower_encoder,
+    ltx.lower_decoder,
+    Published(
+        "AutoencoderKLLTX2Video", (121, 1088, 1920), numbers={"decoder_causal": False}
+    ),
+    Scale.CHANNELS,
+)
+
+FAMILIES = (WAN, WAN_2_2, LTX, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

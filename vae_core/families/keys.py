@@ -20,7 +20,8 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, or Wan 2.2 5B: a diffusers folder"
+    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, or LTX-Video and LTX-2: a"
+    " diffusers folder"
     " (config.json and diffusion_pytorch_model.safetensors), a single file such as"
     " cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors or wan2.2_vae.safetensors, or the"
     " original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
@@ -72,6 +73,9 @@ class Keys:
     facts: what shapes, by diffusers' names, show of a config.json for the class. binding: those of
         them that a config.json has to agree with.
     told_by: whether a config.json of one of the classes means this family.
+    kind: which of the classes holds a network of these shapes; None where it is the first.
+    said: what a file's metadata, the names in it and the facts together say of a config.json, where
+        none is there. settle: what has to be done to a module made of all that.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
         empty. It and `facts` raise `LoadError` for what is incomplete.
     """
@@ -88,6 +92,11 @@ class Keys:
     binding: frozenset[str]
     architecture: Callable[[Shapes, Mapping[str, Any]], Architecture]
     told_by: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    kind: Callable[[Shapes], str] | None = None
+    said: Callable[[Mapping[str, str], Collection[str], Mapping[str, Any]], dict[str, Any]] = (
+        lambda *_: {}
+    )
+    settle: Callable[[Any, Mapping[str, Any]], None] = lambda *_: None
 
     def prefixes(self, names: Collection[str]) -> list[str]:
         """Before which the family's VAEs stand among `names`, each once."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError, LoadError
 
@@ -62,6 +62,16 @@ class LatentStatistics:
                 f" {channels}."
             )
         return found
+
+    @classmethod
+    def of_module(cls, module: nn.Module) -> LatentStatistics | None:
+        """Those that a live module has as tensors beside its parts, as LTX's in diffusers do; None
+        where it has none, or they have no values.
+        """
+        mean, std = (getattr(module, name, None) for name in ("latents_mean", "latents_std"))
+        if not isinstance(mean, Tensor) or not isinstance(std, Tensor) or mean.is_meta:
+            return None
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def normalised(self, latents: Tensor) -> Tensor:
         """Unscaled latents [b, c, t, h, w] as a diffusion model sees them, in their dtype."""

@@ -17,9 +17,10 @@ from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, Norm, TimeMap
+from ..program.parts import Attend, Conv, Form, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from .classes import attends, mapped, mixed, shortcut_class
+from .lifetimes import kept_bytes, live_stores
 from .projection import Projection, Reads
 from .sizes import Sizes, weight_bytes
 
@@ -53,12 +54,15 @@ class Memory:
     def _voxels(self, channels: int, voxels: int) -> int:
         return self.sizes.batch * channels * voxels * self.sizes.element_bytes
 
+    def _held_extent(self, store: int) -> Extent:
+        return self.chunk.held(store, self.extents[store])
+
     def store_bytes(self, store: int) -> int:
         """Bytes of memory that a store has of its own; none inside another or at the two ends."""
         spec = self.program.stores[store]
         if store in (SOURCE, self.program.sink) or spec.inside is not None:
             return 0
-        return self._voxels(spec.channels, self.extents[store].voxels)
+        return self._voxels(spec.channels, self._held_extent(store).voxels)
 
     def cache_bytes(self, step: Step) -> int:
         """Bytes of a step's causal cache."""
@@ -69,11 +73,17 @@ class Memory:
         """Bytes of all causal caches while each step runs: old ones of the steps from it on, and
         new ones of those up to it.
         """
+        if self.chunk.band:
+            return kept_bytes(self.program, self._frame_bytes, self.chunk.band.kept)
         sizes = [self.cache_bytes(step) for step in self.program.steps]
         return [
             sum(sizes[index:]) * self.has_past + sum(sizes[: index + 1]) * self.has_future
             for index in range(len(sizes))
         ]
+
+    def _frame_bytes(self, store: int) -> int:
+        extent = self.extents[store]
+        return self._voxels(self.program.stores[store].channels, extent.h * extent.w)
 
     def live_bytes(self) -> list[dict[int, int]]:
         """The stores with memory of their own while each step runs, and their bytes."""
@@ -218,6 +228,8 @@ class Memory:
         seen, whole, src = step.seen_region(cells), self.cell_extent(step), self.extents[step.src]
         h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
         w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
+        if self.chunk.band:
+            return Region(Interval(0, min(seen.t.size, self._held_extent(step.src).t)), h, w)
         if cells.t.size == whole.t:
             return Region(step.source_region(cells, src, self.chunk).t, h, w)
         later = Interval(seen.t.size, 2 * seen.t.size)
@@ -258,11 +270,12 @@ class Memory:
         return self._voxels(self.program.stores[SOURCE].channels, cells * columns)
 
     def _norm_bytes(self, norm: Norm, store: int, where: Region) -> int:
-        """The length of each voxel, or the maps of a modulated norm: at latent resolution, and with
-        their columns gathered.
+        """The size of each voxel and its mean, or the maps of a modulated norm: at latent
+        resolution, and with their columns gathered.
         """
         if norm.per_voxel:
-            return self.sizes.batch * where.voxels * self.sizes.statistics_bytes
+            sizes = 2 if norm.form is Form.LAYER else 1
+            return self.sizes.batch * sizes * where.voxels * self.sizes.statistics_bytes
         if not norm.modulated:
             return 0
         cells, columns = self._latent_cells(store, where)
@@ -293,9 +306,9 @@ class Memory:
             frame = replace(self.cell_extent(step), t=1)
             times = count_tiles(frame, replace(largest, t=1))
             moved += times * self._voxels(2 * step.mix.channels, self.extents[step.src].voxels)
-        written = self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
+        written = self._voxels(step.mix.out_channels, self._held_extent(step.dst).voxels)
         added = self.program.stores[step.residual.store].channels if step.residual else 0
-        return moved + written + self._voxels(added, self.extents[step.dst].voxels)
+        return moved + written + self._voxels(added, self._held_extent(step.dst).voxels)
 
     def _read_voxels(self, step: Step, largest: Extent) -> int:
         """Voxels that all tiles of a step read: tiles are a product of pieces, so is what they
@@ -382,18 +395,3 @@ def _inner(size: int, limit: int) -> Interval:
     start = min(longest, size - longest) if size > 2 * limit else 0
     return Interval(start, start + longest)
 
-
-def live_stores(program: Program) -> tuple[frozenset[int], ...]:
-    """For every step the stores whose memory is held while it runs, the two ends left out."""
-    last = program.last_use()
-    for store, spec in enumerate(program.stores):
-        if spec.inside is not None:  # the outer memory lives as long as what lies inside it
-            last[spec.inside] = max(last[spec.inside], last[store])
-    first: dict[int, int] = {}
-    for index, step in enumerate(program.steps):
-        first.setdefault(step.dst, index)
-    inner = set(range(len(program.stores))) - {SOURCE, program.sink}
-    return tuple(
-        frozenset(s for s in inner if first[s] <= index <= last[s])
-        for index in range(len(program.steps))
-    )

@@ -52,8 +52,9 @@ class Job:
 
 
 def chunk_extent(job: Job, chunk: Chunk) -> Extent:
-    """The extent of a chunk's source."""
-    return Extent(chunk.source.size, job.source.h, job.source.w)
+    """The extent of a chunk's source; of the whole clip's for a band of it."""
+    frames = job.source.t if chunk.band else chunk.source.size
+    return Extent(frames, job.source.h, job.source.w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,11 @@ class Plan:
         """Every kind of crop with every kind of chunk, and how often they meet.
 
         Crops are of a kind where they are of a size, chunks where they have as many frames and both
-        begin the clip or neither does.
+        begin the clip or neither does, and bands each by itself.
         """
         crops = Counter(crop.source for crop in self.crops)
-        kinds = Counter((chunk.source.size, chunk.first) for chunk in self.chunks)
-        chunks = {(chunk.source.size, chunk.first): chunk for chunk in self.chunks}
+        kinds = Counter((chunk.source.size, chunk.first, chunk.band) for chunk in self.chunks)
+        chunks = {(chunk.source.size, chunk.first, chunk.band): chunk for chunk in self.chunks}
         return [
             (replace(self.job, source=source), chunks[kind], times * count)
             for source, times in crops.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..program.parts import Attend, Conv, Start
+from ..program.parts import Attend, Conv, Start, Timestep
 from ..program.steps import Step
 from .workspaces import NO_WORKSPACES, Workspaces
 
@@ -44,6 +44,7 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     # folded ones, and sums of taps, are all there when each is laid out
     summed = step.still and step.mix.start is Start.FIRST
     moved = step.phases > 1 or step.mix.sees_px > 1 or step.mix.fold is not None
+    moved = moved or step.mix.repeats > 0 or step.mix.statistics is not None
     made = kernel * (2 if moved or summed else 1)
     if apart:
         made += kernel // step.taps[0]
@@ -57,6 +58,17 @@ def _originals(step: Step, conv: Conv, latent_channels: int) -> int:
     shortcut = step.residual.shortcut if step.residual else None
     added = shortcut.in_channels * shortcut.out_channels if shortcut else 0
     own = conv.in_channels * conv.out_channels * conv.kernel_t * conv.kernel**2
-    own *= 0 if conv.fold else conv.makes_px**2
+    own *= 0 if conv.fold else conv.makes_px**2 * (step.frames_made if conv.in_blocks else 1)
+    told = _told(step.norm.channels, step.norm.timestep) if step.norm else 0
     maps = 2 * latent_channels * step.norm.channels if step.norm and step.norm.modulated else 0
-    return own + added + maps
+    return own + added + maps + told
+
+
+def _told(channels: int, timestep: Timestep | None) -> int:
+    """Elements of what makes a scale and a shift of a timestep."""
+    wide = _TOLD * channels if timestep else 0
+    return wide * (wide + _WAVES)
+
+
+_TOLD, _WAVES = 4, 256
+"""Numbers that are made of a timestep for each channel, and those that it is made of first."""

@@ -60,6 +60,15 @@ class Start(Enum):
     ZEROS = "zeros"
 
 
+class Edge(Enum):
+    """What a convolution sees around the picture: zeros, or the picture in mirror order, its outermost
+    elements left out.
+    """
+
+    ZEROS = "zeros"
+    REFLECT = "reflected"
+
+
 class First(Enum):
     """What becomes of a clip's first frame where a step changes the rate of frames.
 
@@ -97,27 +106,34 @@ class Fold:
     Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
     the channels, a channel's after the other's, in time, height and width. Channels are then cut
     into runs of equal length: of each the mean is a result. `spreads` is the way back: each channel
-    is repeated so that there are enough, and all of them are laid out again.
+    is repeated so that there are enough, or with `in_turn` all of them one after the other, and they
+    are laid out again.
     """
 
     frames: int
     side: int
     spreads: bool
+    in_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Conv:
     """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
-    1, i].
+    1, i], all of them `ahead` further on where it looks ahead.
 
     kernel_t, kernel: taps in time, and in height and width alike.
     stride: step between outputs, in height and width alike.
-    pad: zeros at the picture's edges (before, after), in height and width alike.
+    pad: what it sees around the picture (before, after), in height and width alike; see `edge`.
     start: what it sees before the clip.
     sees_px, makes_px: elements along a side of the squares whose values its module has side by side
         in the channels that it reads, or makes: each channel's own, column by column. Channels,
         kernel, stride and pad are those of single elements all the same.
     fold: what it stands for where there is no module with weights.
+    edge: see `Edge`. ahead: frames by which it looks ahead; the clip's last frame goes on after it.
+    in_blocks: whether all that its module makes of a place, frames too, lies side by side in the
+        channels, each channel's own in time, height and width.
+    repeats: how often its module's last channel is shown beside the first time.
+    statistics: path of what its results are normalised by, None for nothing.
     """
 
     path: str
@@ -131,6 +147,11 @@ class Conv:
     sees_px: int = 1
     makes_px: int = 1
     fold: Fold | None = None
+    edge: Edge = Edge.ZEROS
+    ahead: int = 0
+    in_blocks: bool = False
+    repeats: int = 0
+    statistics: str | None = None
 
     @property
     def read_channels(self) -> int:
@@ -179,6 +200,8 @@ class Attend:
     pad = Halo(0, 0)
     start = Start.ZEROS
     fold = None
+    edge = Edge.ZEROS
+    ahead = 0
 
     @staticmethod
     def size(seen: int) -> int:
@@ -200,11 +223,33 @@ class Form(Enum):
     """Which statistics a norm divides by.
 
     `GROUP`: mean and variance of groups of channels over a chunk or a clip, a `NormScope`. `L2`:
-    the length of each voxel's own channels, times sqrt(channels).
+    the length of each voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of
+    their squares, without parameters. `LAYER`: their deviation, once their mean is taken away.
+    `NONE`: nothing; all that is done is to undo how latents were normalised.
     """
 
     GROUP = "group"
     L2 = "l2"
+    RMS = "rms"
+    LAYER = "layer"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Timestep:
+    """How much noise a decoder is told that latents have, as one scale and shift for each channel.
+
+    value: what is told, times what the module `scaled_by` has for it. embedder: module path of what makes numbers for each channel of it.
+    owner, table: module path, and the name there, of the numbers that are added to those.
+    rows: which of them are the shift and the scale.
+    """
+
+    value: float
+    scaled_by: str
+    embedder: str
+    owner: str
+    table: str
+    rows: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +258,9 @@ class Norm:
     of the latents in between.
 
     path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
-    eps: added to a variance, or the least length that is divided by.
+    eps: added to a variance or a mean of squares, or the least length that is divided by.
     scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
+    timestep: what scales and shifts voxels in place of parameters; see there.
     """
 
     path: str
@@ -225,11 +271,12 @@ class Norm:
     shift_path: str | None = None
     form: Form = Form.GROUP
     activated: bool = True
+    timestep: Timestep | None = None
 
     @property
     def per_voxel(self) -> bool:
         """Whether no voxel's result depends on another: there are no statistics to gather."""
-        return self.form is Form.L2
+        return self.form is not Form.GROUP
 
     @property
     def modulated(self) -> bool:

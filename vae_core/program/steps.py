@@ -130,9 +130,21 @@ class Step:
         return self.frames_made * self.side_made**2
 
     @property
+    def ahead(self) -> int:
+        """Frames by which the mix looks ahead."""
+        return 0 if self.still else self.mix.ahead
+
+    @property
+    def behind(self) -> int:
+        """Frames that the mix sees before those at whose place its outputs are."""
+        return self.taps[0] - self.rate.down - self.ahead
+
+    @property
     def history(self) -> int:
-        """Frames kept from chunk to chunk; a kernel of one frame keeps none."""
-        return self.taps[0] - self.rate.down
+        """Frames kept from chunk to chunk; a kernel of one frame keeps none. Where convolutions look
+        ahead there are no chunks.
+        """
+        return 0 if self.ahead else self.behind
 
     def lone(self, src: Extent, chunk: Chunk) -> int:
         """First cells of a chunk that the mix is not asked for: one where the clip's first frame is
@@ -161,6 +173,8 @@ class Step:
     def mixed_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of the cells that the mix is asked for."""
         whole = self.cell_extent(src, chunk)
+        if chunk.band:
+            return replace(whole, t=chunk.band.cells[self.dst].size)
         return replace(whole, t=whole.t - self.lone(src, chunk))
 
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
@@ -169,6 +183,8 @@ class Step:
         That is the step itself, but for a clip's first frame where nothing but zeros lies before
         it: of all taps in time the last one sees something.
         """
+        if chunk.band:
+            return ((self, chunk.band.cells[self.dst]),)
         whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
         zeros = self.mix.start is Start.ZEROS and self.rate == STEADY and chunk.first
         if not zeros or self.taps[0] == 1 or whole == 1:
@@ -193,7 +209,7 @@ class Step:
         frames are passed over.
         """
         down = self.rate.down
-        start = cells.t.start * down - self.history - keeps_first * (down - 1)
+        start = cells.t.start * down - self.behind - keeps_first * (down - 1)
         t = Interval(start, start + (cells.t.size - 1) * down + self.taps[0])
         if self.upscale == 2:
             return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
@@ -272,9 +288,24 @@ class Program:
         return self.stores[SOURCE].px == 1
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether results depend on later frames than those at their own place."""
+        return any(step.ahead for step in self.steps)
+
+    @property
     def has_statistics(self) -> bool:
         """Whether results depend on the statistics of a chunk or a clip."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
+
+    def groups_wanted(self, index: int) -> int | None:
+        """Groups of the norm that reads what step `index` writes; None where none needs statistics."""
+        dst = self.steps[index].dst
+        for step in self.steps[index + 1 :]:
+            if step.src == dst and step.norm:
+                return None if step.norm.per_voxel else step.norm.groups
+            if step.dst == dst:
+                return None
+        return None
 
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""

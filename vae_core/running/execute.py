@@ -25,7 +25,7 @@ from torch import Tensor
 from ..errors import DeviceMemoryError
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
-from ..planning.memory import live_stores
+from ..planning.lifetimes import live_stores
 from ..planning.plan import Plan, chunk_extent
 from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
@@ -37,6 +37,7 @@ from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
 from .graphs import outside_graphs
+from .kept import Kept
 from .statistics import finished
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
@@ -68,6 +69,7 @@ class Execution:
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
+        self._kept = Kept(program, weights, plan, lanes.pinned)
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
@@ -81,6 +83,7 @@ class Execution:
     def close(self) -> None:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
+        self._kept.clear()
         self._memory.clear()
         self._weights.give_back()
         self.tile_runner.release()
@@ -98,6 +101,8 @@ class Execution:
         """
         extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
         at = Pass(chunk, self._chunk_index, extents)
+        if chunk.band:
+            self._courses.clear()  # no two bands have their tiles in the same place
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
             device = self._weights.device
@@ -124,10 +129,16 @@ class Execution:
             self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        step, course = self._program.steps[index], self._course(index, at)
-        self.tile_runner.prepare(step, at, course.largest)
+        step, band = self._program.steps[index], at.chunk.band
         if step.dst not in at.stores:
             at.stores[step.dst] = self._new_store(index, at)
+        if band is None or band.cells[step.dst].size:
+            self._run_tiles(index, at, last)
+        self._free(index, at)
+
+    def _run_tiles(self, index: int, at: Pass, last: bool) -> None:
+        step, course = self._program.steps[index], self._course(index, at)
+        self.tile_runner.prepare(step, at, course.largest)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
@@ -146,7 +157,6 @@ class Execution:
         self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
-        self._free(index, at)
 
     def _course(self, index: int, at: Pass) -> Course:
         """How a step is gone through in chunks of the kind of `at`."""
@@ -228,7 +238,8 @@ class Execution:
     def _near_caches(self) -> list[Tensor]:
         """The caches that lie on the device."""
         where = self._weights.device.type
-        return [cache for cache in self._caches.values() if cache.device.type == where]
+        held = (*self._caches.values(), *self._kept.frames.values())
+        return [cache for cache in held if cache.device.type == where]
 
     def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
         """Two smaller pieces of a tile; None where it cannot be cut further."""
@@ -243,9 +254,9 @@ class Execution:
     def _evict(self, at: Pass, task: Task | None = None) -> bool:
         """Move what lives on the device to host memory; whether anything did."""
         moved = False
-        for held in (at.stores, self._caches):
+        for held in (at.stores, self._caches, self._kept.frames):
             for key, tensor in held.items():
-                own = held is self._caches or key not in (SOURCE, self._program.sink)
+                own = held is not at.stores or key not in (SOURCE, self._program.sink)
                 if own and tensor.device.type != "cpu":
                     held[key], moved = tensor.cpu(), True
         for name in ("old_cache", "new_cache"):
@@ -276,7 +287,7 @@ class Execution:
             self._weights.conv(shortcut.path) if shortcut else None,
             self._maps(step.norm),
             norm,
-            _groups_wanted(self._program, index),
+            self._program.groups_wanted(index),
             self._caches.get(index),
             windows=self._course(index, at).windows,
         )
@@ -302,7 +313,7 @@ class Execution:
     def _new_store(self, index: int, at: Pass) -> Tensor:
         """Unwritten memory for what a step writes, on the host where the device has no room."""
         store = self._program.steps[index].dst
-        spec, extent = self._program.stores[store], at.extents[store]
+        spec, extent = self._program.stores[store], self._kept.room(store, at)
         if spec.inside is not None:
             outer = at.stores[spec.inside]
             return (
@@ -312,7 +323,8 @@ class Execution:
             )
         shape = at.shape(spec.channels, extent)
         make = partial(self._memory.take, store, shape)
-        return self._or_on_host(make, shape, self._plan.stores_at)
+        made = self._or_on_host(make, shape, self._plan.stores_at)
+        return self._kept.restored(store, at, made)
 
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
@@ -343,6 +355,7 @@ class Execution:
         """
         for store, last_use in self._last_use.items():
             if last_use == index and store not in (SOURCE, self._program.sink):
+                self._kept.keep(store, at)
                 del at.stores[store]
         for store in self._live[index] - self._live[index + 1]:
             self._memory.give(store)
@@ -358,7 +371,7 @@ class Execution:
     def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
         """What a norm does to each element, once the statistics of what it reads are known."""
         if norm.per_voxel:
-            return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm.path))
+            return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm), norm.form)
         moments = finished(at.moments[src], norm.groups)
         return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
 
@@ -377,13 +390,3 @@ _LEAST = Extent(1, 1, 1)
 _PATIENCE = 20
 """Failures in a row, each after something was freed or made smaller, before a run is given up."""
 
-
-def _groups_wanted(program: Program, index: int) -> int | None:
-    """Groups of the norm that reads what step `index` writes; None where no step normalises it."""
-    dst = program.steps[index].dst
-    for step in program.steps[index + 1 :]:
-        if step.src == dst and step.norm:
-            return None if step.norm.per_voxel else step.norm.groups
-        if step.dst == dst:
-            return None
-    return None

@@ -83,12 +83,17 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     mix = step.mix
     if mix.fold:
         return weight, bias  # which is made so
+    if mix.repeats:
+        weight = torch.cat((weight, weight[-1:].expand(mix.repeats, *weight.shape[1:])))
+        bias = None if bias is None else torch.cat((bias, bias[-1:].expand(mix.repeats)))
     if mix.sees_px > 1:
         px = mix.sees_px
         squares = cast(
             "Tensor", weight.unflatten(1, (-1, px, px))
         )  # [out, c, columns, rows, t, h, w]
         weight = squares.permute(0, 1, 4, 5, 3, 6, 2).flatten(5).flatten(3, 4)
+    if mix.in_blocks:
+        return _by_blocks(weight, step), None if bias is None else _by_blocks(bias, step)
     if mix.makes_px > 1:
         px = mix.makes_px
         squares = cast(
@@ -98,6 +103,30 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
         if bias is not None:
             bias = cast("Tensor", bias.unflatten(0, (-1, px, px))).permute(2, 1, 0).flatten()
     return weight, bias
+
+
+def _by_blocks(rows: Tensor, step: Step) -> Tensor:
+    """Rows [c * frames * side * side, ...] of a kernel as [frames * side * side * c, ...]: of a lone
+    frame those of the last of them.
+    """
+    side, mix = step.side_made, step.mix
+    blocks = cast("Tensor", rows.unflatten(0, (mix.out_channels, -1, side, side)))
+    return blocks[:, -step.frames_made :].movedim(0, 3).flatten(0, 3)
+
+
+def normalised(kernel: Kernel, mean: Tensor, std: Tensor) -> Kernel:
+    """A kernel whose results are moments of latents [2 * c, ...], for latents with `mean` taken away
+    and divided by `std` [c]; its last channel stands for all variances that it has no rows for.
+    """
+    weight, bias = kernel
+    missing = 2 * len(mean) - len(weight)
+    rows = torch.cat((weight, weight[-1:].expand(missing, *weight.shape[1:])))
+    wide = mean.new_zeros(len(rows)) if bias is None else bias.to(mean.dtype)
+    wide = torch.cat((wide, wide[-1:].expand(len(rows) - len(wide))))
+    scale = torch.cat((1 / std, torch.ones_like(std)))
+    shift = torch.cat((-mean / std, -2 * std.log()))
+    scaled = rows.to(mean.dtype) * scale.view(-1, 1, 1, 1, 1)
+    return scaled.to(weight.dtype), (wide * scale + shift).to(weight.dtype)
 
 
 def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
@@ -112,8 +141,9 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     laid = torch.arange(prod(shape), device=device)
     run = laid.numel() // narrow
     share = 1.0 if fold.spreads else 1.0 / run
+    narrow_of = laid % narrow if fold.in_turn else laid // run
     of = torch.zeros(len(laid), narrow, dtype=dtype, device=device)
-    of = of.scatter_(1, (laid // run)[:, None], share).view(*shape, narrow)
+    of = of.scatter_(1, narrow_of[:, None], share).view(*shape, narrow)
     if not fold.spreads:
         return of.permute(4, 0, 1, 2, 3), None
     rows = of[:, -step.rate.up :]  # of a lone frame the last of them
@@ -178,10 +208,10 @@ def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
         ]
     kernel = phase.weight, phase.bias
     one_column = x.shape[4] == phase.weight.shape[4]
-    if strides[2] == 2 and one_column and x.device.type == "cpu":
+    if strides[2] > 1 and one_column and x.device.type == "cpu":
         # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
         # column wide; of a second column, computed from padding, nothing is kept.
-        return convolution(F.pad(x, (0, 2)), kernel, strides)[..., :1]
+        return convolution(F.pad(x, (0, strides[2])), kernel, strides)[..., :1]
     return convolution(x, kernel, strides)
 
 

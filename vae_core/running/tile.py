@@ -34,6 +34,7 @@ from .phases import (
     fold_kernel,
     for_accelerator,
     frames_of_phase,
+    normalised,
     phases_of,
 )
 from .stores import Room, allocate
@@ -140,8 +141,10 @@ class TileRunner:
             kernel = fold_kernel(step, self.weights.dtype, self.weights.device)
         else:
             kernel = self.weights.conv(step.path)
+            if step.mix.statistics:
+                kernel = normalised(kernel, *self.weights.statistics(step.mix.statistics))
         found = phases_of(kernel, step)
-        own = step.phases > 1 or step.still  # memory of their own already
+        own = step.phases > 1 or step.still or step.mix.repeats  # memory of their own already
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
@@ -296,6 +299,8 @@ class TileRunner:
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
         self._history(inputs, buffer)
+        for line, shown in window.mirrors:
+            buffer[line].copy_(buffer[shown])
         return buffer
 
     def _fill(self, inputs: Inputs, out: Tensor) -> None:
@@ -347,7 +352,7 @@ class TileRunner:
 
     def _history(self, inputs: Inputs, buffer: Tensor) -> None:
         """Fill the frames before the chunk, from the cache or with what lies before a clip, and
-        keep the newest ones.
+        those after a clip; keep the newest ones.
         """
         task, window = inputs.task, inputs.window
         if window.missing:
@@ -358,6 +363,9 @@ class TileRunner:
                 past.zero_()
             else:
                 past.copy_(buffer[window.inside][:, :, :1].expand_as(past))
+        if window.beyond:
+            after = buffer[window.beyond]
+            after.copy_(buffer[window.inside][:, :, -1:].expand_as(after))
         if task.new_cache is not None and window.cached:
             self._keep(buffer[window.kept], task.new_cache[window.cached])
 
