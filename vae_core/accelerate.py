@@ -16,8 +16,8 @@ What decides, where the class and the settings both have a say:
   class's `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings
   are given, and are not read otherwise.
 - Frames of Wan, Qwen-Image and LTX: the diffusers layout means that frames behind the last 4k+1, or
-  8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by `settings.frame_fit`. Chunks change
-  nothing.
+  8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by
+  `settings.frame_fit`. Chunks change nothing.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
   logged once. Blended tiles are had by settings with `tiling="blend"`, which are left as they are.
@@ -44,12 +44,19 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from .class_doors import DROP_IN, KINDS, Kind, kind_of
+from .class_doors import (
+    DROP_IN,
+    KINDS,
+    Kind,
+    arguments_of,
+    check_causal,
+    kind_of,
+    timestep_of,
+)
 from .errors import InputError
 from .families.attributes import plain
 from .running.graphs import is_exporting, outside_graphs
 from .settings import SMALLEST_TILE_PX, Layout, NormScope, Settings, Tiling
-from .told_doors import arguments_of, check_causal, timestep_of
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -214,58 +221,43 @@ class _Engine:
 
 
 class _ToldEngine(_Engine):
-    """As `_Engine`, for classes whose methods take more than a video or latents; see `told_doors`."""
+    """As `_Engine`, for classes whose methods take more than a video or latents; see `class_doors`."""
 
     __slots__ = ()
 
     @_door
-    def encode(
-        self, *args: Any, **kwargs: Any
-    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """The class's `encode`."""
-        x, engine, asked = self._asked("encode", args, kwargs)
-        return _Engine.encode(engine, x, asked["return_dict"])
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through(_Engine.encode, args, kwargs)
 
     @_door
-    def _encode(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The class's `_encode`."""
-        x, engine, _ = self._asked("_encode", args, kwargs)
-        return _Engine._encode(engine, x)
+    def _encode(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through(_Engine._encode, args, kwargs)
 
     @_door
-    def tiled_encode(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The class's `tiled_encode`."""
-        x, engine, _ = self._asked("tiled_encode", args, kwargs)
-        return _Engine.tiled_encode(engine, x)
+    def tiled_encode(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through(_Engine.tiled_encode, args, kwargs)
 
     @_door
-    def decode(self, *args: Any, **kwargs: Any) -> DecoderOutput | tuple[Tensor]:
-        """The class's `decode`."""
-        z, engine, asked = self._asked("decode", args, kwargs)
-        return _Engine.decode(engine, z, asked["return_dict"])
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through(_Engine.decode, args, kwargs)
 
     @_door
-    def _decode(self, *args: Any, **kwargs: Any) -> DecoderOutput | tuple[Tensor]:
-        """The class's `_decode`."""
-        z, engine, asked = self._asked("_decode", args, kwargs)
-        return _Engine._decode(engine, z, asked["return_dict"])
+    def _decode(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through(_Engine._decode, args, kwargs)
 
     @_door
-    def tiled_decode(self, *args: Any, **kwargs: Any) -> DecoderOutput | tuple[Tensor]:
-        """The class's `tiled_decode`."""
-        z, engine, asked = self._asked("tiled_decode", args, kwargs)
-        return _Engine.tiled_decode(engine, z, asked["return_dict"])
+    def tiled_decode(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through(_Engine.tiled_decode, args, kwargs)
 
-    def _asked(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Tensor, _Engine, dict[str, Any]]:
-        """The video or latents of a call, who runs it, and all that it asks for by name."""
-        module = self.vae.module
+    def _through(self, door: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a door gives, once what it was told is heeded."""
+        name, module = door.__name__, self.vae.module
         asked = arguments_of(module, name, args, kwargs)
         check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
         vae = replace(self.vae, timestep=timestep_of(asked.get("temb")))
         first = next(iter(asked.values()))
-        return first, replace(self, vae=vae), asked
+        kept = {name: asked[name] for name in ("return_dict",) if name in asked}
+        return door(replace(self, vae=vae), first, **kept)
 
 
 def _refuse_export(settings: Settings) -> None:

@@ -73,7 +73,6 @@ with torch.no_grad():
                 vae, cut = from_module(module), Settings(**CUTS[(index + frames) % 3])
                 video = 2 * torch.rand(1, 3, frames, 96, 64, dtype=dtype) - 1
                 latents = torch.randn(1, 128, (frames + 7) // 8, 3, 2, dtype=dtype)
-                module.decode_timestep = torch.tensor(0.05)
                 pairs = {
                     "encode": (vae.encode(video, cut).mean, module.encode(video)),
                     "decode": (vae.decode(latents, cut), module.decode(latents)),
