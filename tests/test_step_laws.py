@@ -34,7 +34,11 @@ STEPS = [
     for which in (["still"] if "lone" in name else ["first", "later"])
     for index in range(len(program.steps))
 ]
-SIZES = {"cogvideox": (24, 32), "wan22": (32, 48), "ltx": (64, 96)}  # elsewhere smaller: the steps are many
+SIZES = {  # elsewhere smaller: the steps are many
+    "cogvideox": (24, 32),
+    "wan22": (32, 48),
+    "ltx": (64, 96),
+}
 LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import networks
+import networks_ltx
 import networks_wan
 import torch
 from benchmarks.families import FAMILIES
@@ -213,6 +214,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     ),
     "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
     "wan22": networks_wan.narrow_wan_2_2,
+    "ltx": networks_ltx.narrow_ltx2,
 }
 
 
