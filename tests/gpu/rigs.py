@@ -91,6 +91,10 @@ class Rig:
 
     def untiled(self, family: str, kind: str, module: Any, x: Tensor, chunk: int) -> Tensor:
         """What diffusers gives without tiles, in the same chunks where those matter."""
+        if family == "ltx":
+            encodes = kind == "encode"
+            whole = networks_ltx.whole_encode if encodes else networks_ltx.whole_decode
+            return whole(module, x)
         if family != "cogvideox":
             return _whole_wan(kind, module, x)
         with torch.no_grad():

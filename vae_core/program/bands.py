@@ -16,7 +16,8 @@ Whole numbers only; how a band is run is the executor's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..geometry.grid import Band, Chunk
 from ..geometry.region import Extent, Interval, Region
@@ -39,24 +40,35 @@ class _Reader:
     needs: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A clip on its way through a program.
+
+    whole: as one chunk. totals: frames of every store. cells: by store, those of the step that
+    writes it. readers: of all stores.
+    """
+
+    whole: Chunk
+    totals: tuple[int, ...]
+    cells: dict[int, int]
+    readers: tuple[_Reader, ...]
+
+
 def bands_of(program: Program, frames: int, run: int) -> tuple[Chunk, ...]:
     """The work on a clip of `frames` source frames, of which 1 + run come in the first band and run
     in each later one; all of it in one band where they are enough.
     """
-    whole = _whole(program, frames)
-    extents = program.extents(Extent(frames, 1, 1), whole)
-    totals = tuple(extent.t for extent in extents)
-    cells = {s.dst: s.cell_extent(extents[s.src], whole).t for s in program.steps}
+    clip = _clip_of(program, frames)
+    totals, cells = clip.totals, clip.cells
     if 1 + run >= frames:
-        return (_all(whole, totals, cells),)
-    readers = _readers(program, extents, cells)
+        return (_all(clip),)
     made, done, found = [0] * len(totals), dict.fromkeys(cells, 0), list[Chunk]()
     while made[program.sink] < totals[program.sink]:
         come = 1 + run * (len(found) + 1)
         reached, ready = _reached(program, come)
         now = [min(*pair) for pair in zip(reached, totals, strict=True)]
         through = {store: min(ready[store], cells[store]) for store in cells}
-        starts = _starts(readers, done, cells, made)
+        starts = _starts(clip, done, made)
         starts[SOURCE] = min(starts[SOURCE], now[SOURCE] - 1)  # a source always gives something
         found.append(_band(program.sink, (starts, made, now), (done, through)))
         made, done = now, through
@@ -79,20 +91,24 @@ def largest_band(bands: tuple[Chunk, ...]) -> Chunk:
     return Chunk(most.held[SOURCE], target, True, Layout.ALIGNED, most)
 
 
-def _whole(program: Program, frames: int) -> Chunk:
-    """The clip as one chunk."""
+@lru_cache(maxsize=8)
+def _clip_of(program: Program, frames: int) -> _Clip:
+    """What there is to know of a clip of so many source frames, however it is cut."""
     source = Interval(0, frames)
-    bare = Chunk(source, source, True, Layout.ALIGNED)
-    made = program.extents(Extent(frames, 1, 1), bare)[program.sink].t
-    return Chunk(source, Interval(0, made), True, Layout.ALIGNED)
+    chunk = Chunk(source, source, True, Layout.ALIGNED)
+    extents = program.extents(Extent(frames, 1, 1), chunk)
+    cells = {s.dst: s.cell_extent(extents[s.src], chunk).t for s in program.steps}
+    whole = replace(chunk, target=Interval(0, extents[program.sink].t))
+    totals = tuple(extent.t for extent in extents)
+    return _Clip(whole, totals, cells, _readers(program, totals, cells))
 
 
-def _all(whole: Chunk, totals: tuple[int, ...], cells: dict[int, int]) -> Chunk:
+def _all(clip: _Clip) -> Chunk:
     """The clip as one band."""
-    made = tuple(Interval(0, cells.get(store, 0)) for store in range(len(totals)))
+    totals = clip.totals
+    made = tuple(Interval(0, clip.cells.get(store, 0)) for store in range(len(totals)))
     held = tuple(Interval(0, total) for total in totals)
-    band = Band(made, held, (0,) * len(totals))
-    return Chunk(whole.source, whole.target, True, Layout.ALIGNED, band)
+    return replace(clip.whole, band=Band(made, held, (0,) * len(totals)))
 
 
 def _reached(program: Program, come: int) -> tuple[list[int], dict[int, int]]:
@@ -112,31 +128,29 @@ def _reached(program: Program, come: int) -> tuple[list[int], dict[int, int]]:
 
 
 def _readers(
-    program: Program, extents: tuple[Extent, ...], cells: dict[int, int]
-) -> list[_Reader]:
+    program: Program, totals: tuple[int, ...], cells: dict[int, int]
+) -> tuple[_Reader, ...]:
     found: list[_Reader] = []
     for step in program.steps:
-        count, size = cells[step.dst], extents[step.src].t
+        count, size = cells[step.dst], totals[step.src]
         seen = (max(_first_seen(step, cell), 0) for cell in range(count))
         found.append(_Reader(step.src, step.dst, (*seen, size)))
         if step.residual:
             added = (unfolded(Interval(i, i + 1), step.frames_made, True).start for i in range(count))
-            size = extents[step.residual.store].t
+            size = totals[step.residual.store]
             found.append(_Reader(step.residual.store, step.dst, (*added, size)))
-    return found
+    return tuple(found)
 
 
 def _first_seen(step: Step, cell: int) -> int:
     return step.seen_region(Region(Interval(cell, cell + 1), _ONE, _ONE), True).t.start
 
 
-def _starts(
-    readers: list[_Reader], done: dict[int, int], cells: dict[int, int], made: list[int]
-) -> list[int]:
+def _starts(clip: _Clip, done: dict[int, int], made: list[int]) -> list[int]:
     """The first frame of every store that is still needed, once the cells `done` are made."""
     starts = list(made)
-    for reader in readers:
-        need = reader.needs[min(done[reader.dst], cells[reader.dst])]
+    for reader in clip.readers:
+        need = reader.needs[min(done[reader.dst], clip.cells[reader.dst])]
         starts[reader.store] = min(starts[reader.store], need)
     return starts
 
