@@ -76,9 +76,7 @@ class StepBench:
         self.engine = Execution(self.program, self.weights, plan)
         step = self.step
         self.stores = {
-            s: self.random(
-                self.program.stores[s].channels, self.chunk.held(s, self.extents[s])
-            )
+            s: self.random(self.program.stores[s].channels, self.chunk.held(s, self.extents[s]))
             for s in self.touched()
         }
         src = self.extents[step.src]

@@ -4,6 +4,8 @@ LTX-Video 0.9.5 and later, and as 0.9.0.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,21 +88,30 @@ def _unsettled(module: Any, dtype: torch.dtype) -> Any:
 @torch.no_grad()
 def whole_encode(module: torch.nn.Module, video: torch.Tensor) -> torch.Tensor:
     """Moments from diffusers' own untiled graph: [b, 2z, n, h/32, w/32]."""
-    return _precise(module).encoder(video)
+    with _precise(module):
+        return module.encoder(video)
 
 
 @torch.no_grad()
-def whole_decode(module: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
+def whole_decode(
+    module: torch.nn.Module, latents: torch.Tensor, temb: torch.Tensor | None = None
+) -> torch.Tensor:
     """Frames from diffusers' own untiled graph: [b, 3, t, 32h, 32w]."""
-    return _precise(module).decoder(latents, None)
+    with _precise(module):
+        return module.decoder(latents, temb)
 
 
-def _precise(module: Any) -> Any:
-    """The module without the detour over float32 on which its norms send float64."""
-    for part in module.modules():
-        if type(part).__name__ == "RMSNorm":
-            part.forward = _root_mean_square(part.eps)
-    return module
+@contextmanager
+def _precise(module: torch.nn.Module) -> Iterator[None]:
+    """Inside the block, no detour over float32 on which the module's norms send float64."""
+    norms: list[Any] = [part for part in module.modules() if type(part).__name__ == "RMSNorm"]
+    for norm in norms:
+        norm.forward = _root_mean_square(norm.eps)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
 
 
 def _root_mean_square(eps: float):

@@ -185,7 +185,10 @@ def test_noise_that_is_drawn_anew_is_refused() -> None:
     [
         (["vae.decoder.conv_in_x_t.weight"], r"LTX-2\.5, whose decoder is a diffusion model"),
         (
-            ["audio_vae.per_channel_statistics.mean-of-means", "decoder.mid.block_1.conv1.conv.weight"],
+            [
+                "audio_vae.per_channel_statistics.mean-of-means",
+                "decoder.mid.block_1.conv1.conv.weight",
+            ],
             "an audio VAE",
         ),
         (

@@ -111,9 +111,7 @@ LTX = Family(
     ltx.owns,
     ltx.lower_encoder,
     ltx.lower_decoder,
-    Published(
-        "AutoencoderKLLTX2Video", (121, 1088, 1920), numbers={"decoder_causal": False}
-    ),
+    Published("AutoencoderKLLTX2Video", (121, 1088, 1920), numbers={"decoder_causal": False}),
     Scale.CHANNELS,
 )
 

@@ -117,7 +117,9 @@ class _Builder(Builder):
         made, self.at = self.at, entry
         self._shortcut(block, path)
         added, self.at = self.at, made
-        dst = added if self.causal else self.store(conv.out_channels, self.spec.px, self.spec.frames)
+        dst = (
+            added if self.causal else self.store(conv.out_channels, self.spec.px, self.spec.frames)
+        )
         self.steps.append(Step(self.at, dst, conv, norm, residual=Residual(added)))
         self.at = dst
 
@@ -169,7 +171,9 @@ class _Builder(Builder):
         made, rest = divmod(conv.out_channels, frames * side**2)
         if rest:
             raise LoweringError(f"{path} makes {conv.out_channels} channels for {factors} places.")
-        self.put(replace(conv, out_channels=made, makes_px=side, in_blocks=True), rate=Rate(up=frames))
+        self.put(
+            replace(conv, out_channels=made, makes_px=side, in_blocks=True), rate=Rate(up=frames)
+        )
         if sampler.residual:
             main, self.at = self.at, entry
             spread = spreading(path, channels, made, factors)

@@ -183,7 +183,11 @@ def _facts(shapes: Shapes, kind: str) -> dict[str, Any]:
     kind = kind if kind in (_FIRST, _SECOND) else _kind_of_class(shapes)
     latents = convolution(shapes, "decoder.conv_in.conv.weight", _TITLE)[1]
     out = convolution(shapes, "decoder.conv_out.conv.weight", _TITLE)[0]
-    facts = {"latent_channels": latents, "out_channels": out // _PATCH_PX**2, "patch_size": _PATCH_PX}
+    facts = {
+        "latent_channels": latents,
+        "out_channels": out // _PATCH_PX**2,
+        "patch_size": _PATCH_PX,
+    }
     facts |= _encoder(shapes, kind) | _decoder(shapes, kind)
     facts["decoder_causal"] = False
     if kind == _SECOND:
@@ -259,7 +263,11 @@ def _settle(module: Any, facts: Mapping[str, Any]) -> None:
     for name in ("encoder", "decoder"):
         mode = facts.get(f"{name}_spatial_padding_mode")
         for part in getattr(module, name).modules():
-            if mode and max(getattr(part, "padding", None) or (0,)) and hasattr(part, "padding_mode"):
+            if (
+                mode
+                and max(getattr(part, "padding", None) or (0,))
+                and hasattr(part, "padding_mode")
+            ):
                 part.padding_mode = mode
 
 

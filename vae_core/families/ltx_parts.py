@@ -55,9 +55,7 @@ _EMBEDDINGS = ("diffusers.models.embeddings", "comfy.ldm.lightricks.model")
 _EMBEDDERS = {
     "PixArtAlphaCombinedTimestepSizeEmbeddings": Known({"use_additional_conditions": (False,)}),
     "TimestepEmbedding": Known({"cond_proj": (None,), "post_act": (None,)}),
-    "Timesteps": Known(
-        {"flip_sin_to_cos": (True,), "downscale_freq_shift": (0,), "scale": (1,)}
-    ),
+    "Timesteps": Known({"flip_sin_to_cos": (True,), "downscale_freq_shift": (0,), "scale": (1,)}),
 }
 _UNPATCHED = HOST_OPERATIONS["comfy.ops.disable_weight_init.Conv3d"].values
 

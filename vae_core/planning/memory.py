@@ -394,4 +394,3 @@ def _inner(size: int, limit: int) -> Interval:
     longest = longest_piece(size, limit)
     start = min(longest, size - longest) if size > 2 * limit else 0
     return Interval(start, start + longest)
-

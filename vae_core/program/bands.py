@@ -136,7 +136,9 @@ def _readers(
         seen = (max(_first_seen(step, cell), 0) for cell in range(count))
         found.append(_Reader(step.src, step.dst, (*seen, size)))
         if step.residual:
-            added = (unfolded(Interval(i, i + 1), step.frames_made, True).start for i in range(count))
+            added = (
+                unfolded(Interval(i, i + 1), step.frames_made, True).start for i in range(count)
+            )
             size = totals[step.residual.store]
             found.append(_Reader(step.residual.store, step.dst, (*added, size)))
     return tuple(found)

@@ -389,4 +389,3 @@ _LEAST = Extent(1, 1, 1)
 
 _PATIENCE = 20
 """Failures in a row, each after something was freed or made smaller, before a run is given up."""
-

@@ -138,9 +138,7 @@ def _edges(inside: tuple[slice, slice, slice], whole: Extent) -> tuple[Place, ..
     return tuple(found)
 
 
-def _mirrors(
-    inside: tuple[slice, slice, slice], whole: Extent
-) -> tuple[tuple[Place, Place], ...]:
+def _mirrors(inside: tuple[slice, slice, slice], whole: Extent) -> tuple[tuple[Place, Place], ...]:
     """The columns, then the rows beside `inside` in `whole`, each with the one that it shows."""
     _, h, w = inside
     columns = (
