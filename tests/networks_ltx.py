@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLLTX2Video, AutoencoderKLLTXVideo
 
 LATENTS = 8
+_RATIOS = {"spatial_compression_ratio": 32, "temporal_compression_ratio": 8}
 _DOWN = ("spatial", "temporal", "spatiotemporal", "spatiotemporal")
 
 
@@ -25,6 +26,7 @@ def narrow_ltx2(**changes: Any) -> AutoencoderKLLTX2Video:
             "layers_per_block": (1, 1, 1, 1, 1),
             "decoder_layers_per_block": (1, 1, 1, 1),
             "decoder_causal": False,
+            **_RATIOS,
             **changes,
         }
     )
@@ -53,6 +55,7 @@ def random_ltx_095(dtype: torch.dtype = torch.float32, **changes: Any) -> Autoen
             "decoder_inject_noise": (False,) * 4,
             "upsample_residual": (True,) * 3,
             "upsample_factor": (2, 2, 2),
+            **_RATIOS,
             **changes,
         }
     )

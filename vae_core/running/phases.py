@@ -62,10 +62,12 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
         )
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
-    weight, bias = _by_places(weight, bias, step)
+    if step.mix.in_blocks:
+        weight, bias = _blocks(weight, step), None if bias is None else _blocks(bias, step)
     if step.still:
         replicated = step.mix.start is Start.FIRST
-        weight = weight.sum(2, keepdim=True) if replicated else weight[:, :, -1:]
+        weight = weight.sum(-3, keepdim=True) if replicated else weight[..., -1:, :, :]
+    weight, bias = _by_places(weight, bias, step)
     rows = weight.chunk(step.phases)
     biases = [None] * len(rows) if bias is None else bias.chunk(step.phases)
     side = step.side_made
@@ -93,7 +95,8 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
         )  # [out, c, columns, rows, t, h, w]
         weight = squares.permute(0, 1, 4, 5, 3, 6, 2).flatten(5).flatten(3, 4)
     if mix.in_blocks:
-        return _by_blocks(weight, step), None if bias is None else _by_blocks(bias, step)
+        weight = weight.movedim(0, 3).flatten(0, 3)
+        return weight, None if bias is None else bias.movedim(0, 3).flatten()
     if mix.makes_px > 1:
         px = mix.makes_px
         squares = cast(
@@ -105,13 +108,13 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     return weight, bias
 
 
-def _by_blocks(rows: Tensor, step: Step) -> Tensor:
-    """Rows [c * frames * side * side, ...] of a kernel as [frames * side * side * c, ...]: of a lone
+def _blocks(rows: Tensor, step: Step) -> Tensor:
+    """Rows of a kernel [c * frames * side * side, ...] as [c, frames, side, side, ...]; of a lone
     frame those of the last of them.
     """
-    side, mix = step.side_made, step.mix
-    blocks = cast("Tensor", rows.unflatten(0, (mix.out_channels, -1, side, side)))
-    return blocks[:, -step.frames_made :].movedim(0, 3).flatten(0, 3)
+    side = step.side_made
+    blocks = cast("Tensor", rows.unflatten(0, (step.mix.out_channels, -1, side, side)))
+    return blocks[:, -step.frames_made :]
 
 
 def normalised(kernel: Kernel, mean: Tensor, std: Tensor) -> Kernel:
