@@ -58,7 +58,7 @@ def test_a_decoder_that_looks_ahead_is_not_made_causal_by_a_call() -> None:
     module = accelerate(random_ltx2())
     latents = random_latents(1, 2, 2, channels=LATENTS)
     module.decode(latents, causal=False)
-    with pytest.raises(InputError, match="this VAE's decoder looks ahead.*decoder_causal=True"):
+    with pytest.raises(InputError, match=r"this VAE's decoder looks ahead.*decoder_causal=True"):
         module.decode(latents, causal=True)
     accelerate(random_ltx2(decoder_causal=True)).decode(latents, causal=True)
 

@@ -221,43 +221,48 @@ class _Engine:
 
 
 class _ToldEngine(_Engine):
-    """As `_Engine`, for classes whose methods take more than a video or latents; see `class_doors`."""
+    """As `_Engine`, for classes whose methods take more than a video or latents: `class_doors`
+    has what.
+    """
 
     __slots__ = ()
 
     @_door
-    def encode(self, *args: Any, **kwargs: Any) -> Any:
-        return self._through(_Engine.encode, args, kwargs)
+    def encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return _heeding(self, _Engine.encode, args, kwargs)
 
     @_door
-    def _encode(self, *args: Any, **kwargs: Any) -> Any:
-        return self._through(_Engine._encode, args, kwargs)
+    def _encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return _heeding(self, _Engine._encode, args, kwargs)
 
     @_door
-    def tiled_encode(self, *args: Any, **kwargs: Any) -> Any:
-        return self._through(_Engine.tiled_encode, args, kwargs)
+    def tiled_encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return _heeding(self, _Engine.tiled_encode, args, kwargs)
 
     @_door
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
-        return self._through(_Engine.decode, args, kwargs)
+    def decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return _heeding(self, _Engine.decode, args, kwargs)
 
     @_door
-    def _decode(self, *args: Any, **kwargs: Any) -> Any:
-        return self._through(_Engine._decode, args, kwargs)
+    def _decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return _heeding(self, _Engine._decode, args, kwargs)
 
     @_door
-    def tiled_decode(self, *args: Any, **kwargs: Any) -> Any:
-        return self._through(_Engine.tiled_decode, args, kwargs)
+    def tiled_decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return _heeding(self, _Engine.tiled_decode, args, kwargs)
 
-    def _through(self, door: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a door gives, once what it was told is heeded."""
-        name, module = door.__name__, self.vae.module
-        asked = arguments_of(module, name, args, kwargs)
-        check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
-        vae = replace(self.vae, timestep=timestep_of(asked.get("temb")))
-        first = next(iter(asked.values()))
-        kept = {name: asked[name] for name in ("return_dict",) if name in asked}
-        return door(replace(self, vae=vae), first, **kept)
+
+def _heeding(
+    engine: _Engine, door: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What a door gives, once what it was told is heeded."""
+    name, module = door.__name__, engine.vae.module
+    asked = arguments_of(module, name, args, kwargs)
+    check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
+    vae = replace(engine.vae, timestep=timestep_of(asked.get("temb")))
+    first = next(iter(asked.values()))
+    kept = {name: asked[name] for name in ("return_dict",) if name in asked}
+    return door(replace(engine, vae=vae), first, **kept)
 
 
 def _refuse_export(settings: Settings) -> None:
@@ -346,8 +351,8 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     """`target` itself, whose methods that encode and decode now run through the engine.
 
     target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan`, `AutoencoderKLQwenImage`,
-        `AutoencoderKLLTXVideo` or `AutoencoderKLLTX2Video`, or a pipeline with one as its `vae`; everything else that holds
-        the same VAE object is accelerated with it.
+        `AutoencoderKLLTXVideo` or `AutoencoderKLLTX2Video`, or a pipeline with one as its `vae`;
+        everything else that holds the same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
         logged, since the class's return types cannot tell.

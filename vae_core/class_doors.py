@@ -3,9 +3,9 @@
 1. `KINDS` names the classes that `accelerate` takes, each with what its methods do beside running
    the parts: how many frames they push through together, and how they treat other counts of frames.
 2. `kind_of` tells which of them a module is.
-3. LTX's methods take more than a video or latents: how much noise is left in latents (`temb`), which
-   goes into the program of the decoder, and whether no later frames shall be seen (`causal`), which
-   is what the module is made for, or refused.
+3. LTX's methods take more than a video or latents: how much noise is left in latents (`temb`),
+   which goes into the program of the decoder, and whether no later frames shall be seen (`causal`),
+   which is what the module is made for, or refused.
 
 Which network a class holds, and whether its authors clamp, is the family's business.
 """
@@ -104,7 +104,7 @@ def timestep_of(temb: object) -> float | None:
     """
     if temb is None or isinstance(temb, int | float):
         return None if temb is None else float(temb)
-    values = cast("Tensor", temb).flatten() if isinstance(temb, Tensor) else torch.zeros(0)
+    values = temb.flatten() if isinstance(temb, Tensor) else torch.zeros(0)
     if not len(values) or bool((values != values[0]).any()):
         raise InputError(
             "an accelerated VAE tells all clips of a batch the same timestep; got"
@@ -115,8 +115,7 @@ def timestep_of(temb: object) -> float | None:
 
 def check_causal(module: nn.Module, name: str, causal: object) -> None:
     """`InputError` where a coder is told to see no later frames, and is made to see them."""
-    coder = cast("Any", getattr(module, name))
-    if causal and not getattr(coder, "is_causal", True):
+    if causal and not getattr(getattr(module, name), "is_causal", True):
         raise InputError(
             f"this VAE's {name} looks ahead; causal={causal!r} asks for another one. Leave it out,"
             f" or make the VAE with {name}_causal=True."

@@ -122,8 +122,8 @@ class VideoVAE:
 
     @property
     def latent_statistics(self) -> LatentStatistics | None:
-        """Mean and deviation of each latent channel, as the module, config.json or the live module's
-        own config has them; weights do not show them.
+        """Mean and deviation of each latent channel, as the module, its config or config.json has
+        them; weights do not show them.
         """
         found = LatentStatistics.of_module(self.module)
         if found or self.loaded:

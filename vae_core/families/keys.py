@@ -93,10 +93,10 @@ class Keys:
     architecture: Callable[[Shapes, Mapping[str, Any]], Architecture]
     told_by: Callable[[Mapping[str, Any]], bool] = lambda _: True
     kind: Callable[[Shapes], str] | None = None
-    said: Callable[[Mapping[str, str], Collection[str], Mapping[str, Any]], dict[str, Any]] = (
-        lambda *_: {}
-    )
-    settle: Callable[[Any, Mapping[str, Any]], None] = lambda *_: None
+    said: (
+        Callable[[Mapping[str, str], Collection[str], Mapping[str, Any]], dict[str, Any]] | None
+    ) = None
+    settle: Callable[[Any, Mapping[str, Any]], None] | None = None
 
     def prefixes(self, names: Collection[str]) -> list[str]:
         """Before which the family's VAEs stand among `names`, each once."""

@@ -68,10 +68,11 @@ class LatentStatistics:
         """Those that a live module has as tensors beside its parts, as LTX's in diffusers do; None
         where it has none, or they have no values.
         """
-        mean, std = (getattr(module, name, None) for name in ("latents_mean", "latents_std"))
-        if not isinstance(mean, Tensor) or not isinstance(std, Tensor) or mean.is_meta:
+        found = [getattr(module, name, None) for name in ("latents_mean", "latents_std")]
+        if not all(isinstance(one, Tensor) and not one.is_meta for one in found):
             return None
-        return cls(tuple(mean.tolist()), tuple(std.tolist()))
+        mean, std = (tuple(map(float, cast("Any", one))) for one in found)
+        return cls(mean, std)
 
     def normalised(self, latents: Tensor) -> Tensor:
         """Unscaled latents [b, c, t, h, w] as a diffusion model sees them, in their dtype."""

@@ -137,10 +137,12 @@ def _network(
     shapes = {name: stored.shape for name, stored in state.items()}
     kind = config.get("_class_name") or (keys.kind(shapes) if keys.kind else keys.classes[0])
     facts = keys.facts(shapes, kind)
-    said = {} if config else keys.said(metadata_of(found.weights), names.values(), facts)
-    facts = {**facts, **said, **config}
+    if keys.said and not config:
+        facts |= keys.said(metadata_of(found.weights), names.values(), facts)
+    facts |= config
     module = _empty_module(keys, kind, facts)
-    keys.settle(module, facts)
+    if keys.settle:
+        keys.settle(module, facts)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_shapes(wanted, shapes, keys.title)
     return LoadedModule(

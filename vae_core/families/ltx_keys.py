@@ -183,7 +183,7 @@ def _facts(shapes: Shapes, kind: str) -> dict[str, Any]:
     kind = kind if kind in (_FIRST, _SECOND) else _kind_of_class(shapes)
     latents = convolution(shapes, "decoder.conv_in.conv.weight", _TITLE)[1]
     out = convolution(shapes, "decoder.conv_out.conv.weight", _TITLE)[0]
-    facts = {
+    facts: dict[str, Any] = {
         "latent_channels": latents,
         "out_channels": out // _PATCH_PX**2,
         "patch_size": _PATCH_PX,

@@ -1,7 +1,7 @@
 """What are the parts of LTX's VAEs, and what does the engine rely on in them?
 
-Three classes hold such a network: diffusers' two, and the authors', which ComfyUI has. `stages` hides
-how differently they nest the same parts. `KNOWN` and `DOORS` have the classes
+Three classes hold such a network: diffusers' two, and the authors', which ComfyUI has. `stages`
+hides how differently they nest the same parts. `KNOWN` and `DOORS` have the classes
 themselves. `convolution` reads the geometry of one convolution, and refuses what it does not know.
 """
 

@@ -61,8 +61,8 @@ class Start(Enum):
 
 
 class Edge(Enum):
-    """What a convolution sees around the picture: zeros, or the picture in mirror order, its outermost
-    elements left out.
+    """What a convolution sees around the picture: zeros, or the picture in mirror order, its
+    outermost elements left out.
     """
 
     ZEROS = "zeros"
@@ -106,8 +106,8 @@ class Fold:
     Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
     the channels, a channel's after the other's, in time, height and width. Channels are then cut
     into runs of equal length: of each the mean is a result. `spreads` is the way back: each channel
-    is repeated so that there are enough, or with `in_turn` all of them one after the other, and they
-    are laid out again.
+    is repeated so that there are enough, or with `in_turn` all of them one after the other, and
+    they are laid out again.
     """
 
     frames: int
@@ -201,7 +201,9 @@ class Attend:
     start = Start.ZEROS
     fold = None
     edge = Edge.ZEROS
-    ahead = 0
+    ahead = repeats = 0
+    in_blocks = False
+    statistics = None
 
     @staticmethod
     def size(seen: int) -> int:
@@ -239,7 +241,8 @@ class Form(Enum):
 class Timestep:
     """How much noise a decoder is told that latents have, as one scale and shift for each channel.
 
-    value: what is told, times what the module `scaled_by` has for it. embedder: module path of what makes numbers for each channel of it.
+    value: what is told, times what the module `scaled_by` has for it.
+    embedder: module path of what makes numbers for each channel of it.
     owner, table: module path, and the name there, of the numbers that are added to those.
     rows: which of them are the shift and the scale.
     """

@@ -141,8 +141,8 @@ class Step:
 
     @property
     def history(self) -> int:
-        """Frames kept from chunk to chunk; a kernel of one frame keeps none. Where convolutions look
-        ahead there are no chunks.
+        """Frames kept from chunk to chunk; a kernel of one frame keeps none. Where convolutions
+        look ahead there are no chunks.
         """
         return 0 if self.ahead else self.behind
 
@@ -298,7 +298,7 @@ class Program:
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
 
     def groups_wanted(self, index: int) -> int | None:
-        """Groups of the norm that reads what step `index` writes; None where none needs statistics."""
+        """Groups of the norm that reads what a step writes; None where none needs statistics."""
         dst = self.steps[index].dst
         for step in self.steps[index + 1 :]:
             if step.src == dst and step.norm:

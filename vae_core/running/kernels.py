@@ -141,8 +141,8 @@ def normalise(x: Tensor, norm: Affine, out: Tensor) -> None:
 class VoxelNorm:
     """y = x / size * weight + bias, where the size of a voxel is what its `Form` says.
 
-    weight: [c, 1, 1, 1], sqrt(c) included where the size is a length; None for ones. bias: the same,
-    None without.
+    weight: [c, 1, 1, 1], sqrt(c) included where the size is a length; None for ones.
+    bias: the same, None without.
     """
 
     weight: Tensor | None

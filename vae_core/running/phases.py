@@ -118,8 +118,8 @@ def _blocks(rows: Tensor, step: Step) -> Tensor:
 
 
 def normalised(kernel: Kernel, mean: Tensor, std: Tensor) -> Kernel:
-    """A kernel whose results are moments of latents [2 * c, ...], for latents with `mean` taken away
-    and divided by `std` [c]; its last channel stands for all variances that it has no rows for.
+    """A kernel whose results are moments of latents [2 * c, ...], for latents with `mean` taken
+    away and divided by `std` [c]; its last channel stands for all variances without rows.
     """
     weight, bias = kernel
     missing = 2 * len(mean) - len(weight)

@@ -117,7 +117,7 @@ class Weights:
         return weight.flatten(), None if bias is None else bias.flatten()
 
     def _told(self, timestep: Timestep) -> tuple[Tensor, Tensor]:
-        """Scale and shift [c] for voxels of latents with so much noise, in the statistics' dtype."""
+        """Scale and shift [c] for latents with so much noise, in the statistics' dtype."""
         wide = statistics_dtype(self.dtype)
         first, second = (f"{timestep.embedder}.timestep_embedder.linear_{n}" for n in (1, 2))
         weight = cast("Tensor", self._parameter(first, "weight", self.dtype))
@@ -139,7 +139,7 @@ class Weights:
         return mean, std
 
     def affine(self, path: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias [c] of a GroupNorm or a LayerNorm in the statistics' dtype; ones and zeros
+        """Weight and bias [c] of a GroupNorm or LayerNorm in the statistics' dtype; ones and zeros
         where it has none.
         """
         wide = statistics_dtype(self.dtype)

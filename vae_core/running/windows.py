@@ -56,8 +56,8 @@ class Window:
     """The places of one tile.
 
     extent: of the convolution's input, with history and the picture's edge.
-    edges: what lies beyond the picture there, where it is zeros. mirrors: where it is a mirror: each
-        line of it, and the line that it shows, columns first.
+    edges: what lies beyond the picture there, where it is zeros.
+    mirrors: where it is a mirror: each line of it, and the line that it shows, columns first.
     inside: what there is to be read. seen: the frames of that. missing: how many frames lie before
         them. beyond: those after the clip, None where there are none.
     where, source: what it is made of in src.
