@@ -26,18 +26,19 @@ def statistics_of(network: nn.Module) -> nn.Module | None:
     """The part in which core's network has the statistics of its latents, for one of diffusers that
     has them beside its parts; None for any other.
     """
-    mean, std = (getattr(network, name, None) for name in ("latents_mean", "latents_std"))
-    if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
+    own = dict(network.named_buffers(recurse=False))
+    if not own.keys() >= {"latents_mean", "latents_std"}:
         return None
     inside = nn.Module()
-    inside.register_buffer("mean-of-means", mean)
-    inside.register_buffer("std-of-means", std)
+    inside.register_buffer("mean-of-means", own["latents_mean"])
+    inside.register_buffer("std-of-means", own["latents_std"])
     return inside
 
 
 def told_of(network: nn.Module) -> dict[str, Any]:
     """What a network has beside its parts that its decoder depends on."""
-    return {name: getattr(network, name) for name in _TOLD if hasattr(network, name)}
+    own = vars(network)  # a class of diffusers warns of what it has in its config
+    return {name: own[name] for name in _TOLD if name in own}
 
 
 def noised(latents: Tensor, told: Mapping[str, Any]) -> Tensor:

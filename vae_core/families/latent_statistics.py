@@ -68,10 +68,11 @@ class LatentStatistics:
         """Those that a live module has as tensors beside its parts, as LTX's in diffusers do; None
         where it has none, or they have no values.
         """
-        found = [getattr(module, name, None) for name in ("latents_mean", "latents_std")]
-        if not all(isinstance(one, Tensor) and not one.is_meta for one in found):
+        own = dict(module.named_buffers(recurse=False))
+        found = [own[name] for name in ("latents_mean", "latents_std") if name in own]
+        if len(found) < 2 or any(one.is_meta for one in found):
             return None
-        mean, std = (tuple(map(float, cast("Any", one))) for one in found)
+        mean, std = (tuple(map(float, one)) for one in found)
         return cls(mean, std)
 
     def normalised(self, latents: Tensor) -> Tensor:
