@@ -96,3 +96,36 @@ def test_a_stream_holds_a_run_of_frames_however_long_the_clip() -> None:
     vae, settings = from_module(random_ltx2()), Settings(chunk_frames=8)
     plans = [vae.plan_decode((1, LATENTS, n, 4, 4), settings) for n in (41, 121)]
     assert plans[0].peak_bytes == plans[1].peak_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_the_error_in_16_bits_is_no_larger_than_diffusers_own(kind, dtype) -> None:
+    exact, narrow = random_ltx2(), random_ltx2(dtype)
+    ours, theirs = 0.0, 0.0
+    for seed in range(4):
+        frames, size = (9, 25)[seed % 2], ((64, 96), (96, 64))[seed // 2]
+        if kind == "encode":
+            x, whole, run = random_video(frames, *size), whole_encode, encode_moments
+        else:
+            x, whole, run = latents_of(frames, *size), whole_decode, decode_frames
+        expected = whole(exact, x.to(dtype).float())
+        ours += float((run(narrow, x.to(dtype)) - expected).square().mean())
+        theirs += float((whole(narrow, x.to(dtype)) - expected).square().mean())
+    assert ours**0.5 <= 1.05 * theirs**0.5
+
+
+def test_batches_are_decoded_side_by_side() -> None:
+    module = random_ltx2()
+    latents = random_latents(4, 3, 2, channels=LATENTS, batch=2)
+    found = decode_frames(module, latents, chunk_frames=8)
+    assert_close(found, whole_decode(module, latents))
+
+
+def test_blended_tiles_are_cut_in_space_alone() -> None:
+    """Crops as large as the picture have nothing to blend, and are run in the same bands."""
+    module, latents = random_ltx2(), random_latents(5, 4, 4, channels=LATENTS)
+    settings = {"tiling": "blend", "tile_px": 128, "overlap_px": 32, "chunk_frames": 8}
+    assert_close(decode_frames(module, latents, **settings), whole_decode(module, latents))
+    small = decode_frames(module, latents, **{**settings, "tile_px": 96})
+    assert small.shape == (1, 3, 33, 128, 128)

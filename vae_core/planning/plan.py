@@ -189,18 +189,24 @@ class Plan:
             **(self.libraries.as_dict() if self.libraries else {}),
         }
 
+    def _cut(self, unit: str) -> str:
+        """How time is cut, for a person."""
+        sizes = [chunk.source.size for chunk in self.chunks]
+        if self.job.program.looks_ahead:
+            return f"bands: {len(sizes)}, with up to {counted(max(sizes), f'{unit} frame')}"
+        counts = runs(sizes)
+        return f"chunks: {counts} {unit} frame" + ("" if counts == "1" else "s")
+
     def describe(self) -> str:
         """The plan in a few lines for a person."""
         job, worst = self.job, self.worst
         unit = "sample" if job.program.name == "encoder" else "latent"
-        counts = runs([chunk.source.size for chunk in self.chunks])
-        frames = f"{unit} frame" if counts == "1" else f"{unit} frames"
         steps = counted(len(job.program.steps), "step")
         lines = [
             f"{job.program.name}: {job.source.t}x{job.source.h}x{job.source.w} ({unit} frames x"
             " height"
             f" x width), batch {job.batch}",
-            f"  chunks: {counts} {frames}, {steps} each",
+            f"  {self._cut(unit)}, {steps} each",
             f"  tiles: {self.tile_count()} in all, none beyond the bound of"
             f" {_bound(self.settings)}",
             f"  work: {self.operations / 1e12:.3g} TFLOP",
