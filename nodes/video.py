@@ -46,7 +46,7 @@ class ExactVAEEncodeVideo:
         count = {"default": 0, "min": 0, "max": 1_000_000}
         return {
             "required": {
-                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 "file": (
                     [CONNECTED, *host.input_videos(), SHIPPED],
                     {
@@ -143,7 +143,7 @@ class ExactVAEDecodeVideo:
                     "LATENT",
                     {"tooltip": "Latents of one clip, core's or those of kijai's wrappers."},
                 ),
-                "vae": ("VAE", {"tooltip": "A CogVideoX, Wan or Qwen-Image VAE from any loader."}),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 "fps": (
                     "FLOAT",
                     {

@@ -33,7 +33,10 @@ WAITING = 2
 
 WIDGETS: dict[str, Widget] = {
     "operation": (["encode", "decode"], {}),
-    "network": (["full", "tiny", "wan", "tiny_wan", "wan22", "ltx"], {"default": "full"}),
+    "network": (
+        ["full", "tiny", "wan", "tiny_wan", "wan22", "ltx", "seedvr2"],
+        {"default": "full"},
+    ),
     "dtype": (["auto", "bf16", "fp16", "fp32"], {"default": "auto"}),
     "width": ("INT", {"min": 1, "max": 16384}),
     "height": ("INT", {"min": 1, "max": 16384}),

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import networks
 import networks_ltx
+import networks_seedvr2
 import networks_wan
 import torch
 from benchmarks.families import FAMILIES
@@ -219,6 +220,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
     "wan22": networks_wan.narrow_wan_2_2,
     "ltx": networks_ltx.narrow_ltx2,
+    "seedvr2": networks_seedvr2.narrow_seedvr2,
 }
 
 

@@ -199,6 +199,7 @@ test("the network is told by the name of its file, whichever loader has it", () 
     wan22: ["wan2.2_vae.safetensors", "Wan2_2_VAE_bf16.safetensors",
       "diffusers/Wan2.2-TI2V-5B-Diffusers/vae"],
     ltx: ["ltx-2-19b-dev-fp8.safetensors", "diffusers/LTX-2/vae", "LTX2_video_vae_bf16.safetensors"],
+    seedvr2: ["seedvr2_ema_vae_fp16.safetensors", "SEEDVR2/ema_vae_fp16.safetensors"],
     full: ["cogvideox_vae_bf16.safetensors"],
   };
   for (const [network, names] of Object.entries(files)) {
@@ -213,7 +214,8 @@ test("the network is told by the name of its file, whichever loader has it", () 
 });
 
 test("chunks and scopes mean something for one family alone", () => {
-  assert.deepEqual(["full", "tiny", "wan", "tiny_wan", "wan22", "ltx"].map(usesChunks), [true, true, false, false, false, false]);
+  assert.deepEqual(["full", "tiny"].map(usesChunks), [true, true]);
+  for (const network of ["wan", "tiny_wan", "wan22", "ltx", "seedvr2"]) assert.equal(usesChunks(network), false, network);
 });
 
 const BEGIN = {

@@ -20,12 +20,13 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, or LTX-Video and LTX-2: a"
-    " diffusers folder"
-    " (config.json and diffusion_pytorch_model.safetensors), a single file such as"
-    " cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors or wan2.2_vae.safetensors, or the"
-    " original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, LTX-Video and LTX-2, or"
+    " SeedVR2: a diffusers folder (config.json and diffusion_pytorch_model.safetensors), a single"
+    " file such as cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors, wan2.2_vae.safetensors"
+    " or seedvr2_ema_vae_fp16.safetensors, a checkpoint of LTX-2, or the original 3d-vae.pt,"
+    " Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
+DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3
 
 
@@ -65,7 +66,8 @@ class Keys:
     """How files hold the VAEs of one family.
 
     family: its name. title: in a sentence, "CogVideoX".
-    classes: of diffusers that hold it, the usual one first. needs: the oldest diffusers with it.
+    classes: that hold it, the usual one first. needs: the oldest diffusers with it. home: the
+        module that has them.
     marks: what follows the prefix in a name that tells the family. others: in one that tells that
         it is another one all the same; None where there is none.
     parts: with what the names of its tensors begin, after the prefix.
@@ -97,6 +99,7 @@ class Keys:
         Callable[[Mapping[str, str], Collection[str], Mapping[str, Any]], dict[str, Any]] | None
     ) = None
     settle: Callable[[Any, Mapping[str, Any]], None] | None = None
+    home: str = DIFFUSERS
 
     def prefixes(self, names: Collection[str]) -> list[str]:
         """Before which the family's VAEs stand among `names`, each once."""

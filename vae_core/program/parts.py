@@ -116,6 +116,34 @@ class Fold:
     in_turn: bool = False
 
 
+class Axis(Enum):
+    """Along what the results of a place lie beside each other."""
+
+    FRAME = "frame"
+    ROW = "row"
+    COLUMN = "column"
+    CHANNEL = "channel"
+
+
+Order = tuple[Axis, Axis, Axis, Axis]
+"""All axes, the outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """How several frames and squares of results, made of each place, lie in a module's channels.
+
+    frames: made of each one that is seen. order: in which they lie.
+    first, takes: of a clip's first frame one is made: in which order all of them lie there, and
+        which of the frames it is.
+    """
+
+    frames: int
+    order: Order
+    first: Order
+    takes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Conv:
     """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
@@ -129,6 +157,8 @@ class Conv:
         in the channels that it reads, or makes: each channel's own, column by column. Channels,
         kernel, stride and pad are those of single elements all the same.
     fold: what it stands for where there is no module with weights.
+    shuffle: where the results of a place lie otherwise than as `makes_px` says.
+    beside: module paths of more convolutions of the same input, whose channels follow its own.
     edge: see `Edge`. ahead: frames by which it looks ahead; the clip's last frame goes on after it.
     in_blocks: whether all that its module makes of a place, frames too, lies side by side in the
         channels, each channel's own in time, height and width.
@@ -147,6 +177,8 @@ class Conv:
     sees_px: int = 1
     makes_px: int = 1
     fold: Fold | None = None
+    shuffle: Shuffle | None = None
+    beside: tuple[str, ...] = ()
     edge: Edge = Edge.ZEROS
     ahead: int = 0
     in_blocks: bool = False
@@ -200,6 +232,7 @@ class Attend:
     pad = Halo(0, 0)
     start = Start.ZEROS
     fold = None
+    shuffle = None
     edge = Edge.ZEROS
     ahead = repeats = 0
     in_blocks = False
@@ -224,10 +257,10 @@ class Attend:
 class Form(Enum):
     """Which statistics a norm divides by.
 
-    `GROUP`: mean and variance of groups of channels over a chunk or a clip, a `NormScope`. `L2`:
-    the length of each voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of
-    their squares, without parameters. `LAYER`: their deviation, once their mean is taken away.
-    `NONE`: nothing; all that is done is to undo how latents were normalised.
+    `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
+    voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of their squares,
+    without parameters. `LAYER`: their deviation, once their mean is taken away. `NONE`: nothing;
+    all that is done is to undo how latents were normalised.
     """
 
     GROUP = "group"
@@ -255,6 +288,15 @@ class Timestep:
     rows: tuple[int, int]
 
 
+class Scope(Enum):
+    """Over which voxels the statistics of a group are taken: each frame by itself, or all frames of
+    a chunk or a clip, a `NormScope`.
+    """
+
+    FRAME = "frame"
+    CHUNK = "chunk"
+
+
 @dataclass(frozen=True, slots=True)
 class Norm:
     """A norm, followed by SiLU where it is `activated`; in some decoders modulated by convolutions
@@ -274,12 +316,18 @@ class Norm:
     shift_path: str | None = None
     form: Form = Form.GROUP
     activated: bool = True
+    scope: Scope = Scope.CHUNK
     timestep: Timestep | None = None
 
     @property
     def per_voxel(self) -> bool:
         """Whether no voxel's result depends on another: there are no statistics to gather."""
         return self.form is not Form.GROUP
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether every frame has statistics of its own."""
+        return not self.per_voxel and self.scope is Scope.FRAME
 
     @property
     def modulated(self) -> bool:

@@ -181,11 +181,15 @@ class Step:
         """The frames of cells that the mix is asked for, each run with the step that makes it.
 
         That is the step itself, but for a clip's first frame where nothing but zeros lies before
-        it: of all taps in time the last one sees something.
+        it: of all taps in time the last one sees something; or where of several results one is
+        made.
         """
         if chunk.band:
             return ((self, chunk.band.cells[self.dst]),)
         whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
+        if self.mix.shuffle and self.rate.up > 1 and chunk.keeps_first(src.t):
+            first = replace(self, still=True, rate=STEADY), Interval(0, 1)
+            return (first, (self, Interval(1, whole))) if whole > 1 else (first,)
         zeros = self.mix.start is Start.ZEROS and self.rate == STEADY and chunk.first
         if not zeros or self.taps[0] == 1 or whole == 1:
             return ((self, Interval(lone, whole)),)
@@ -295,14 +299,20 @@ class Program:
     @property
     def has_statistics(self) -> bool:
         """Whether results depend on the statistics of a chunk or a clip."""
+        norms = (step.norm for step in self.steps if step.norm)
+        return any(not (norm.per_voxel or norm.per_frame) for norm in norms)
+
+    @property
+    def measures(self) -> bool:
+        """Whether statistics are gathered, of whatever."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
 
-    def groups_wanted(self, index: int) -> int | None:
-        """Groups of the norm that reads what a step writes; None where none needs statistics."""
+    def norm_to_come(self, index: int) -> Norm | None:
+        """The norm that wants statistics of what step `index` writes; None where none does."""
         dst = self.steps[index].dst
         for step in self.steps[index + 1 :]:
             if step.src == dst and step.norm:
-                return None if step.norm.per_voxel else step.norm.groups
+                return None if step.norm.per_voxel else step.norm
             if step.dst == dst:
                 return None
         return None

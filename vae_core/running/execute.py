@@ -36,9 +36,9 @@ from .convolutions import routed
 from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
+from .framewise import moments_of
 from .graphs import outside_graphs
 from .kept import Kept
-from .statistics import finished
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
@@ -280,6 +280,7 @@ class Execution:
         step = self._program.steps[index]
         norm = self._norm(step.norm, at, step.src) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
+        wanted = self._program.norm_to_come(index)
         task = Task(
             step,
             at,
@@ -287,13 +288,14 @@ class Execution:
             self._weights.conv(shortcut.path) if shortcut else None,
             self._maps(step.norm),
             norm,
-            self._program.groups_wanted(index),
+            wanted.groups if wanted else None,
+            wanted is not None and wanted.per_frame,
             self._caches.get(index),
             windows=self._course(index, at).windows,
         )
-        (first, _), *later = step.runs(at.src(step), at.chunk)
-        if later:
-            phases = self.tile_runner.last_taps(task.phases)
+        (first, _), *_ = step.runs(at.src(step), at.chunk)
+        if first is not step:
+            phases = self.tile_runner.first_phases(first, task.phases)
             task.first = replace(task, step=first, phases=phases)
         return task
 
@@ -368,12 +370,15 @@ class Execution:
             chunks = len(self._plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
 
-    def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
+    def _norm(
+        self, norm: Norm, at: Pass, src: int
+    ) -> kernels.Affine | kernels.FrameAffine | kernels.VoxelNorm:
         """What a norm does to each element, once the statistics of what it reads are known."""
         if norm.per_voxel:
             return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm), norm.form)
-        moments = finished(at.moments[src], norm.groups)
-        return kernels.affine(moments, norm.eps, *self._weights.affine(norm.path))
+        moments = moments_of(at.moments[src], norm.groups)
+        made = kernels.frame_affine if norm.per_frame else kernels.affine
+        return made(moments, norm.eps, *self._weights.affine(norm.path))
 
     def _maps(self, norm: Norm | None) -> tuple[kernels.Kernel, ...] | None:
         """The modulation convolutions of a norm, one on an accelerator; None where it has none."""

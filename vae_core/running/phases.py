@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Start
+from ..program.parts import Attend, Axis, Shuffle, Start
 from ..program.steps import Step
 from .convolutions import Strides
-from .kernels import Kernel, convolution, statistics_dtype
+from .kernels import Kernel, convolution, joined, statistics_dtype
+from .weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,19 @@ class Phase:
         return made[..., self.row :: self.apart, self.column :: self.apart]
 
 
+def kernel_of(step: Step, weights: Weights) -> Kernel:
+    """Weight [out, in, t, h, w] and bias [out] of all that a step's module makes of a place."""
+    mix = step.mix
+    if isinstance(mix, Attend) or mix.fold:
+        return fold_kernel(step, weights.dtype, weights.device)
+    kernel = weights.conv(step.path)
+    if mix.statistics:
+        kernel = normalised(kernel, *weights.statistics(mix.statistics))
+    for path in mix.beside:
+        kernel = joined(kernel, weights.conv(path))
+    return kernel
+
+
 def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
     weight, bias = kernel
@@ -62,12 +76,14 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
         )
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
-    if step.mix.in_blocks:
-        weight, bias = _blocks(weight, step), None if bias is None else _blocks(bias, step)
+    arranged = _blocks if step.mix.in_blocks else _by_places
+    weight, bias = arranged(weight, bias, step)
     if step.still:
         replicated = step.mix.start is Start.FIRST
         weight = weight.sum(-3, keepdim=True) if replicated else weight[..., -1:, :, :]
-    weight, bias = _by_places(weight, bias, step)
+    if step.mix.in_blocks:
+        weight = weight.movedim(0, 3).flatten(0, 3)
+        bias = None if bias is None else bias.movedim(0, 3).flatten()
     rows = weight.chunk(step.phases)
     biases = [None] * len(rows) if bias is None else bias.chunk(step.phases)
     side = step.side_made
@@ -88,15 +104,15 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     if mix.repeats:
         weight = torch.cat((weight, weight[-1:].expand(mix.repeats, *weight.shape[1:])))
         bias = None if bias is None else torch.cat((bias, bias[-1:].expand(mix.repeats)))
+    if mix.shuffle:
+        both = (None if x is None else _in_order(x, step, mix.shuffle) for x in (weight, bias))
+        return cast("Kernel", tuple(both))
     if mix.sees_px > 1:
         px = mix.sees_px
         squares = cast(
             "Tensor", weight.unflatten(1, (-1, px, px))
         )  # [out, c, columns, rows, t, h, w]
         weight = squares.permute(0, 1, 4, 5, 3, 6, 2).flatten(5).flatten(3, 4)
-    if mix.in_blocks:
-        weight = weight.movedim(0, 3).flatten(0, 3)
-        return weight, None if bias is None else bias.movedim(0, 3).flatten()
     if mix.makes_px > 1:
         px = mix.makes_px
         squares = cast(
@@ -108,13 +124,29 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     return weight, bias
 
 
-def _blocks(rows: Tensor, step: Step) -> Tensor:
-    """Rows of a kernel [c * frames * side * side, ...] as [c, frames, side, side, ...]; of a lone
-    frame those of the last of them.
+def _in_order(x: Tensor, step: Step, shuffle: Shuffle) -> Tensor:
+    """x [out, ...] of a module, with the results of a place one after the other: by frames, rows
+    and columns. Of a lone frame there is one.
     """
-    side = step.side_made
-    blocks = cast("Tensor", rows.unflatten(0, (step.mix.out_channels, -1, side, side)))
-    return blocks[:, -step.frames_made :]
+    lone = step.rate.up < shuffle.frames
+    order, px = shuffle.first if lone else shuffle.order, step.mix.makes_px
+    sizes = {Axis.FRAME: shuffle.frames, Axis.ROW: px, Axis.COLUMN: px, Axis.CHANNEL: -1}
+    apart = cast("Tensor", x.unflatten(0, [sizes[axis] for axis in order]))
+    places = Axis.FRAME, Axis.ROW, Axis.COLUMN, Axis.CHANNEL
+    laid = apart.permute(*(order.index(axis) for axis in places), *range(4, apart.ndim))
+    return (laid[shuffle.takes] if lone else laid.flatten(0, 1)).flatten(0, 2)
+
+
+def _blocks(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
+    """A kernel [c * frames * side * side, ...] as [c, frames, side, side, ...]; of a lone frame the
+    rows of the last of them.
+    """
+    sizes = (step.mix.out_channels, -1, step.side_made, step.side_made)
+
+    def parted(rows: Tensor) -> Tensor:
+        return cast("Tensor", rows.unflatten(0, sizes))[:, -step.frames_made :]
+
+    return parted(weight), None if bias is None else parted(bias)
 
 
 def normalised(kernel: Kernel, mean: Tensor, std: Tensor) -> Kernel:
@@ -238,8 +270,14 @@ def frames_of_phase(phase: Phase, target: Tensor, first: int, made: int) -> tupl
     first: the frame of the clip, below 0 where it is none, that phase 0 of the first cell makes;
     target begins at the first frame that there is.
     """
-    if made == 1:
-        return 0, target
-    start = phase.frame + min(first, 0)
+    skipped, frames = numbers_of_phase(phase, first, made)
+    return skipped, target if made == 1 else target[:, :, frames]
+
+
+def numbers_of_phase(phase: Phase, first: int, made: int) -> tuple[int, slice]:
+    """How many leading frames of a phase's result do not count, and which of a tile's frames the
+    others are; see `frames_of_phase`.
+    """
+    start = phase.frame + min(first, 0) if made > 1 else 0
     skipped = int(start < 0)
-    return skipped, target[:, :, start + made * skipped :: made]
+    return skipped, slice(start + made * skipped, None, made)

@@ -28,13 +28,14 @@ from ..settings import Place
 from . import devices, kernels
 from .attention import attend
 from .convolutions import laid_out
+from .framewise import measured_by_frame
 from .phases import (
     Phase,
     convolve,
-    fold_kernel,
     for_accelerator,
     frames_of_phase,
-    normalised,
+    kernel_of,
+    numbers_of_phase,
     phases_of,
 )
 from .stores import Room, allocate
@@ -137,21 +138,19 @@ class TileRunner:
         """
         if isinstance(step.mix, Attend):
             return ()
-        if step.mix.fold:
-            kernel = fold_kernel(step, self.weights.dtype, self.weights.device)
-        else:
-            kernel = self.weights.conv(step.path)
-            if step.mix.statistics:
-                kernel = normalised(kernel, *self.weights.statistics(step.mix.statistics))
-        found = phases_of(kernel, step)
+        found = phases_of(kernel_of(step, self.weights), step)
         own = step.phases > 1 or step.still or step.mix.repeats  # memory of their own already
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
 
-    def last_taps(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """The same convolutions, of the newest frame that they see alone."""
+    def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """The convolutions of a clip's first frame, by a step of its own: results that lie
+        otherwise, or the newest frame that they see alone.
+        """
+        if first.mix.shuffle:
+            return self.phases(first)
         return tuple(
             replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
         )
@@ -242,15 +241,21 @@ class TileRunner:
         step = task.step
         target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
+        addend = phase.shift
         if added is not None and step.phases > 1:
             _, part = frames_of_phase(phase, added, first, step.frames_made)
             result[:, :, skipped:].add_(phase.places(part))
         elif added is not None:
-            self._add_residual(task, window.core, result, added)
+            added = self._residual(task, window.core, result, added)
+            if added is not None and addend is None and not task.groups:
+                addend = added  # which is added on the way: the result is not gone over twice
+            elif added is not None:
+                result.add_(added)
         if task.groups:
             counted = result[:, :, skipped:] if skipped else result
-            merged = self._measured(task, window.alone, phase, counted, merged)
-        self.transfers.send(result, phase.places(target), skipped, phase.shift)
+            measure = self._measured_by_frame if task.by_frame else self._measured
+            merged = measure(inputs, phase, first, counted, merged)
+        self.transfers.send(result, phase.places(target), skipped, addend)
         return merged
 
     @staticmethod
@@ -259,22 +264,40 @@ class TileRunner:
         ratio = task.step.frames_made
         return ratio * cells.t.start - (ratio - 1) * task.keeps_first
 
-    def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
+    def _residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> Tensor | None:
+        """What is to be added to `result`; None where it has been added, frames that repeat."""
         residual, at = task.step.residual, task.at
         assert residual
         if task.shortcut:
             added = kernels.convolution(added, task.shortcut)
-        if residual.repeated:
-            keeps_first = at.keeps_first(residual.store)
-            where = residual.source(core, keeps_first)
-            kernels.add_pairs(result, added, core.t, where.t, keeps_first)
-        else:
-            result.add_(added)
+        if not residual.repeated:
+            return added
+        keeps_first = at.keeps_first(residual.store)
+        where = residual.source(core, keeps_first)
+        kernels.add_pairs(result, added, core.t, where.t, keeps_first)
+        return None
 
-    def _measured(self, task: Task, alone: int, phase: Phase, result: Tensor, merged: Any) -> Any:
-        """`merged` with the moments of a result, of which the first `alone` frames count once, and
+    @staticmethod
+    def _measured_by_frame(
+        inputs: Inputs, phase: Phase, first: int, result: Tensor, merged: Any
+    ) -> Any:
+        """`merged` with the moments of each frame of a result."""
+        task, t = inputs.task, inputs.window.core.t
+        _, numbers = numbers_of_phase(phase, first, task.step.frames_made)
+        frames = range(t.start, t.stop)[numbers]
+        if not frames or not task.groups:
+            return merged
+        found = measured_by_frame(result, frames, task.groups, phase.shift)
+        return merged.merge(found) if merged else found
+
+    def _measured(
+        self, inputs: Inputs, phase: Phase, first: int, result: Tensor, merged: Any
+    ) -> Any:
+        """`merged` with the moments of a result, of which the frames that are alone count once, and
         the others as often as they are shown.
         """
+        del first
+        task, alone = inputs.task, inputs.window.alone
         assert task.groups
         shown = self.program.stores[task.step.dst].shown
         parts = ((result, shown),)
@@ -323,6 +346,8 @@ class TileRunner:
         assert norm
         if isinstance(norm, kernels.VoxelNorm):
             kernels.normalise_voxels(x, norm, out)
+        elif isinstance(norm, kernels.FrameAffine):
+            kernels.normalise(x, norm.of(inputs.window.where.t), out)
         elif cover is None or inputs.latents is None or maps is None:
             kernels.normalise(x, norm, out)
         else:
@@ -351,9 +376,7 @@ class TileRunner:
         return self._columns[key]
 
     def _history(self, inputs: Inputs, buffer: Tensor) -> None:
-        """Fill the frames before the chunk, from the cache or with what lies before a clip, and
-        those after a clip; keep the newest ones.
-        """
+        """Fill the frames before the chunk, or around a clip, and keep the newest ones."""
         task, window = inputs.task, inputs.window
         if window.missing:
             past = buffer[window.filled]
@@ -364,8 +387,7 @@ class TileRunner:
             else:
                 past.copy_(buffer[window.inside][:, :, :1].expand_as(past))
         if window.beyond:
-            after = buffer[window.beyond]
-            after.copy_(buffer[window.inside][:, :, -1:].expand_as(after))
+            buffer[window.beyond].copy_(buffer[window.inside][:, :, -1:])
         if task.new_cache is not None and window.cached:
             self._keep(buffer[window.kept], task.new_cache[window.cached])
 
