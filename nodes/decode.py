@@ -57,7 +57,8 @@ class ExactVAEDecodeFramewise:
         from .bridge.running import decode_latents, report, settings_of
         from .bridge.vae import exact_vae
 
-        settings, vae = settings_of(values), exact_vae(vae)
+        vae = exact_vae(vae)
+        settings = settings_of(values, vae)
         latents, notes = latents_for(vae, samples)
         size, told = own_size(samples, latents, vae.ends.ratios)
         watch = Watch("decode", unique_id, values.get("extra_pnginfo"))

@@ -56,7 +56,8 @@ class ExactVAEEncodeTiled:
         from .bridge.running import chosen_samples, encode_image, report, settings_of
         from .bridge.vae import exact_vae
 
-        settings, vae = settings_of(values), exact_vae(vae)
+        vae = exact_vae(vae)
+        settings = settings_of(values, vae)
         image, notes = checked_image(images, vae.ends.colours_in)
         watch = Watch("encode", unique_id, values.get("extra_pnginfo"))
         run = encode_image(vae, image, settings, watch)

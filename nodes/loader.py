@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .bridge import host
-from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE
+from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE, REFERENCE
 from .encode import ExactVAEEncodeTiled
 
 SHIPPED = {
@@ -15,7 +15,7 @@ SHIPPED = {
 }
 """By the name that a person chooses it by: where it lies among the assets."""
 
-_LIKELY = ("cogvid", "wan", "qwen", "ltx", "seedvr")
+_LIKELY = ("cogvid", "wan", "qwen", "hunyuanvideo15", "hunyuanvideo-1.5", "ltx", "seedvr")
 """What the names of the files that can be loaded have in them, those of the first family first."""
 
 
@@ -41,9 +41,10 @@ class ExactVAELoader:
 
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
-        " LTX-2, SeedVR2 or Qwen-Image: a .safetensors file with diffusers or original names, the"
-        " original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers folder. It works with every node"
-        " that takes a VAE, core's included, and gives the untiled network's pixels in any memory."
+        " LTX-2, of HunyuanVideo 1.5, of SeedVR2 or of Qwen-Image: a .safetensors file with"
+        " diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers"
+        " folder. It works with every node that takes a VAE, core's included, and gives the untiled"
+        " network's pixels in any memory."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)
@@ -57,6 +58,7 @@ class ExactVAELoader:
         "wan vae",
         "qwen image vae",
         "ltx vae",
+        "hunyuanvideo 1.5 vae",
         "seedvr2 vae",
     )
 
@@ -81,19 +83,20 @@ class ExactVAELoader:
                         " the model was made with; fp16 is untested with its weights.",
                     },
                 ),
-            }
+            },
+            "optional": {"reference": REFERENCE},
         }
 
     @classmethod
-    def IS_CHANGED(cls, vae_name: str, dtype: str) -> str:
+    def IS_CHANGED(cls, vae_name: str, dtype: str, reference: str = "official") -> str:
         """A file that was replaced is loaded again."""
-        del dtype
+        del dtype, reference
         path = _paths().get(vae_name)
         files = sorted(path.iterdir()) if path and path.is_dir() else [path] if path else []
         stats = [file.stat() for file in files if file.is_file()]
         return f"{vae_name} " + " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
-    def load(self, vae_name: str, dtype: str) -> tuple[Any]:
+    def load(self, vae_name: str, dtype: str, reference: str = "official") -> tuple[Any]:
         """The VAE called `vae_name`."""
         from ..vae_core import LoadError
         from .bridge.vae import load_vae
@@ -104,7 +107,7 @@ class ExactVAELoader:
                 f"vae_name: there is no {vae_name!r} any more. Choose another, or press R to read"
                 " the folders again."
             )
-        return (load_vae(path, dtype),)
+        return (load_vae(path, dtype, reference),)
 
 
 class ExactVAEApply:
@@ -134,7 +137,8 @@ class ExactVAEApply:
                 "chunk_size": CHUNK_SIZE,
                 "norm_scope": NORM_SCOPE,
                 "memory_budget": MEMORY_BUDGET,
-            }
+            },
+            "optional": {"reference": REFERENCE},
         }
 
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS

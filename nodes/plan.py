@@ -53,7 +53,9 @@ class ExactVAEPlan:
         from .bridge.running import planned, settings_of
         from .bridge.vae import exact_vae
 
-        found = planned(exact_vae(vae), operation, (frames, height, width), settings_of(values))
+        vae = exact_vae(vae)
+        size = (frames, height, width)
+        found = planned(vae, operation, size, settings_of(values, vae))
         text, peak = found.describe(), found.peak_bytes / 2**30
         result = (text, round(peak, 3), found.tile_count(), len(found.chunks))
         return {"ui": {"text": [text]}, "result": result}

@@ -162,7 +162,7 @@ class StepBench:
 
     def read(self, cells: Region) -> list[Box]:
         """What a tile declares of the store that it reads: the region around its cells, and where
-        it attends, the keys and values of whole frames.
+        it attends, the keys and values of whole frames, or of all frames so far.
         """
         src, mix = self.extents[self.step.src], self.step.mix
         region = self.step.source_region(cells, src, self.chunk)
@@ -170,7 +170,8 @@ class StepBench:
         if not isinstance(mix, Attend):
             return [(ALL, region)]
         queries, keys = slice(None, mix.read_channels), slice(mix.read_channels, None)
-        return [(queries, region), (keys, replace(src.region, t=region.t))]
+        seen = replace(region.t, start=0) if mix.looks_back else region.t
+        return [(queries, region), (keys, replace(src.region, t=seen))]
 
     def latents(self, region: Region) -> Region:
         """The latent cells that modulate `region`, worked out element by element."""

@@ -86,3 +86,21 @@ def test_no_more_is_allocated_than_a_block_and_the_running_sums(dtype, tile) -> 
     counted = 2 * 4 * (n * (3 * CHANNELS + 4) + keys * 2 * CHANNELS + n * keys)
     assert counter.peak_bytes <= counted
     assert counted <= 1.3 * counter.peak_bytes, "and not much less"
+
+
+def test_queries_meet_all_frames_of_a_clip_of_4k_as_exactly_as_torch_does() -> None:
+    """33 frames of 90x160 tokens, a block of rows after the other; some of the last frame's
+    queries, which meet all of them.
+    """
+    frames, rows, columns, channels, wide = 33, 90, 160, 16, torch.float32
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(1, 2 * channels, frames, rows, columns, generator=generator)
+    keys[:, :channels] *= 2
+    queries = 2 * torch.randn(1, channels, 1, 4, 8, generator=generator)
+    blocks = (block for frame in keys.split(1, dim=2) for block in frame.split(9, dim=3))
+    found = attend(queries, blocks, wide)
+    k, v = (part.flatten(2).transpose(1, 2) for part in keys.chunk(2, dim=1))
+    q = queries.flatten(2).transpose(1, 2)
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    theirs = F.scaled_dot_product_attention(q, k, v)
+    assert error(found, exact) <= 1.05 * error(theirs, exact)

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import torch
 from networks import random_latents
-from networks_wan import random_qwen_image, random_wan, whole_decode, whole_encode
+from networks_wan import (
+    random_qwen_image,
+    random_wan,
+    random_wan_2_2,
+    whole_decode,
+    whole_encode,
+)
 from pack import part, run
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -78,6 +84,21 @@ def test_latents_are_decoded_as_by_the_untiled_network(module: nn.Module, batch:
     assert images.shape == (batch * (4 * frames - 3), 32, 40, 3)
     assert distance(images, shown(whole_decode(module, latents))) < MOST
     assert f"VAE: {TITLE}" in report
+
+
+def test_wan_2_2_goes_through_the_nodes_and_cores_calls():
+    module = random_wan_2_2(latent_channels=48)
+    image, latents = pictures(5, 32, 48), random_latents(2, 2, 3, channels=48)
+    wanted = whole_encode(module, seen(image)).chunk(2, dim=1)[0]
+    latent, _ = run("ExactVAEEncodeTiled", change={"tile_size": 16}, images=image, vae=module)
+    images, report = run("ExactVAEDecodeFramewise", samples={"samples": latents}, vae=module)
+    (vae,) = run("ExactVAEApply", vae=module)
+    for got in (latent["samples"], vae.encode(image)):
+        assert distance(got, wanted) < MOST
+    wanted = shown(whole_decode(module, latents))
+    for got in (images, vae.decode(latents)[0]):
+        assert distance(got, wanted) < MOST
+    assert "VAE: Wan 2.2 5B" in report
 
 
 def test_qwen_images_own_class_is_taken_too():
@@ -299,6 +320,11 @@ def test_the_shipped_wan_vae_works_in_every_job():
 
 WAN_KEYS = {"decoder.middle.0.residual.0.gamma": torch.ones(8, 1, 1, 1)}
 WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": torch.ones(1)}
+HUNYUAN_15_KEYS = {
+    "decoder.mid.attn_1.norm.gamma": torch.ones(1024, 1, 1, 1),
+    "encoder.conv_in.conv.weight": torch.ones(128, 3),
+    "encoder.conv_out.conv.weight": torch.ones(64, 1),
+}
 
 
 @pytest.mark.parametrize(
@@ -308,6 +334,12 @@ WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": 
         ("Wan2.1_VAE.pth", WAN_KEYS, True),
         ("wan22.safetensors", WAN_22_KEYS | {"encoder.conv1.weight": torch.ones(160, 12)}, True),
         ("narrow22.safetensors", WAN_22_KEYS | {"encoder.conv1.weight": torch.ones(8, 12)}, False),
+        ("hunyuan15.safetensors", HUNYUAN_15_KEYS, True),
+        (
+            "narrow15.safetensors",
+            HUNYUAN_15_KEYS | {"encoder.conv_in.conv.weight": torch.ones(8, 3)},
+            False,
+        ),
         ("diffusers.safetensors", {"decoder.conv_in.weight": torch.ones(1)}, False),
         ("nested.pt", {"state_dict": WAN_KEYS}, False),
         ("damaged.safetensors", None, False),

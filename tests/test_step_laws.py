@@ -37,6 +37,7 @@ STEPS = [
 SIZES = {  # elsewhere smaller: the steps are many
     "cogvideox": (24, 32),
     "wan22": (32, 48),
+    "hunyuan15": (32, 48),
     "ltx": (64, 96),
 }
 LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]

@@ -35,7 +35,17 @@ from .families.conventions import (
 )
 from .geometry.region import Extent
 from .posterior import Posterior
-from .settings import BlendOrder, Fit, Layout, NormScope, Placement, Progress, Settings, Tiling
+from .settings import (
+    BlendOrder,
+    Fit,
+    Layout,
+    NormScope,
+    Placement,
+    Progress,
+    Reference,
+    Settings,
+    Tiling,
+)
 from .vae import VideoVAE, check_dtype, checked_device, from_module
 
 if TYPE_CHECKING:
@@ -96,6 +106,7 @@ __all__ = [
     "Placement",
     "Posterior",
     "Progress",
+    "Reference",
     "ResultError",
     "Settings",
     "SettingsError",

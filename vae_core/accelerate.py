@@ -18,6 +18,8 @@ What decides, where the class and the settings both have a say:
 - Frames of Wan, Qwen-Image and LTX: the diffusers layout means that frames behind the last 4k+1, or
   8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by
   `settings.frame_fit`. Chunks change nothing.
+- Frames of HunyuanVideo 1.5: the diffusers layout means that counts other than 4k+1 are refused, as
+  in the class, for which they break; the aligned layout treats them by `settings.frame_fit`.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
   logged once. Blended tiles are had by settings with `tiling="blend"`, which are left as they are.
@@ -48,15 +50,14 @@ from .class_doors import (
     DROP_IN,
     KINDS,
     Kind,
-    arguments_of,
-    check_causal,
+    heeding,
     kind_of,
-    timestep_of,
 )
 from .errors import InputError
 from .families.attributes import plain
+from .running.autocast import joined
 from .running.graphs import is_exporting, outside_graphs
-from .settings import SMALLEST_TILE_PX, Layout, NormScope, Settings, Tiling
+from .settings import SMALLEST_TILE_PX, Layout, NormScope, Reference, Settings, Tiling
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -141,25 +142,40 @@ class _Engine:
         return self._decoded(self._clips(z), self._decoding(), return_dict)
 
     @_door
-    def _decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def _decode(
+        self, z: Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor] | Tensor:
         """The class's `_decode`: the video of `z` in one batch, by the engine."""
-        return self._decoded((z,), self._decoding(), return_dict)
+        return self._inner((z,), self._decoding(), return_dict)
 
     @_door
-    def tiled_decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def tiled_decode(
+        self, z: Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor] | Tensor:
         """The class's `tiled_decode`: the video of `z`, by exact tiles."""
-        return self._decoded((z,), self._bounded(self._decoding()), return_dict)
+        return self._inner((z,), self._bounded(self._decoding()), return_dict)
+
+    def _inner(
+        self, clips: tuple[Tensor, ...], settings: Settings, return_dict: bool
+    ) -> DecoderOutput | tuple[Tensor] | Tensor:
+        """The video of latents as the class's inner methods give it."""
+        if self.kind.bare:
+            return self._video(clips, settings)
+        return self._decoded(clips, settings, return_dict)
 
     def _decoded(
         self, clips: tuple[Tensor, ...], settings: Settings, return_dict: bool
     ) -> DecoderOutput | tuple[Tensor]:
-        """The video of latents in the class's own type, clamped where the class clamps."""
+        """The video of latents in the class's own type."""
         from diffusers.models.autoencoders.vae import DecoderOutput
 
-        video = self._run(VideoVAE.decode, clips, settings)
-        if self.vae.family.clamps:
-            video.clamp_(-1, 1)
+        video = self._video(clips, settings)
         return DecoderOutput(sample=video) if return_dict else (video,)
+
+    def _video(self, clips: tuple[Tensor, ...], settings: Settings) -> Tensor:
+        """The video of latents, clamped where the class clamps."""
+        video = self._run(VideoVAE.decode, clips, settings)
+        return video.clamp_(-1, 1) if self.vae.family.clamps else video
 
     def _moments(self, vae: VideoVAE, video: Tensor, settings: Settings) -> Tensor:
         posterior = vae.encode(video, settings)
@@ -184,7 +200,7 @@ class _Engine:
         with _weights_at_hand(module):
             vae = replace(self.vae, dtype=module.dtype, device=_device(module, clips[0]))
             results = [work(vae, clip, settings) for clip in clips]
-        return results[0] if len(results) == 1 else torch.cat(results)
+        return results[0] if len(results) == 1 else joined(results)
 
     def _encoding(self) -> Settings:
         return self._settings_now(self.kind.encoding)
@@ -229,49 +245,37 @@ class _ToldEngine(_Engine):
 
     @_door
     def encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
-        return _heeding(self, _Engine.encode, args, kwargs)
+        return heeding(self, _Engine.encode, args, kwargs)
 
     @_door
     def _encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
-        return _heeding(self, _Engine._encode, args, kwargs)
+        return heeding(self, _Engine._encode, args, kwargs)
 
     @_door
     def tiled_encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
-        return _heeding(self, _Engine.tiled_encode, args, kwargs)
+        return heeding(self, _Engine.tiled_encode, args, kwargs)
 
     @_door
     def decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
-        return _heeding(self, _Engine.decode, args, kwargs)
+        return heeding(self, _Engine.decode, args, kwargs)
 
     @_door
     def _decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
-        return _heeding(self, _Engine._decode, args, kwargs)
+        return heeding(self, _Engine._decode, args, kwargs)
 
     @_door
     def tiled_decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
-        return _heeding(self, _Engine.tiled_decode, args, kwargs)
-
-
-def _heeding(
-    engine: _Engine, door: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """What a door gives, once what it was told is heeded."""
-    name, module = door.__name__, engine.vae.module
-    asked = arguments_of(module, name, args, kwargs)
-    check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
-    vae = replace(engine.vae, timestep=timestep_of(asked.get("temb")))
-    first = next(iter(asked.values()))
-    kept = {name: asked[name] for name in ("return_dict",) if name in asked}
-    return door(replace(engine, vae=vae), first, **kept)
+        return heeding(self, _Engine.tiled_decode, args, kwargs)
 
 
 def _refuse_export(settings: Settings) -> None:
     """An exported program holds the class's network, so that it has to be what was asked for."""
     own = settings.layout is Layout.DIFFUSERS and settings.norm_scope is NormScope.CHUNK
+    own = own and settings.reference is Reference.OFFICIAL
     if not own or settings.tiling is Tiling.BLEND:
         raise InputError(
             "torch.export takes the class's own network, and these settings ask for another result"
-            " (layout, norm_scope or blended tiles). Call vae_core.restore(vae) first."
+            " (layout, norm_scope, reference or blended tiles). Call vae_core.restore(vae) first."
         )
 
 

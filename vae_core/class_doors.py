@@ -39,6 +39,7 @@ class Kind:
     encoding, decoding: settings as they are meant for a live module of it, given those that the
         caller chose.
     told: whether its methods take more than a video or latents.
+    bare: whether `_decode` and `tiled_decode` give the video itself, in no type of diffusers'.
     """
 
     module: str
@@ -46,6 +47,7 @@ class Kind:
     encoding: Callable[[nn.Module, Settings], Settings]
     decoding: Callable[[nn.Module, Settings], Settings]
     told: bool = False
+    bare: bool = False
 
     @property
     def type(self) -> type[nn.Module]:
@@ -76,6 +78,14 @@ def _whole_cells(_: nn.Module, settings: Settings) -> Settings:
     return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.CROP) if own else settings
 
 
+def _no_other_frames(_: nn.Module, settings: Settings) -> Settings:
+    """HunyuanVideo 1.5's encode takes 4k+1 frames and no others; of a layout it knows nothing else,
+    and has no chunks.
+    """
+    own = settings.layout is Layout.DIFFUSERS
+    return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.ERROR) if own else settings
+
+
 KINDS = (
     Kind(
         "autoencoder_kl_cogvideox", "AutoencoderKLCogVideoX", _in_sample_frames, _in_latent_frames
@@ -84,6 +94,13 @@ KINDS = (
     Kind("autoencoder_kl_qwenimage", "AutoencoderKLQwenImage", _whole_cells, _whole_cells),
     Kind("autoencoder_kl_ltx", "AutoencoderKLLTXVideo", _whole_cells, _whole_cells, told=True),
     Kind("autoencoder_kl_ltx2", "AutoencoderKLLTX2Video", _whole_cells, _whole_cells, told=True),
+    Kind(
+        "autoencoder_kl_hunyuanvideo15",
+        "AutoencoderKLHunyuanVideo15",
+        _no_other_frames,
+        _no_other_frames,
+        bare=True,
+    ),
 )
 
 
@@ -129,3 +146,20 @@ def arguments_of(
     bound = inspect.signature(getattr(type(module), name)).bind(module, *args, **kwargs)
     bound.apply_defaults()
     return {name: value for name, value in bound.arguments.items() if name != "self"}
+
+
+def heeding(
+    engine: Any, door: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What a door of an engine gives, once what it was told is heeded.
+
+    engine: what stands in for a module's methods, as `accelerate` has it. door: one of them, which
+        takes a video or latents, and whether a type of diffusers' is wanted.
+    """
+    name, module = door.__name__, engine.vae.module
+    asked = arguments_of(module, name, args, kwargs)
+    check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
+    vae = replace(engine.vae, timestep=timestep_of(asked.get("temb")))
+    first = next(iter(asked.values()))
+    kept = {name: asked[name] for name in ("return_dict",) if name in asked}
+    return door(replace(engine, vae=vae), first, **kept)

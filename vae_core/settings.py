@@ -83,6 +83,17 @@ class NormScope(Enum):
     CLIP = "clip"
 
 
+class Reference(Enum):
+    """Whose result is meant where implementations of a network differ.
+
+    `OFFICIAL`: its authors', and diffusers'. `CORE`: that of ComfyUI's own class, untiled. They
+    differ in HunyuanVideo 1.5 alone, where the latter's attention sees later frames, too.
+    """
+
+    OFFICIAL = "official"
+    CORE = "core"
+
+
 class Fit(Enum):
     """What to do with sizes that the network cannot take: `PAD` by replication, `CROP`, or refuse
     with an `ERROR`.
@@ -198,6 +209,8 @@ class Settings:
     placement: see `Placement`.
     on_progress: called with a `Progress` after every tile. What it raises ends the run within that
         tile.
+    reference: see `Reference`. Where it is core's and means something, all chunks go through a part
+        of the network before any result is there.
 
     Raises `SettingsError` with the rule, the value and a remedy.
     """
@@ -214,6 +227,7 @@ class Settings:
     budget_bytes: int | None = None
     placement: Placement | str = Placement.AUTO
     on_progress: Callable[[Progress], Any] | None = None
+    reference: Reference | str = Reference.OFFICIAL
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the one moment in which a frozen value may be written
@@ -242,4 +256,5 @@ _ENUM_FIELDS: dict[str, type[Enum]] = {
     "frame_fit": Fit,
     "blend_order": BlendOrder,
     "placement": Placement,
+    "reference": Reference,
 }

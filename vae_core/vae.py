@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,27 +24,21 @@ from .families.latent_statistics import LatentStatistics
 from .families.loading import Architecture, LoadedModule, architecture_of_state
 from .geometry.blend import blend_tiles
 from .geometry.fitting import Fitted, fit
+from .geometry.grid import Chunk
 from .geometry.ratios import Ratios
 from .geometry.region import Extent, Interval, Region
 from .planning.chunking import chunks_of, meant
 from .planning.plan import Job, Plan
 from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
-from .program.rewrites import narrow_in_place, still_frame, told, unique_frames
+from .program.rewrites import as_referred, narrow_in_place, still_frame, told, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
 from .running.graphs import outside_graphs
 from .running.machines import device_of, machine_for, weights_for
 from .running.stores import new_result, reserve
 from .running.weights import Lender, has_far_kernels
-from .settings import (
-    Layout,
-    NormScope,
-    Place,
-    Placement,
-    Settings,
-    check_settings,
-)
+from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
 from .streaming.carried_progress import CarriedProgress
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
@@ -53,6 +46,7 @@ from .streaming.frame_feed import FrameFeed, FrameRuns, is_frame_runs
 from .streaming.values import (
     check_dtype,
     check_module,
+    check_readable,
     check_tensor,
     check_trim,
     check_values,
@@ -126,11 +120,9 @@ class VideoVAE:
         """Mean and deviation of each latent channel, as the module, its config or config.json has
         them; weights do not show them.
         """
-        found = LatentStatistics.of_module(self.module)
-        if found or self.loaded:
-            return found or cast("LoadedModule", self.loaded).latent_statistics
-        config = getattr(self.module, "config", None)
-        return LatentStatistics.of_config(config, self.latent_channels)
+        if self.loaded:
+            return self.loaded.latent_statistics
+        return LatentStatistics.of_module(self.module, self.latent_channels)
 
     @property
     def ratios(self) -> Ratios:
@@ -157,7 +149,7 @@ class VideoVAE:
         does: seconds, once. Otherwise figures for that are careful ones.
         """
         check_settings(settings)
-        program = self.encoder
+        program = as_referred(self.encoder, settings.reference)
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         fitted = fit(extent, meant(program, settings), program.ratios)
         return self._plan(program, int(shape[0]), fitted.network, settings, probing)
@@ -170,14 +162,15 @@ class VideoVAE:
         check_settings(settings)
         r = self.ratios.px
         extent = checked_extent(shape, self.latent_channels, f"latents [b, c, n, h/{r}, w/{r}]")
-        return self._plan(self.decoder, int(shape[0]), extent, settings, probing)
+        program = as_referred(self.decoder, settings.reference)
+        return self._plan(program, int(shape[0]), extent, settings, probing)
 
     def latent_shape(
         self, shape: Sequence[int], settings: Settings = _DEFAULT
     ) -> tuple[int, int, int, int, int]:
         """What a video of `shape` [b, c, t, h, w] encodes to: [b, c, n, h/r, w/r]."""
         check_settings(settings)
-        program = self.encoder
+        program = as_referred(self.encoder, settings.reference)
         extent = checked_extent(shape, program.stores[SOURCE].channels, "a video [b, c, t, h, w]")
         settings, px = meant(program, settings), program.ratios.px
         network = fit(extent, settings, program.ratios).network
@@ -216,6 +209,7 @@ class VideoVAE:
         is computed.
         """
         check_tensor(video, "a video")
+        check_readable(video, self.device, "a video")
         plan = self.plan_encode(video.shape, settings, probing=True)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
@@ -234,6 +228,7 @@ class VideoVAE:
         `InputError` as `encode` does.
         """
         check_tensor(latents, "latents")
+        check_readable(latents, self.device, "latents")
         check_trim(trim)
         plan = self.plan_decode(latents.shape, settings, probing=True)
         check_values(latents, "latents", "unscaled floating point latents")
@@ -266,10 +261,10 @@ class VideoVAE:
         frame_count = check_count(frame_count)
         if isinstance(frames, Tensor):
             return MomentStream(self._encode_known(frames, settings))
-        program = self.encoder
+        program = as_referred(self.encoder, settings.reference)
         settings, channels = meant(program, settings), program.stores[SOURCE].channels
         feed = FrameFeed(frames, channels)
-        if needs_whole_clip(settings):
+        if needs_whole_clip(settings) or program.barrier is not None:
             return MomentStream(self._encode_collected(feed, settings))
         return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
 
@@ -278,6 +273,7 @@ class VideoVAE:
         once.
         """
         check_tensor(video, "a video")
+        check_readable(video, self.device, "a video")
         plan = self.plan_encode(video.shape, settings, probing=True)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
@@ -300,6 +296,7 @@ class VideoVAE:
         """
         if isinstance(latents, Tensor) or not is_frame_runs(latents):
             check_tensor(latents, "latents")
+        check_readable(latents, self.device, "latents")
         plan = self.plan_decode(latents.shape, settings, probing=True)
         if isinstance(latents, Tensor):
             check_values(latents, "latents", "unscaled floating point latents")
@@ -354,20 +351,26 @@ class VideoVAE:
         with closing(
             Execution(plan.job.program, weights, plan, plan.settings.on_progress)
         ) as execution:
+            last, crosses = len(plan.chunks) - 1, plan.job.program.barrier is not None
+            for index, chunk in enumerate(plan.chunks if crosses else ()):
+                execution.gather(chunk, _fitted(source, fitted, chunk), last=index == last)
             for index, chunk in enumerate(plan.chunks):
-                read = (
-                    fitted_frames(fitted, source, chunk.source)
-                    if fitted is not None and isinstance(source, Tensor)
-                    else _read(source, chunk.source)
-                )
+                nothing = torch.empty(plan.job.batch, 0, 0, 0, 0, device=source.device)
+                read = nothing if crosses else _fitted(source, fitted, chunk)
                 out = (
                     self._result(plan, chunk.target.size, source.device)
                     if result is None
                     else _read(result, chunk.target)
                 )
-                execution.run(chunk, read, out, last=index == len(plan.chunks) - 1)
-                if chunk.target.size:  # a network that looks ahead has nothing to show at first
-                    yield out
+                execution.run(chunk, read, out, last=index == last)
+                yield from (out,) if chunk.target.size else ()  # nothing comes of first bands
+
+
+def _fitted(source: Tensor | FrameRuns, fitted: Fitted | None, chunk: Chunk) -> Tensor:
+    """What a chunk reads of the source."""
+    if fitted is not None and isinstance(source, Tensor):
+        return fitted_frames(fitted, source, chunk.source)
+    return _read(source, chunk.source)
 
 
 def _read(x: Tensor | FrameRuns, frames: Interval) -> Tensor:
@@ -380,8 +383,7 @@ def from_module(
     device: torch.device | str | None = None,
     loaded: LoadedModule | None = None,
 ) -> VideoVAE:
-    """A `VideoVAE` over a live module of diffusers or ComfyUI, of a family that the engine carries:
-    CogVideoX, Wan, Qwen-Image, LTX or SeedVR2. Its parameters are shared, not copied.
+    """A `VideoVAE` over a live module of a family that the engine carries; parameters are shared.
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.

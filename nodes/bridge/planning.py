@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.planning.chunking import meant
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
+from ...vae_core.program.parts import Attend
+from ...vae_core.program.rewrites import as_referred
 from ...vae_core.program.steps import SOURCE, Program
 from . import card, host
 from .running import settings_of
@@ -42,6 +45,17 @@ WAN: dict[str, int] = {"wan": 96, "tiny_wan": 14}
 """Channels beside the pictures: the VAE of Wan 2.1 and Qwen-Image, and the one that ships with this
 pack.
 """
+
+HUNYUAN_1_5: dict[str, Any] = {
+    "block_out_channels": [128, 256, 512, 1024, 1024],
+    "in_channels": 3,
+    "out_channels": 3,
+    "num_res_blocks": 2,
+    "ffactor_spatial": 16,
+    "ffactor_temporal": 4,
+    "z_channels": 32,
+}
+"""What the host's own class is told for the VAE of HunyuanVideo 1.5."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -62,6 +76,8 @@ def network(name: str) -> torch.nn.Module:
         return _wan_2_2(WAN_2_2.published.numbers)
     if name == "ltx":
         return _ltx()
+    if name == "hunyuan15":
+        return _hunyuan_1_5()
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
 
 
@@ -98,6 +114,22 @@ def _ltx() -> torch.nn.Module:
         from diffusers import AutoencoderKLLTX2Video
 
         return AutoencoderKLLTX2Video(**LTX.published.numbers)
+
+
+def _hunyuan_1_5() -> torch.nn.Module:
+    native = host.native_network("models.autoencoder", "AutoencodingEngine")
+    place = "comfy.ldm.hunyuan_video.vae_refiner"
+    with torch.device("meta"):
+        if native is not None and find_spec(place) is not None:
+            ends = {
+                f"{name.lower()}_config": {"target": f"{place}.{name}", "params": HUNYUAN_1_5}
+                for name in ("Encoder", "Decoder")
+            }
+            empty = {"target": "comfy.ldm.models.autoencoder.EmptyRegularizer"}
+            return native(regularizer_config=empty, **ends)
+        from diffusers import AutoencoderKLHunyuanVideo15
+
+        return AutoencoderKLHunyuanVideo15()
 
 
 def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
@@ -145,6 +177,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     Raises what planning raises: `BudgetError`, `SettingsError`, `InputError`.
     """
     program = vae.encoder if operation == "encode" else vae.decoder
+    program = as_referred(program, settings.reference)
     settings = meant(program, settings)
     source = _source(vae, operation, size, settings)
     crop, crops = _crop(program, source, settings)
@@ -155,6 +188,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     work = job.program.operations
     untiled = replace(job, source=short)
     whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
+    whole += program.outward_operations(short, plan.chunks)
     return Totals(
         plan=plan,
         chunks=chunks,
@@ -190,11 +224,17 @@ def _short_plan(
         length = settings.chunk_frames // (1 if operation == "encode" else vae.ratios.frames)
         whole = settings.norm_scope.value == "clip"
         chunks = 1 if whole else max(-(-(source.t - 1) // length), 1)
-        left_out = max(chunks - _ENOUGH_CHUNKS, 0)
+        left_out = 0 if _looks_back(vae) else max(chunks - _ENOUGH_CHUNKS, 0)
         plan = _planned(vae, operation, replace(source, t=source.t - left_out * length), settings)
         if plan.settings.chunk_frames == settings.chunk_frames:
             return plan, chunks, left_out
         settings = replace(settings, chunk_frames=plan.settings.chunk_frames)
+
+
+def _looks_back(vae: VideoVAE) -> bool:
+    """Whether chunks keep something for others, the more of it the longer the clip."""
+    mixes = (step.mix for step in vae.decoder.steps)
+    return any(isinstance(mix, Attend) and mix.looks_back for mix in mixes)
 
 
 def _crop(program: Program, source: Extent, settings: Settings) -> tuple[Extent, int]:

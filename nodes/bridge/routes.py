@@ -22,7 +22,7 @@ from typing import Any
 
 from . import host
 from .missing import lacking
-from .widgets import FIT_WIDGETS, RUN_WIDGETS, Widget, refusal
+from .widgets import FIT_WIDGETS, REFERENCE, RUN_WIDGETS, Widget, refusal
 
 PATH, NAME = "/exact_video_vae", "plan"
 PATIENCE = 0.03
@@ -34,13 +34,14 @@ WAITING = 2
 WIDGETS: dict[str, Widget] = {
     "operation": (["encode", "decode"], {}),
     "network": (
-        ["full", "tiny", "wan", "tiny_wan", "wan22", "ltx", "seedvr2"],
+        ["full", "tiny", "wan", "tiny_wan", "wan22", "ltx", "hunyuan15", "seedvr2"],
         {"default": "full"},
     ),
     "dtype": (["auto", "bf16", "fp16", "fp32"], {"default": "auto"}),
     "width": ("INT", {"min": 1, "max": 16384}),
     "height": ("INT", {"min": 1, "max": 16384}),
     "frames": ("INT", {"min": 1, "max": 100_000}),
+    "reference": REFERENCE,
     **RUN_WIDGETS,
     **FIT_WIDGETS,
 }

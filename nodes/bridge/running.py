@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vae_core import Extent, Posterior, Settings, SettingsError
+from ...vae_core import Extent, Posterior, Reference, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan, chunk_extent
+from ...vae_core.running.autocast import joined
 from ...vae_core.running.devices import dtype_words
 from . import card, host
 from .images import pixel_runs, write_frames
@@ -131,7 +132,7 @@ def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encod
         encoded += part.shape[2]
         watch.glimpse(image[min(vae.ends.sample_frames(encoded), frames) - 1, ..., :3])
     watch.end()
-    moments = torch.cat(parts, dim=2)
+    moments = joined(parts, dim=2)
     return Encoded(
         Posterior.from_moments(moments, stream.fitted),
         plan,
@@ -187,10 +188,11 @@ def handed_on(vae: Any, latents: Tensor) -> Tensor:
     return latents if scale == 1.0 else latents * scale
 
 
-def settings_of(values: dict[str, Any]) -> Settings:
+def settings_of(values: dict[str, Any], vae: Any = None) -> Settings:
     """The engine's settings for a node's widgets; what a node does not have is as usual.
 
-    Raises `SettingsError` that names the widget: linked values are seen here for the first time.
+    vae: one of ours that a node got, with which it comes whose result is meant. Raises
+    `SettingsError` that names the widget: linked values are seen here for the first time.
     """
     if (reason := refusal(values)) is not None:
         raise SettingsError(reason)
@@ -204,7 +206,13 @@ def settings_of(values: dict[str, Any]) -> Settings:
         budget_bytes=round(budget * _GIB) if budget else None,
         frame_fit=values.get("frame_policy", "pad"),
         size_fit=values.get("size_policy", "pad"),
+        reference=values.get("reference", "official") if vae is None else _reference(vae),
     )
+
+
+def _reference(vae: Any) -> Reference:
+    """Whose result is meant by one of our VAEs."""
+    return vae.exact_settings.reference
 
 
 def report(

@@ -25,6 +25,7 @@ from ...vae_core.media.video import Resize, Selection, open_video
 from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from ...vae_core.planning.plan import Plan
 from ...vae_core.program.steps import SOURCE
+from ...vae_core.running.autocast import joined
 from . import card, host
 from .components import stream_of
 from .images import with_colours
@@ -102,7 +103,8 @@ def encode_file(
     vae: Any, source: Source, values: dict[str, Any], node_id: str | None
 ) -> tuple[dict[str, Any], float, str]:
     """LATENT, frames a second and report of a video."""
-    settings, vae = settings_of(values), exact_vae(vae)
+    vae = exact_vae(vae)
+    settings = settings_of(values, vae)
     engine, watch = vae.video_vae, Watch("encode", node_id, values.get("extra_pnginfo"))
     parts: list[Tensor] = []
     with (
@@ -128,7 +130,7 @@ def encode_file(
         notes = [*video.notes, *card.seen(vae, engine, plan)]
     plan = _as_run(engine, plan, fitted, settings)
     watch.end(plan)
-    posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
+    posterior = Posterior.from_moments(joined(parts, dim=2), fitted)
     samples = chosen_samples(vae, posterior, values).to(vae.output_device, host.result_dtype())
     text = report(vae, plan, watch.seconds, notes, fitted)
     return latent_of(samples, fitted), float(info.fps), text
@@ -193,7 +195,8 @@ def decode_file(
     vae: Any, latent: Any, values: dict[str, Any], node_id: str | None
 ) -> dict[str, Any]:
     """What the node gives back: VIDEO, report, and the file for the client to show."""
-    settings, vae = settings_of(values), exact_vae(vae)
+    vae = exact_vae(vae)
+    settings = settings_of(values, vae)
     samples, notes = latents_for(vae, latent)
     if samples.shape[0] != 1:
         raise InputError(

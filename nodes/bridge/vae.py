@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
+from ...vae_core.running.autocast import joined
 from ...vae_core.settings import SMALLEST_TILE_PX
 from . import card, host
 from .core_files import core_vae
@@ -60,6 +61,7 @@ class EngineModule(nn.Module):
         self.told = told_of(network)
         for name, value in self.told.items():
             setattr(self, name, value)
+        self.config = getattr(network, "config", None)  # what parts alone do not show
         self.settings = CORE_SETTINGS
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
@@ -140,7 +142,7 @@ class ExactMixin:
         ends = self.ends
         cropped = [_centre(with_colours(clip, ends.colours_in), ends.px) for clip in clips]
         runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
-        latents = torch.cat([run.posterior.mode() for run in runs])
+        latents = joined([run.posterior.mode() for run in runs])
         return handed_on(self, latents).to(self.output_device, host.result_dtype())
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
@@ -168,25 +170,34 @@ class ExactMixin:
 
 
 def _centre(clip: Tensor, px: int) -> Tensor:
-    """The middle of [t, h, w, c] whose sides are multiples of `px`, as core crops."""
+    """The middle of [t, h, w, c] whose sides are multiples of `px`, as core crops.
+
+    Raises `InputError` where nothing would be left.
+    """
     h, w = (side // px * px for side in clip.shape[1:3])
+    if min(h, w) < 1:
+        raise InputError(
+            f"core's nodes crop pictures to multiples of {px} pixels, and need that many on every"
+            f" side; got {clip.shape[1]}x{clip.shape[2]}. Exact VAE Encode pads smaller ones."
+        )
     top, left = (clip.shape[1] - h) // 2, (clip.shape[2] - w) // 2
     return clip[:, top : top + h, left : left + w]
 
 
-def load_vae(path: Path, dtype: str) -> Any:
+def load_vae(path: Path, dtype: str, reference: str = "official") -> Any:
     """The VAE in a file or folder; dtype: auto, bf16, fp16 or fp32, where auto is the host's
-    choice.
+    choice. reference: whose result is meant, see `Settings`.
 
     What the host's own loader can build, it builds. Raises `LoadError` with what the file looks
     like, where it is something else.
     """
     theirs = core_vae(path, _DTYPES[dtype])
     if theirs is not None:
-        return exact_vae(theirs)
-    vae = host.new_vae(ExactMixin, _DTYPES[dtype])
-    loaded = vae_core.load(path, dtype=vae.vae_dtype)
-    return _furnished(vae, loaded.module)
+        vae = exact_vae(theirs)
+    else:
+        vae = host.new_vae(ExactMixin, _DTYPES[dtype])
+        vae = _furnished(vae, vae_core.load(path, dtype=vae.vae_dtype).module)
+    return _with(vae, replace(CORE_SETTINGS, reference=reference))
 
 
 def _furnished(vae: Any, network: nn.Module) -> Any:
@@ -254,13 +265,19 @@ def with_settings(vae: Any, settings: Settings) -> Any:
     """
     ours = exact_vae(vae)
     fresh = _adopted(ours, EngineModule(ours.first_stage_model).eval())
-    fresh.exact_settings = fresh.first_stage_model.settings = replace(
-        settings, frame_fit="crop", size_fit="crop"
-    )
-    return fresh
+    return _with(fresh, replace(settings, frame_fit="crop", size_fit="crop"))
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2 or SeedVR2"
+def _with(vae: Any, settings: Settings) -> Any:
+    """`vae`, one of ours, with these settings."""
+    vae.exact_settings = vae.first_stage_model.settings = settings
+    return vae
+
+
+WANTED = (
+    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2, HunyuanVideo 1.5 or"
+    " SeedVR2"
+)
 _REMEDY = "Load one with Exact VAE Loader."
 
 

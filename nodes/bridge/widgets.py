@@ -132,6 +132,18 @@ SAMPLE_SEED: Widget = (
     },
 )
 
+REFERENCE: Widget = (
+    ["official", "core"],
+    {
+        "default": "official",
+        "advanced": True,
+        "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5"
+        " alone. official: its authors', whose attention sees a frame and those before it. core:"
+        " that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
+        " whole clip is then kept in host memory.",
+    },
+)
+
 RUN_WIDGETS: dict[str, Widget] = {
     "chunk_size": CHUNK_SIZE,
     "tile_size": TILE_SIZE,
@@ -145,7 +157,13 @@ RUN_WIDGETS: dict[str, Widget] = {
 FIT_WIDGETS: dict[str, Widget] = {"frame_policy": FRAME_POLICY, "size_policy": SIZE_POLICY}
 """What is done to sizes that the network cannot take; encoding only."""
 
-_ALL = {**RUN_WIDGETS, **FIT_WIDGETS, "posterior": POSTERIOR, "sample_seed": SAMPLE_SEED}
+_ALL = {
+    **RUN_WIDGETS,
+    **FIT_WIDGETS,
+    "posterior": POSTERIOR,
+    "sample_seed": SAMPLE_SEED,
+    "reference": REFERENCE,
+}
 
 SMALLEST_TILE = 16
 SHORTEST_CHUNK: int = CHUNK_SIZE[1]["step"]

@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import networks
+import networks_hunyuan
 import networks_ltx
 import networks_seedvr2
 import networks_wan
@@ -220,6 +221,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
     "wan22": networks_wan.narrow_wan_2_2,
     "ltx": networks_ltx.narrow_ltx2,
+    "hunyuan15": networks_hunyuan.narrow_hunyuan_1_5,
     "seedvr2": networks_seedvr2.narrow_seedvr2,
 }
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..errors import InputError, VaeCoreError, VideoError
 from ..media.video import Frame, Resize, Selection, frames_to_tensor, open_video
-from ..settings import Settings
+from ..running.autocast import joined
+from ..settings import Reference, Settings
 from ..vae import VideoVAE
 from .buckets import Bucket, frames_for, longest, shortest, size_for, spread
 from .clips import SourceClip
@@ -61,6 +62,8 @@ class Recipe:
         """The recipe in words and numbers, with what tells `vae` from others."""
         settings = asdict(self.settings)
         names = ("chunk_frames", "tiling", "norm_scope", "layout", "tile_px", "overlap_px")
+        if self.settings.reference is not Reference.OFFICIAL:
+            names = (*names, "reference")
         return {
             "format": self.format,
             "kind": self.kind,
@@ -203,7 +206,7 @@ class Encoding:
             stream = self.vae.encode_stream(
                 _runs(prepared.frames), self.recipe.settings, bucket.frames
             )
-            moments = torch.cat(list(stream), dim=2)[0]  # [2c, n, h, w]
+            moments = joined(list(stream), dim=2)[0]  # [2c, n, h, w]
         except InputError as error:
             return Skipped(clip.source, str(error))
         if not bool(torch.isfinite(moments).all()):

@@ -30,9 +30,10 @@ from .latent_statistics import LatentStatistics
 LATENT_CHANNELS = 16
 """Channels of CogVideoX latents."""
 
-SCALING_FACTORS = {"2b": 1.15258426, "5b": 0.7, "1.5": 0.7}
+_HUNYUAN_1_5 = "hunyuanvideo-1.5"
+SCALING_FACTORS = {"2b": 1.15258426, "5b": 0.7, "1.5": 0.7, _HUNYUAN_1_5: 1.03682}
 """By kind of model: `scaling_factor` in vae/config.json of THUDM's CogVideoX-2b, CogVideoX-5b and
-CogVideoX1.5-5B (image-to-video models have that of their kind).
+CogVideoX1.5-5B (image-to-video models have that of their kind), and of HunyuanVideo 1.5's.
 """
 
 KIJAI_FACTOR = 0.7
@@ -46,8 +47,8 @@ LAYOUT_KEY = "exact_video_vae_layout"
 """Key of a LATENT under which we say that it is core's, where its shape does not."""
 
 _ASK = (
-    "It cannot be read from weights, since all CogVideoX models share the VAE's. Give the factor,"
-    " or the model: " + ", ".join(f"{name} ({factor})" for name, factor in SCALING_FACTORS.items())
+    "It cannot be read from weights, which models with other factors share. Give the factor, or the"
+    " model: " + ", ".join(f"{name} ({factor})" for name, factor in SCALING_FACTORS.items())
 )
 
 
@@ -61,15 +62,18 @@ class Convention(Enum):
 
 
 def known_factor(model: str) -> float:
-    """The scaling factor of the CogVideoX model called `model`, such as "2b" or
+    """The scaling factor of the model called `model`, such as "2b" or
     "THUDM/CogVideoX1.5-5B-I2V".
 
-    Raises `InputError` where the name says neither 2B, 5B nor 1.5.
+    Raises `InputError` where the name says neither 2B, 5B nor 1.5, or means
+    another HunyuanVideo than 1.5.
     """
     name = model.lower()
     kinds = set(re.findall(r"(?<![\d.])(?:2b|5b)(?![a-z\d])", name))
     if re.search(r"(?<![\d._])1[._]5(?!\d)", name):
         kinds.add("1.5")
+    if "hunyuan" in name:
+        kinds = {_HUNYUAN_1_5} if "1.5" in kinds else set[str]()
     factors = {SCALING_FACTORS[kind] for kind in kinds}
     if len(factors) != 1:
         raise InputError(f"the scaling factor of the model {model!r} is not known. {_ASK}.")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, ltx, seedvr2, wan
+from . import cogvideox, hunyuan15, ltx, seedvr2, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -130,6 +130,17 @@ LTX = Family(
     Scale.CHANNELS,
 )
 
+HUNYUAN_1_5 = Family(
+    "hunyuan15",
+    "HunyuanVideo 1.5",
+    hunyuan15.owns,
+    hunyuan15.lower_encoder,
+    hunyuan15.lower_decoder,
+    Published("AutoencoderKLHunyuanVideo15", (121, 720, 1280)),
+    Scale.FACTOR,
+    factor=1.03682,
+)
+
 SEEDVR2 = Family(
     "seedvr2",
     "SeedVR2",
@@ -142,7 +153,7 @@ SEEDVR2 = Family(
     hosted=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, LTX, SEEDVR2, COGVIDEOX)
+FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, SEEDVR2, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -19,13 +19,14 @@ from typing import Any, cast
 
 from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
+from .hunyuan15_keys import HUNYUAN_1_5_KEYS
 from .keys import DIFFUSERS, EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
 from .ltx_keys import LTX_KEYS
 from .seedvr2_keys import SEEDVR2_KEYS
 from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
 
-KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, LTX_KEYS, SEEDVR2_KEYS)
+KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, LTX_KEYS, HUNYUAN_1_5_KEYS, SEEDVR2_KEYS)
 """Of the families whose files are read."""
 
 
@@ -123,7 +124,10 @@ _FAMILIES: tuple[tuple[str, tuple[tuple[str, int | None], ...]], ...] = (
     ("a LoRA", ((r"lora_(A|B|up|down)|^lora_.*\.alpha$", None),)),
     ("a whole image checkpoint", ((r"^model\.diffusion_model\.", None), _LDM_IMAGE)),
     ("a MoVQ image VAE (Kandinsky)", ((r"norm\w*\.conv_y\.weight", 4),)),
-    ("a HunyuanVideo 1.5 VAE", (_CAUSAL, (r"norm1\.gamma$", None))),
+    (
+        "a HunyuanVideo 1.5 VAE without its decoder's middle",
+        (_CAUSAL, (r"norm1\.gamma$", None)),
+    ),
     (
         "a Wan 2.2 VAE without its decoder's first level",
         ((r"(up|down)samples\.\d+\.(up|down)samples\.|_blocks\.\d+\.upsampler\.", None),),

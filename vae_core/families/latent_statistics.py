@@ -64,9 +64,16 @@ class LatentStatistics:
         return found
 
     @classmethod
-    def of_module(cls, module: nn.Module) -> LatentStatistics | None:
-        """Those that a live module has as tensors beside its parts, as LTX's in diffusers do; None
-        where it has none, or they have no values.
+    def of_module(cls, module: nn.Module, channels: int) -> LatentStatistics | None:
+        """Those that a live module has as tensors beside its parts, as LTX's in diffusers do, or in
+        its config; None where it has none.
+        """
+        return cls.beside(module) or cls.of_config(getattr(module, "config", None), channels)
+
+    @classmethod
+    def beside(cls, module: nn.Module) -> LatentStatistics | None:
+        """Those that a live module has as tensors beside its parts; None where it has none, or they
+        have no values.
         """
         own = dict(module.named_buffers(recurse=False))
         found = [own[name] for name in ("latents_mean", "latents_std") if name in own]

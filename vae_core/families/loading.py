@@ -105,7 +105,9 @@ def load_module(
             network = _network(keys, found, state, names)
             network.module.load_state_dict(_weights(state, dtype, place), strict=True, assign=True)
             network.module.eval().requires_grad_(False)
-            return replace(network, source=source)
+            beside = LatentStatistics.beside(network.module)
+            statistics = beside or network.latent_statistics
+            return replace(network, source=source, latent_statistics=statistics)
     except LoadError as error:
         raise LoadError(f"{source}: {error}") from error.__cause__
     except OSError as error:
@@ -126,7 +128,8 @@ def _device(dtype: torch.dtype | None, device: torch.device | str) -> torch.devi
     try:
         return torch.empty(0, device=device).device
     except Exception as error:  # RuntimeError, AssertionError or others, by backend
-        raise SettingsError(f"device {device!r} cannot be used: {line_of(error)}.") from error
+        why = line_of(error).partition(". ")[0].rstrip(".")  # torch goes on about builds of its own
+        raise SettingsError(f"the device {str(device)!r} cannot be used: {why}.") from error
 
 
 def _network(

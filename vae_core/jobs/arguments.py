@@ -18,7 +18,7 @@ from ..families.conventions import Convention
 from ..families.family import FAMILIES
 from ..media.framing import Framing
 from ..media.video_writing import QUALITIES
-from ..settings import BlendOrder, Fit, Layout, NormScope, Placement, Settings, Tiling
+from ..settings import BlendOrder, Fit, Layout, NormScope, Placement, Reference, Settings, Tiling
 from . import options
 
 Options = argparse.ArgumentParser | argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage]
@@ -33,6 +33,7 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
     "--size-fit": (Fit, "how to get multiples of 8"),
     "--frame-fit": (Fit, "how to get 4k+1 frames"),
+    "--reference": (Reference, "whose result, where they differ: HunyuanVideo 1.5's alone"),
 }
 
 
@@ -280,9 +281,9 @@ def add_form(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scale",
         metavar="FACTOR",
-        help="as a diffusion model has them: for CogVideoX times a factor, a number or a model's"
-        " (2b, 5b, 1.5); for Wan normalised by channel, as wan2.1 or qwen-image; or as config, for"
-        " what the VAE's config.json says",
+        help="as a diffusion model has them: for CogVideoX and HunyuanVideo 1.5 times a factor, a"
+        " number or a model's (2b, 5b, 1.5, hunyuanvideo-1.5); for Wan normalised by channel, as"
+        " wan2.1 or qwen-image; or as config, for what the VAE's config.json says",
     )
 
 

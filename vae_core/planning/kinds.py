@@ -14,7 +14,9 @@ from .sizes import Sizes
 
 
 def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
-    """The arithmetic of every kind of chunk that occurs; of one that stands for all bands."""
+    """The arithmetic of every kind of chunk that occurs, each for the last one of its kind: that
+    has the most frames before it. Of all bands there is one.
+    """
     if job.program.looks_ahead:
         band = largest_band(chunks)
         extents = job.program.extents(chunk_extent(job, band), band)
@@ -24,9 +26,13 @@ def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memo
     for index, chunk in enumerate(chunks):
         source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
         kind = (source, chunk.first, past, future)
-        if kind not in found:
+        if kind in found:
+            found[kind] = replace(found[kind], chunk=chunk)
+        else:
             extents = job.program.extents(source, chunk)
-            found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
+            found[kind] = Memory(
+                job.program, chunk, extents, sizes, past, future, chunks[-1].source.stop
+            )
     return tuple(found.values())
 
 

@@ -17,10 +17,12 @@ from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, Form, Norm, TimeMap
+from ..program.parts import Attend, Conv, First, Form, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
+from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes
 from .classes import attends, mapped, mixed, shortcut_class
-from .lifetimes import kept_bytes, live_stores
+from .held import Held, held, live_stores
+from .lifetimes import waiting_bytes
 from .projection import Projection, Reads
 from .sizes import Sizes, frame_statistics_bytes, weight_bytes
 
@@ -33,7 +35,7 @@ class Memory:
     """The arithmetic for one program and one chunk.
 
     has_past, has_future: whether causal caches come in from a chunk before it, and go on to one
-        after it.
+        after it. clip_frames: of the whole clip, at the program's source.
     pooled: bytes held for stores while each step runs, where memory is reused (see `pool`); None
         where stores come from a device's allocator.
     """
@@ -44,6 +46,7 @@ class Memory:
     sizes: Sizes
     has_past: bool
     has_future: bool
+    clip_frames: int = 0
     pooled: tuple[int, ...] | None = None
 
     def cell_extent(self, step: Step) -> Extent:
@@ -51,18 +54,18 @@ class Memory:
         found = step.mixed_extent(self.extents[step.src], self.chunk)
         return replace(found, t=max(found.t, 1))
 
+    def _there(self, store: int) -> Extent:
+        return self.chunk.held(store, self.extents[store])
+
     def _voxels(self, channels: int, voxels: int) -> int:
         return self.sizes.batch * channels * voxels * self.sizes.element_bytes
-
-    def _held_extent(self, store: int) -> Extent:
-        return self.chunk.held(store, self.extents[store])
 
     def store_bytes(self, store: int) -> int:
         """Bytes of memory that a store has of its own; none inside another or at the two ends."""
         spec = self.program.stores[store]
         if store in (SOURCE, self.program.sink) or spec.inside is not None:
             return 0
-        return self._voxels(spec.channels, self._held_extent(store).voxels)
+        return self._voxels(spec.channels, self._there(store).voxels)
 
     def cache_bytes(self, step: Step) -> int:
         """Bytes of a step's causal cache."""
@@ -74,16 +77,14 @@ class Memory:
         new ones of those up to it.
         """
         if self.chunk.band:
-            return kept_bytes(self.program, self._frame_bytes, self.chunk.band.kept)
+            sides = zip(self.program.stores, self.extents, strict=True)
+            frames = [self._voxels(spec.channels, e.h * e.w) for spec, e in sides]
+            return waiting_bytes(self.program, frames, self.chunk.band.kept)
         sizes = [self.cache_bytes(step) for step in self.program.steps]
         return [
             sum(sizes[index:]) * self.has_past + sum(sizes[: index + 1]) * self.has_future
             for index in range(len(sizes))
         ]
-
-    def _frame_bytes(self, store: int) -> int:
-        extent = self.extents[store]
-        return self._voxels(self.program.stores[store].channels, extent.h * extent.w)
 
     def live_bytes(self) -> list[dict[int, int]]:
         """The stores with memory of their own while each step runs, and their bytes."""
@@ -132,16 +133,21 @@ class Memory:
     def _sent(self, step: Step, cells: Region) -> int:
         """Bytes of a tile's result, where it has far to go."""
         far = self.sizes.far_stores or step.dst == self.program.sink
-        return self._result_bytes(step, cells) if far else 0
+        result = self._result_bytes(step, cells) if far else 0
+        mix = step.mix
+        kept = kept_bytes(mix, cells.extent, self.sizes) if isinstance(mix, Attend) else 0
+        return max(result, kept * self.has_future)
 
     def _beside(self, step: Step, cells: Region, ahead: int, before: int) -> int:
         """The most that is allocated while a tile is computed.
 
         ahead: what has been copied in for another. before: the result of another on its way out.
         """
-        if isinstance(step.mix, Attend):
-            return ahead + before + self._attended(step, step.mix, cells)
         where, reads = self._read_region(step, cells), self._reads(step, cells)
+        if isinstance(step.mix, Attend):
+            frame = self.extents[step.src]
+            work = attended_bytes(step.mix, cells.extent, frame, self.sizes)
+            return ahead + before + reads.total + work
         buffer = self._voxels(step.mix.in_channels, step.seen_region(cells).voxels)
         result, kept = self._result_bytes(step, cells), self._kept_bytes(step, where)
         leaving = kept or before
@@ -170,17 +176,6 @@ class Memory:
         stacked = self._voxels(kind.out_channels, around)
         return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
 
-    def _attended(self, step: Step, mix: Attend, cells: Region) -> int:
-        """The most that is allocated while a tile of queries is attended; see `attention`."""
-        frame, queries = self.extents[step.src], cells.h.size * cells.w.size
-        keys = mix.key_rows(cells.extent, frame) * frame.w
-        sums = queries * (3 * mix.channels + 4)  # queries, their sums, and one more of these
-        block = keys * 2 * mix.channels + queries * keys
-        wide = self.sizes.batch * (sums + block) * self.sizes.statistics_bytes
-        fetched = self._voxels(2 * mix.channels, keys) if self.sizes.far_stores else 0
-        result = self._voxels(mix.channels, cells.voxels)
-        return self._reads(step, cells).total + result + wide + fetched
-
     def _reads(self, step: Step, cells: Region) -> Reads:
         """What is copied in for a tile."""
         where, history = self._read_region(step, cells), 0
@@ -200,11 +195,13 @@ class Memory:
         if step.residual is None:
             return 0
         store = step.residual.store
-        frames = cells.t.size * step.frames_made
+        channels, frames = self.program.stores[store].channels, cells.t.size * step.frames_made
+        if step.residual.fold:
+            return self._voxels(channels, cells.voxels)
         if step.residual.repeated:
             frames = min(_most_cells(cells.t.size, 2), self.extents[store].t)
         voxels = frames * cells.h.size * cells.w.size * step.side_made**2
-        return self._voxels(self.program.stores[store].channels, voxels)
+        return self._voxels(channels, voxels)
 
     def _kept_bytes(self, step: Step, where: Region) -> int:
         """A tile's part of the new cache, copied in one piece where it has far to go."""
@@ -229,7 +226,7 @@ class Memory:
         h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
         w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
         if self.chunk.band:
-            return Region(Interval(0, min(seen.t.size, self._held_extent(step.src).t)), h, w)
+            return Region(Interval(0, min(seen.t.size, self._there(step.src).t)), h, w)
         if cells.t.size == whole.t:
             return Region(step.source_region(cells, src, self.chunk).t, h, w)
         later = Interval(seen.t.size, 2 * seen.t.size)
@@ -270,12 +267,10 @@ class Memory:
         return self._voxels(self.program.stores[SOURCE].channels, cells * columns)
 
     def _norm_bytes(self, norm: Norm, store: int, where: Region) -> int:
-        """The size of each voxel and its mean, or the maps of a modulated norm: at latent
-        resolution, and with their columns gathered.
-        """
+        """What a voxel has, or the maps of a modulated norm: small, and with columns gathered."""
         if norm.per_voxel:
-            sizes = 2 if norm.form is Form.LAYER else 1
-            return self.sizes.batch * sizes * where.voxels * self.sizes.statistics_bytes
+            numbers = where.voxels * (1 + (norm.form is Form.LAYER))
+            return self.sizes.batch * numbers * self.sizes.statistics_bytes
         if not norm.modulated:
             return 0
         cells, columns = self._latent_cells(store, where)
@@ -293,23 +288,34 @@ class Memory:
         return SLACK_BYTES + kept + frame_statistics_bytes(self.program, self.extents, self.sizes)
 
     def _weight_bytes(self, step: Step) -> int:
-        apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
+        runs = step.runs(self.extents[step.src], self.chunk)
+        apart = len(runs) > 1 and step.rate.first is not First.PICTURE  # which shares its weights
         return weight_bytes(step, self.sizes, self.program.stores[SOURCE].channels, apart)
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
         moves = self.sizes.far_caches * (self.has_past + self.has_future)
         moved = moves * self.cache_bytes(step)
+        if isinstance(step.mix, Attend):
+            times = count_tiles(replace(self.cell_extent(step), t=1), replace(largest, t=1))
+            src, before = self.extents[step.src], self.chunk.source.start
+            others = self.program.frames_at(step.src, before) // 2  # on the average
+            if step.mix.looks_ahead:
+                others = self.program.frames_at(step.src, self.clip_frames) - src.t
+            moved += fetched_bytes(step.mix, times, src, others, self.sizes)
         if not self.sizes.far_stores:
             return moved
         moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
-        if isinstance(step.mix, Attend):
-            frame = replace(self.cell_extent(step), t=1)
-            times = count_tiles(frame, replace(largest, t=1))
-            moved += times * self._voxels(2 * step.mix.channels, self.extents[step.src].voxels)
-        written = self._voxels(step.mix.out_channels, self._held_extent(step.dst).voxels)
-        added = self.program.stores[step.residual.store].channels if step.residual else 0
-        return moved + written + self._voxels(added, self._held_extent(step.dst).voxels)
+        moved += self._voxels(step.mix.out_channels, self._there(step.dst).voxels)
+        return moved + self._all_added(step)
+
+    def _all_added(self, step: Step) -> int:
+        """Bytes of all that is added to what a step makes."""
+        if step.residual is None:
+            return 0
+        store = step.residual.store
+        extent = self._there(store if step.residual.fold else step.dst)
+        return self._voxels(self.program.stores[store].channels, extent.voxels)
 
     def _read_voxels(self, step: Step, largest: Extent) -> int:
         """Voxels that all tiles of a step read: tiles are a product of pieces, so is what they
@@ -344,34 +350,30 @@ class Memory:
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
         rows: list[Projection] = []
-        for index, (step, stores, held) in enumerate(self._held()):
+        for index, (step, kept) in enumerate(self._held()):
             work = self.tile_bytes(step, self.largest_tile(step, largest[index]))
-            far = stores * self.sizes.far_stores + held * self.sizes.far_caches
             rows.append(
                 Projection(
                     step.path,
-                    0 if self.sizes.far_stores else stores,
-                    0 if self.sizes.far_caches else held,
+                    kept.stores,
+                    kept.caches,
                     work + self._weight_bytes(step) + self._slack_bytes(),
                     self.moved_bytes(step, largest[index]),
-                    far,
+                    kept.far,
                 )
             )
         return tuple(rows)
 
-    def _held(self) -> zip[tuple[Step, int, int]]:
-        return zip(
-            self.program.steps, self.held_store_bytes(), self.held_cache_bytes(), strict=True
-        )
+    def _held(self) -> zip[tuple[Step, Held]]:
+        keys = kept_by_step(self.program, self.extents, self.chunk, self.clip_frames, self.sizes)
+        found = zip(self.held_store_bytes(), self.held_cache_bytes(), keys, strict=True)
+        return zip(self.program.steps, (held(*one, self.sizes) for one in found), strict=True)
 
     def fixed_bytes(self) -> list[int]:
         """Bytes on the device while each step runs that no tile size changes."""
         return [
-            stores * (not self.sizes.far_stores)
-            + held * (not self.sizes.far_caches)
-            + self._weight_bytes(step)
-            + self._slack_bytes()
-            for step, stores, held in self._held()
+            kept.near + self._weight_bytes(step) + self._slack_bytes()
+            for step, kept in self._held()
         ]
 
 

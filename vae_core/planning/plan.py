@@ -119,6 +119,11 @@ class Plan:
         return self.stores_at if near else Place.HOST
 
     @property
+    def keys_at(self) -> Place:
+        """Where keys and values live that later chunks look back at: they grow with the clip."""
+        return Place.DISK if self.stores_at is Place.DISK else Place.HOST
+
+    @property
     def worst(self) -> Projection:
         """The step that needs the most."""
         return max(self.rows, key=lambda row: row.peak_bytes)
@@ -174,6 +179,7 @@ class Plan:
             "tiles": self.tile_count(),
             "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
+            "reference": "core" if job.program.barrier is not None else "official",
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
             "store_bytes": worst.store_bytes,
@@ -215,6 +221,8 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {_PLACES[self.placement]}",
         ]
+        if job.program.barrier is not None:
+            lines.append(_OF_CORE)
         if self.blend:
             crop = self.blend.largest
             lines.append(
@@ -227,6 +235,9 @@ class Plan:
             lines.append(f"  device: {_on(self.libraries)}")
         return "\n".join(lines)
 
+
+_OF_CORE = "  reference: ComfyUI core's class, whose attention sees later frames, too"
+"""Said where this is not what the authors' own code does."""
 
 _PLACES = {
     Placement.DEVICE: "stores and caches on the device",

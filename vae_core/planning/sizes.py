@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ..geometry.region import Extent
-from ..program.parts import Attend, Conv, Start, Timestep
+from ..program.parts import Attend, Conv, First, Packing, Start, Timestep
 from ..program.steps import Program, Step
 from .workspaces import NO_WORKSPACES, Workspaces
 
@@ -17,8 +17,9 @@ class Sizes:
 
     batch: clips side by side.
     element_bytes: of the dtype that is computed in. statistics_bytes: of the one for statistics.
-    far_stores, far_caches: whether they live away from the device, so that tiles copy what they
-        read. far_weights: whether weights are copied to the device, or to another dtype.
+    far_stores, far_caches, far_keys: whether they live away from the device, so that tiles copy
+        what they read; keys are those that later chunks look back at.
+    far_weights: whether weights are copied to the device, or to another dtype.
     accelerated: whether it is computed as on an accelerator (see `running.devices`).
     workspaces: what its libraries allocate.
     """
@@ -28,6 +29,7 @@ class Sizes:
     statistics_bytes: int
     far_stores: bool = False
     far_caches: bool = False
+    far_keys: bool = False
     far_weights: bool = False
     accelerated: bool = False
     workspaces: Workspaces = NO_WORKSPACES
@@ -42,10 +44,12 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     if isinstance(step.mix, Attend):
         return 0
     kernel = step.mix.in_channels * step.mix.out_channels * prod(step.taps) * step.phases
-    # folded ones, and sums of taps, are all there when each is laid out
+    # folded ones, sums of taps and joined ones are all there when each is laid out
     summed = step.still and step.mix.start is Start.FIRST
     mix = step.mix
-    moved = step.phases > 1 or mix.sees_px > 1 or mix.repeats > 0
+    # rows that lie otherwise are moved, but for those of blocks, which are taken where they lie
+    parted = step.phases > 1 and mix.packing is Packing.CHANNELS and not mix.in_blocks
+    moved = parted or mix.sees_px > 1 or mix.repeats > 0
     moved = moved or bool(mix.fold or mix.shuffle or mix.beside or mix.statistics)
     made = kernel * (2 if moved or summed else 1)
     if apart and not mix.shuffle:
@@ -78,6 +82,8 @@ def _originals(step: Step, conv: Conv, latent_channels: int) -> int:
     added = shortcut.in_channels * shortcut.out_channels if shortcut else 0
     own = conv.in_channels * conv.out_channels * conv.kernel_t * conv.kernel**2
     own *= 0 if conv.fold else conv.makes_px**2 * (conv.shuffle.frames if conv.shuffle else 1)
+    own *= 2 if step.rate.first is First.PICTURE else 1  # rows for pairs of frames are there
+    own *= step.frames_made if conv.in_blocks else 1
     told = _told(step.norm.channels, step.norm.timestep) if step.norm else 0
     maps = 2 * latent_channels * step.norm.channels if step.norm and step.norm.modulated else 0
     return own + added + maps + told

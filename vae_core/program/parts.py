@@ -6,7 +6,7 @@ outputs, which inputs), and none knows of stores, chunks or tensors. `steps` joi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from ..geometry.grid import cells_of, pooled_frames, repeated_frames
@@ -61,12 +61,14 @@ class Start(Enum):
 
 
 class Edge(Enum):
-    """What a convolution sees around the picture: zeros, or the picture in mirror order, its
-    outermost elements left out.
+    """What a convolution sees beyond the picture: zeros, what lies outermost again, or what lies
+    within in mirror order, the outermost left out. It is what has been normalised and activated
+    that is repeated.
     """
 
     ZEROS = "zeros"
-    REFLECT = "reflected"
+    REPLICATE = "what lies outermost"
+    REFLECT = "what lies within"
 
 
 class First(Enum):
@@ -74,12 +76,20 @@ class First(Enum):
 
     `SEEN`: it goes through the mix, and stands alone as a cell. `BYPASS`: it is copied past it, and
     later frames see it. `APART`: it is copied past it, and later frames see what lies before a clip
-    in its place.
+    in its place. `PICTURE`: it goes through the mix by itself, as if time were not changed: squares
+    alone lie in the channels. Of more channels than there is room for the first ones count, and
+    fewer are repeated.
     """
 
     SEEN = "seen"
     BYPASS = "bypass"
     APART = "apart"
+    PICTURE = "picture"
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is copied past the mix."""
+        return self in (First.BYPASS, First.APART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +108,39 @@ class Rate:
 STEADY = Rate()
 """As many frames out as in."""
 
+PICTURE = Rate(first=First.PICTURE)
+"""The same, of a step that is left with a clip's first frame alone."""
+
+
+class Packing(Enum):
+    """How the values of neighbours lie side by side in the channels: each channel's own after those
+    of another channel, or all channels of a place after those of another place.
+    """
+
+    CHANNELS = "channel by channel"
+    PLACES = "place by place"
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
     """A change of size by moving values between places and channels alone; it has no weights.
 
     Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
-    the channels, a channel's after the other's, in time, height and width. Channels are then cut
-    into runs of equal length: of each the mean is a result. `spreads` is the way back: each channel
-    is repeated so that there are enough, or with `in_turn` all of them one after the other, and
-    they are laid out again.
+    the channels by their `packing`, and in time, height and width. Channels are then cut into runs
+    of equal length: of each the mean is a result. `spreads` is the way back: each channel is
+    repeated so that there are enough, or with `in_turn` all of them one after the other, and they
+    are laid out again.
     """
 
     frames: int
     side: int
     spreads: bool
+    packing: Packing = Packing.CHANNELS
     in_turn: bool = False
+
+    def as_picture(self) -> Fold:
+        """The same for single frames."""
+        return replace(self, frames=1)
 
 
 class Axis(Enum):
@@ -151,15 +178,17 @@ class Conv:
 
     kernel_t, kernel: taps in time, and in height and width alike.
     stride: step between outputs, in height and width alike.
-    pad: what it sees around the picture (before, after), in height and width alike; see `edge`.
-    start: what it sees before the clip.
+    pad: elements beyond the picture's edges (before, after), in height and width alike.
+    start, edge: what it sees before the clip, and beyond the picture.
     sees_px, makes_px: elements along a side of the squares whose values its module has side by side
-        in the channels that it reads, or makes: each channel's own, column by column. Channels,
-        kernel, stride and pad are those of single elements all the same.
+        in the channels that it reads, or makes. Channels, kernel, stride and pad are those of
+        single elements all the same.
+    packing: of those values: channel by channel they are laid column by column, place by place in
+        time, height and width.
     fold: what it stands for where there is no module with weights.
     shuffle: where the results of a place lie otherwise than as `makes_px` says.
     beside: module paths of more convolutions of the same input, whose channels follow its own.
-    edge: see `Edge`. ahead: frames by which it looks ahead; the clip's last frame goes on after it.
+    ahead: frames by which it looks ahead; the clip's last frame goes on after it.
     in_blocks: whether all that its module makes of a place, frames too, lies side by side in the
         channels, each channel's own in time, height and width.
     repeats: how often its module's last channel is shown beside the first time.
@@ -177,9 +206,10 @@ class Conv:
     sees_px: int = 1
     makes_px: int = 1
     fold: Fold | None = None
+    edge: Edge = Edge.ZEROS
+    packing: Packing = Packing.CHANNELS
     shuffle: Shuffle | None = None
     beside: tuple[str, ...] = ()
-    edge: Edge = Edge.ZEROS
     ahead: int = 0
     in_blocks: bool = False
     repeats: int = 0
@@ -202,16 +232,52 @@ class Conv:
         return Interval(start, start + (cells.size - 1) * self.stride + self.kernel)
 
 
+class Keys(Enum):
+    """Whose keys a query meets: those of its own frame, of all frames before it, too, or of all
+    frames there are.
+    """
+
+    FRAME = "its frame"
+    EARLIER = "its frame and earlier ones"
+    ALL = "all frames"
+
+
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """Attention with one head among the voxels of each frame. It has no weights: its store holds
-    queries, keys and values, `channels` of each, side by side.
+    """Attention with one head among voxels. It has no weights: its store holds queries, keys and
+    values, `channels` of each, side by side.
 
-    A tile of queries meets the keys of its whole frame, a block of rows after the other.
+    A tile of queries meets the keys of whole frames, a block of rows after the other. Those of
+    frames before the chunk are kept for it, all of them.
     """
 
     path: str
     channels: int
+    keys: Keys = Keys.FRAME
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether queries meet keys of frames before the chunk, and of none after it."""
+        return self.keys is Keys.EARLIER
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether queries meet keys of frames after the chunk, too."""
+        return self.keys is Keys.ALL
+
+    def meetings(self, frames: int, before: int = 0, after: int = 0) -> int:
+        """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has so
+        many frames before and after it.
+        """
+        if self.looks_ahead:
+            return frames * (before + frames + after)
+        return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
+
+    def seen(self, frame: int) -> Interval:
+        """The frames of its chunk whose keys the queries of one meet, where they look no further
+        ahead.
+        """
+        return Interval(0 if self.looks_back else frame, frame + 1)
 
     @property
     def in_channels(self) -> int:
@@ -231,12 +297,11 @@ class Attend:
     kernel_t = kernel = stride = sees_px = makes_px = 1
     pad = Halo(0, 0)
     start = Start.ZEROS
-    fold = None
-    shuffle = None
     edge = Edge.ZEROS
+    fold = statistics = None
+    shuffle = None
     ahead = repeats = 0
     in_blocks = False
-    statistics = None
 
     @staticmethod
     def size(seen: int) -> int:

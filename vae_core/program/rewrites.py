@@ -11,6 +11,8 @@ Passes from program to program, each exact in real numbers and free to be left o
 3. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
    channels of its own input, which nothing reads any more.
 
+Beside them stands `as_referred`, which makes another network of one: as some implementation has it.
+
 Nothing here knows of sizes, tiles or tensors.
 """
 
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .parts import STEADY, First, Norm, TimeMap
+from ..settings import Reference
+from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -37,9 +40,7 @@ def unique_frames(program: Program) -> Program:
 
 def still_frame(program: Program) -> Program:
     """`program` for clips of one frame, with the taps of causal convolutions summed."""
-    steps = tuple(
-        replace(step, still=step.mix.kernel_t > 1, rate=STEADY) for step in _unbypassed(program)
-    )
+    steps = tuple(map(_stilled, _unbypassed(program)))
     used = sorted({SOURCE} | {step.dst for step in steps})
     numbers = {store: number for number, store in enumerate(used)}
     renumbered = tuple(_renamed(step, numbers) for step in steps)
@@ -58,12 +59,21 @@ def _told(norm: Norm | None, timestep: float) -> Norm | None:
     return replace(norm, timestep=replace(norm.timestep, value=timestep))
 
 
+def _stilled(step: Step) -> Step:
+    """A step for a lone frame, which is a picture to those that tell it from other frames."""
+    picture = step.as_picture()
+    rate, mix = picture.rate if picture.rate == PICTURE else STEADY, picture.mix
+    if isinstance(mix, Attend):
+        mix = replace(mix, keys=Keys.FRAME)  # there are no others
+    return replace(picture, mix=mix, still=mix.kernel_t > 1, rate=rate)
+
+
 def _unbypassed(program: Program) -> list[Step]:
     """The steps of `program` but those past which a lone frame is copied."""
     kept: list[Step] = []
     names: dict[int, int] = {}
     for step in program.steps:
-        if step.rate.first is First.SEEN:
+        if not step.rate.first.copied:
             kept.append(_renamed(step, names))
         else:
             names[step.dst] = names.get(step.src, step.src)
@@ -105,6 +115,22 @@ def _renamed(step: Step, names: dict[int, int]) -> Step:
     return replace(step, src=src, dst=dst, residual=residual)
 
 
+def as_referred(program: Program, reference: object) -> Program:
+    """`program` as the implementation has it that a `settings.Reference` means.
+
+    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
+    """
+    if reference is not Reference.CORE:
+        return program
+    return replace(program, steps=tuple(map(_unmasked, program.steps)))
+
+
+def _unmasked(step: Step) -> Step:
+    if isinstance(step.mix, Attend) and step.mix.looks_back:
+        return replace(step, mix=replace(step.mix, keys=Keys.ALL))
+    return step
+
+
 def narrow_in_place(program: Program) -> Program:
     """`program` with narrower results of blocks written over the blocks' inputs."""
     if program.looks_ahead:  # what is written is later than what is read
@@ -112,8 +138,10 @@ def narrow_in_place(program: Program) -> Program:
     stores, last_use = list(program.stores), program.last_use()
     for index, step in enumerate(program.steps):
         residual = step.residual
-        if residual is None or residual.repeated or step.in_place:
+        if residual is None or residual.repeated or residual.fold or step.in_place:
             continue
+        if step.dst == program.sink:
+            continue  # which is the caller's
         fits = stores[step.dst].channels <= stores[residual.store].channels
         if fits and last_use[residual.store] == index:
             stores[step.dst] = replace(stores[step.dst], inside=residual.store)

@@ -16,12 +16,28 @@ Weights are not here: a step names the module path that holds them. No tensors, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import prod
 
-from ..geometry.grid import Chunk
+from ..geometry.grid import Chunk, cells_of
 from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Halo, Interval, Region
-from .parts import STEADY, Attend, Conv, First, Norm, Rate, Start, TimeMap, shown_cells, unfolded
+from .parts import (
+    PICTURE,
+    STEADY,
+    Attend,
+    Conv,
+    First,
+    Fold,
+    Keys,
+    Norm,
+    Rate,
+    Start,
+    TimeMap,
+    shown_cells,
+    unfolded,
+)
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""
@@ -32,14 +48,19 @@ class Residual:
     """What a step adds to its result: a store, through a 1x1x1 convolution where channels change.
 
     repeated: the store holds unique frames, each of which is added to a pair of results.
+    fold: which results each of its elements is added to, where it is one for each cell; it spreads.
     """
 
     store: int
     shortcut: Conv | None = None
     repeated: bool = False
+    fold: Fold | None = None
 
     def source(self, core: Region, keeps_first: bool) -> Region:
         """The part of the store that is added to the results `core`."""
+        if self.fold:
+            h, w = (cells_of(side, self.fold.side, False) for side in (core.h, core.w))
+            return Region(cells_of(core.t, self.fold.frames, keeps_first), h, w)
         return Region(shown_cells(core.t, keeps_first), core.h, core.w) if self.repeated else core
 
 
@@ -141,16 +162,14 @@ class Step:
 
     @property
     def history(self) -> int:
-        """Frames kept from chunk to chunk; a kernel of one frame keeps none. Where convolutions
-        look ahead there are no chunks.
-        """
+        """Frames kept from chunk to chunk: none where convolutions look ahead, or see one frame."""
         return 0 if self.ahead else self.behind
 
     def lone(self, src: Extent, chunk: Chunk) -> int:
         """First cells of a chunk that the mix is not asked for: one where the clip's first frame is
         copied past it, else none.
         """
-        return int(self.rate.first is not First.SEEN and chunk.keeps_first(src.t))
+        return int(self.rate.first.copied and chunk.keeps_first(src.t))
 
     def visible(self, src: Extent, chunk: Chunk) -> Region:
         """What there is of the mix's input: all of it, but for a first frame that stands apart."""
@@ -180,20 +199,34 @@ class Step:
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
         """The frames of cells that the mix is asked for, each run with the step that makes it.
 
-        That is the step itself, but for a clip's first frame where nothing but zeros lies before
-        it: of all taps in time the last one sees something; or where of several results one is
-        made.
+        That is the step itself, but for a clip's first frame where it is a picture by itself, where
+        of several results one is made, or where nothing but zeros lies before it: of all taps in
+        time the last one sees something.
         """
         if chunk.band:
             return ((self, chunk.band.cells[self.dst]),)
         whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
-        if self.mix.shuffle and self.rate.up > 1 and chunk.keeps_first(src.t):
-            first = replace(self, still=True, rate=STEADY), Interval(0, 1)
+        own = self.as_picture()
+        if self.mix.shuffle and self.rate.up > 1:
+            own = replace(self, still=True, rate=STEADY)
+        if own is not self and chunk.keeps_first(src.t):
+            first = own, Interval(0, 1)
             return (first, (self, Interval(1, whole))) if whole > 1 else (first,)
         zeros = self.mix.start is Start.ZEROS and self.rate == STEADY and chunk.first
         if not zeros or self.taps[0] == 1 or whole == 1:
             return ((self, Interval(lone, whole)),)
         return (replace(self, still=True), Interval(0, 1)), (self, Interval(1, whole))
+
+    def as_picture(self) -> Step:
+        """The step for a clip's first frame alone; itself where that is nothing of its own."""
+        if self.rate.first is not First.PICTURE or self.rate == PICTURE:
+            return self
+        mix, residual = self.mix, self.residual
+        if isinstance(mix, Conv) and mix.fold:
+            mix = replace(mix, kernel_t=1, fold=mix.fold.as_picture())
+        if residual and residual.fold:
+            residual = replace(residual, fold=residual.fold.as_picture())
+        return replace(self, mix=mix, residual=residual, rate=PICTURE)
 
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
@@ -231,10 +264,12 @@ class Step:
     def operations(self, cells: Extent, src: Extent) -> int:
         """Floating point operations of its mix for so many cells: two a multiply-add.
 
-        src: of the whole store, whose frames hold the keys of an attention.
+        src: of the whole store, whose frames hold the keys of an attention. Those outside of
+        the chunk are left out, see `Program.outward_operations`.
         """
         if isinstance(self.mix, Attend):
-            return 4 * cells.voxels * src.h * src.w * self.mix.channels
+            met = self.mix.meetings(src.t)
+            return 4 * cells.voxels * met * src.h * src.w * self.mix.channels // src.t
         taps = self.taps[0] * self.taps[1] * self.taps[2]
         main = self.phases * taps * self.mix.in_channels * self.mix.out_channels
         shortcut = self.residual.shortcut if self.residual else None
@@ -279,6 +314,31 @@ class Program:
             for run, frames in step.runs(src, chunk)
         )
 
+    def frames_at(self, store: int, frames: int) -> int:
+        """How many frames a store has had once so many of a clip have gone in."""
+        samples = (frames - 1) * self.stores[SOURCE].frames
+        return samples // self.stores[store].frames + 1 if frames else 0
+
+    def outward_operations(self, source: Extent, chunks: Iterable[Chunk]) -> int:
+        """Floating point operations of attention to frames outside of the chunk, of all `chunks` of
+        a clip of the extent `source`, for a batch of one.
+        """
+        found = 0
+        for step in self.steps:
+            mix = step.mix
+            if isinstance(mix, Attend) and mix.keys is not Keys.FRAME:
+                side = self.stores[SOURCE].px, self.stores[step.src].px
+                voxels = prod(n * side[0] // side[1] for n in (source.h, source.w))
+                times = sum(self._outward(mix, step.src, source.t, chunk) for chunk in chunks)
+                found += 4 * times * voxels**2 * mix.channels
+        return found
+
+    def _outward(self, mix: Attend, store: int, whole: int, chunk: Chunk) -> int:
+        """How often a frame of a chunk meets one outside of it."""
+        ends = (chunk.source.start, chunk.source.stop, whole)
+        start, stop, end = (self.frames_at(store, frames) for frames in ends)
+        return mix.meetings(stop - start, start, end - stop) - mix.meetings(stop - start)
+
     @property
     def ratios(self) -> Ratios:
         """What one of its latent elements stands for, at whichever end they are."""
@@ -306,6 +366,20 @@ class Program:
     def measures(self) -> bool:
         """Whether statistics are gathered, of whatever."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
+
+    @property
+    def barrier(self) -> int | None:
+        """The first step that needs what it reads of all chunks at once; None where none does."""
+        mixes = enumerate(step.mix for step in self.steps)
+        ahead = (i for i, mix in mixes if isinstance(mix, Attend) and mix.looks_ahead)
+        return next(ahead, None)
+
+    @property
+    def crossing(self) -> tuple[int, ...]:
+        """The stores that are written before the barrier and used from there on."""
+        barrier = self.barrier or 0
+        written = {step.dst for step in self.steps[:barrier]}
+        return tuple(s for s, last in self.last_use().items() if s in written and last >= barrier)
 
     def norm_to_come(self, index: int) -> Norm | None:
         """The norm that wants statistics of what step `index` writes; None where none does."""

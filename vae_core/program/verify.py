@@ -35,11 +35,11 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return "makes other frames than its shuffle has"
     if step.norm and step.norm.per_frame and step.norm.modulated:
         return "modulates by the latents what has the statistics of a frame"
-    if step.residual and step.rate.first is not First.SEEN:
+    if step.residual and step.rate.first.copied:
         return "adds to frames that are copied past its mix"
     if step.phases > 1 and step.in_place:
         return "overwrites in several parts what it adds"
-    if step.rate.first is not First.SEEN and src.channels != dst.channels:
+    if step.rate.first.copied and src.channels != dst.channels:
         return f"copies {src.channels} channels past its mix to {dst.channels}"
     if step.history < 0:
         return "passes over frames that nothing sees"
@@ -64,6 +64,10 @@ def _residual_fault(program: Program, step: Step, written: set[int]) -> str | No
     shortcut = step.residual.shortcut
     if step.residual.store not in written:
         return f"adds store {step.residual.store} before anything wrote it"
+    if fold := step.residual.fold:
+        made, side = step.mix.out_channels * step.phases, step.side_made
+        fits = (fold.frames, fold.side) == (step.frames_made, side) and made % added == 0
+        return None if fits and fold.spreads else f"adds {added} channels laid out by {fold}"
     if shortcut is None:
         return (
             None

@@ -14,7 +14,8 @@ Nothing here decides: chunks, tiles and placement come from the plan, geometry f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise
@@ -25,20 +26,21 @@ from torch import Tensor
 from ..errors import DeviceMemoryError
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
-from ..planning.lifetimes import live_stores
+from ..planning.held import live_stores
 from ..planning.plan import Plan, chunk_extent
-from ..program.parts import Norm
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
-from . import devices, kernels, recovery
+from . import devices, recovery
 from .autocast import no_autocast
 from .convolutions import routed
-from .course import Course, course_of
+from .course import Course, course_of, packs
 from .feedback import Feedback
 from .finite import check_result
-from .framewise import moments_of
+from .gathered import AllChunks
 from .graphs import outside_graphs
 from .kept import Kept
+from .norms import maps_of, norm_of
+from .remembered import Remembered
 from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
@@ -70,6 +72,8 @@ class Execution:
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._kept = Kept(program, weights, plan, lanes.pinned)
+        self._remembered = Remembered(weights, plan, lanes.pinned)
+        self._gathered = AllChunks(program, weights, plan, lanes.pinned)
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
@@ -84,6 +88,8 @@ class Execution:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
         self._kept.clear()
+        self._remembered.clear()
+        self._gathered.clear()
         self._memory.clear()
         self._weights.give_back()
         self.tile_runner.release()
@@ -97,20 +103,52 @@ class Execution:
         column stand for those that are missing.
 
         last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
-        out is not finite. Whatever is raised in between leaves nothing allocated.
+        out is not finite. Whatever is raised in between leaves nothing allocated. Where there is a
+        barrier, `gather` has had all chunks before, and of the source its batch alone counts.
         """
-        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
-        at = Pass(chunk, self._chunk_index, extents)
-        if chunk.band:
-            self._courses.clear()  # no two bands have their tiles in the same place
+        at = self._pass(chunk)
         at.stores = {SOURCE: source, self._program.sink: sink}
+        with self._under_way(at):
+            self._restore(at)
+            for index in range(self._program.barrier or 0, len(self._program.steps)):
+                self._run_step(index, at, last)
+            check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
+        self._chunk_index += 1
+
+    @outside_graphs
+    @torch.inference_mode()
+    def gather(self, chunk: Chunk, source: Tensor, *, last: bool) -> None:
+        """Push one chunk through all steps before the program's barrier; see `run`."""
+        at = self._pass(chunk)
+        at.stores = {SOURCE: source}
+        with self._under_way(at):
+            for index in range(self._program.barrier or 0):
+                self._run_step(index, at, last)
+            self._gathered.keep(at)
+        self._memory.clear()
+        self._chunk_index = 0 if last else self._chunk_index + 1
+
+    def _pass(self, chunk: Chunk) -> Pass:
+        self._courses = {} if chunk.band else self._courses  # each band has its own tiles
+        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
+        return Pass(chunk, self._chunk_index, extents)
+
+    def _restore(self, at: Pass) -> None:
+        """Stores that cross the barrier, where there is one, as they were."""
+        for store, kept in self._gathered.of(at.index).items():
+            writer = next(i for i, step in enumerate(self._program.steps) if step.dst == store)
+            at.stores[store] = self._new_store(writer, at)
+            at.stores[store].copy_(kept)
+
+    @contextmanager
+    def _under_way(self, at: Pass) -> Generator[None]:
+        """A block that pushes a chunk; whatever is raised in it leaves nothing allocated."""
+        device = self._weights.device
         try:
-            device = self._weights.device
-            self._feedback.begin(sum(cache.nbytes for cache in self._near_caches()))
+            held = (*self._caches.values(), *self._kept.frames.values())
+            self._feedback.begin(sum(x.nbytes for x in held if x.device.type == device.type))
             with no_autocast(device), devices.unsearched(device), routed(self._weights.routes):
-                for index in range(len(self._program.steps)):
-                    self._run_step(index, at, last)
-                check_result(sink, self._program.name, self._weights.dtype, chunk.target.start)
+                yield
         except BaseException:
             self.tile_runner.abandon()
             self.close()
@@ -118,21 +156,16 @@ class Execution:
         finally:
             at.stores.clear()
             at.moments.clear()
-        if devices.accelerates(self._weights.device):
-            self._release()  # an allocator keeps it for the next chunk, or gives it to others
-        self._chunk_index += 1
-
-    def _release(self) -> None:
-        """Let go of the device's memory that is kept for what comes next."""
-        self.tile_runner.release()
-        if self._plan.stores_at is Place.DEVICE:
-            self._memory.clear()
+        if devices.accelerates(device):  # an allocator keeps it for the next chunk, or for others
+            self.tile_runner.release()
+            if self._plan.stores_at is Place.DEVICE:
+                self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        step, band = self._program.steps[index], at.chunk.band
-        if step.dst not in at.stores:
-            at.stores[step.dst] = self._new_store(index, at)
-        if band is None or band.cells[step.dst].size:
+        dst, band = self._program.steps[index].dst, at.chunk.band
+        if dst not in at.stores:
+            at.stores[dst] = self._new_store(index, at)
+        if band is None or band.cells[dst].size:
             self._run_tiles(index, at, last)
         self._free(index, at)
 
@@ -142,7 +175,8 @@ class Execution:
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
-            task.new_cache = self._new_cache(step, at)
+            task.keep_in(self._new_cache(step, at))
+        task.new_keys = None if last else self._remembered.more(index, step, at)
         if course.lone:
             at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
         self._bound(index, self._feedback.limit(index, at, course.largest))
@@ -235,12 +269,6 @@ class Execution:
         if most_cells is not None:
             self._most_cells[index] = min(self._most_cells.get(index, most_cells), most_cells)
 
-    def _near_caches(self) -> list[Tensor]:
-        """The caches that lie on the device."""
-        where = self._weights.device.type
-        held = (*self._caches.values(), *self._kept.frames.values())
-        return [cache for cache in held if cache.device.type == where]
-
     def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
         """Two smaller pieces of a tile; None where it cannot be cut further."""
         rows_are_whole = self._packs(index, at)
@@ -264,6 +292,8 @@ class Execution:
             if cache is not None and cache.device.type != "cpu":
                 setattr(task, name, cache.cpu())
                 moved = True
+        if task and task.new_cache is not None:
+            task.keep_in(task.new_cache)
         if moved and self._plan.stores_at is Place.DEVICE:
             self._memory.clear()
         return moved
@@ -278,7 +308,7 @@ class Execution:
         finished.
         """
         step = self._program.steps[index]
-        norm = self._norm(step.norm, at, step.src) if step.norm else None
+        norm = norm_of(step.norm, self._weights, at.moments.get(step.src)) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         wanted = self._program.norm_to_come(index)
         task = Task(
@@ -286,11 +316,12 @@ class Execution:
             at,
             self.tile_runner.phases(step),
             self._weights.conv(shortcut.path) if shortcut else None,
-            self._maps(step.norm),
+            maps_of(step.norm, self._weights),
             norm,
             wanted.groups if wanted else None,
             wanted is not None and wanted.per_frame,
             self._caches.get(index),
+            keys=self._remembered.of(index) or self._gathered.keys(step),
             windows=self._course(index, at).windows,
         )
         (first, _), *_ = step.runs(at.src(step), at.chunk)
@@ -300,17 +331,9 @@ class Execution:
         return task
 
     def _packs(self, index: int, at: Pass) -> bool:
-        """Whether a step writes a store inside another one row by row, without gaps.
-
-        Rows of its frames then go from a card to the host in one piece. Those that are written lie
-        where rows above them lay, which have been read: so tiles are as wide as the picture.
-        """
-        step = self._program.steps[index]
-        inside, residual = self._program.stores[step.dst].inside, step.residual
-        if inside is None or residual is None or residual.store != inside:
-            return False
+        """Whether a step writes a store inside another one row by row; see `course.packs`."""
         far = self._plan.stores_at is Place.HOST and devices.accelerates(self._weights.device)
-        return far and self._course(index, at).as_wide
+        return far and packs(self._program, index) and self._course(index, at).as_wide
 
     def _new_store(self, index: int, at: Pass) -> Tensor:
         """Unwritten memory for what a step writes, on the host where the device has no room."""
@@ -325,8 +348,7 @@ class Execution:
             )
         shape = at.shape(spec.channels, extent)
         make = partial(self._memory.take, store, shape)
-        made = self._or_on_host(make, shape, self._plan.stores_at)
-        return self._kept.restored(store, at, made)
+        return self._kept.restored(store, at, self._or_on_host(make, shape, self._plan.stores_at))
 
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
@@ -369,24 +391,6 @@ class Execution:
             total = max(self._plan.operations, self._done_operations)
             chunks = len(self._plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
-
-    def _norm(
-        self, norm: Norm, at: Pass, src: int
-    ) -> kernels.Affine | kernels.FrameAffine | kernels.VoxelNorm:
-        """What a norm does to each element, once the statistics of what it reads are known."""
-        if norm.per_voxel:
-            return kernels.voxel_norm(norm.eps, *self._weights.voxel_norm(norm), norm.form)
-        moments = moments_of(at.moments[src], norm.groups)
-        made = kernels.frame_affine if norm.per_frame else kernels.affine
-        return made(moments, norm.eps, *self._weights.affine(norm.path))
-
-    def _maps(self, norm: Norm | None) -> tuple[kernels.Kernel, ...] | None:
-        """The modulation convolutions of a norm, one on an accelerator; None where it has none."""
-        if norm is None or norm.scale_path is None or norm.shift_path is None:
-            return None
-        maps = self._weights.conv(norm.scale_path), self._weights.conv(norm.shift_path)
-        together = devices.accelerates(self._weights.device)
-        return (kernels.joined(*maps),) if together else maps
 
 
 _LEAST = Extent(1, 1, 1)

@@ -28,7 +28,7 @@ from ..program.parts import Form
 from . import devices
 from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
-from .windows import Piece
+from .windows import Piece, Place
 
 Kernel = tuple[Tensor, Tensor | None]
 """Weight [out, in, t, h, w] and bias [out] of a convolution."""
@@ -217,6 +217,29 @@ def _inverse_size(x: Tensor, norm: VoxelNorm) -> Tensor:
 def activate(x: Tensor) -> None:
     """x = SiLU(x), which leaves zeros alone."""
     F.silu(x, inplace=True)
+
+
+def surround(buffer: Tensor, inside: Place, mirrors: Iterable[tuple[Place, Place]]) -> None:
+    """Fill what lies beyond the picture: each of `mirrors` is a line and the one that it shows;
+    where there are none, with what lies outermost.
+    """
+    if not mirrors:
+        replicate(buffer, inside)
+    for line, shown in mirrors:
+        buffer[line].copy_(buffer[shown])
+
+
+def replicate(x: Tensor, inside: Place) -> None:
+    """Repeat the outermost columns, then rows, of what lies `inside` x [b, c, t, h, w] up to its
+    edges, in all of its frames.
+    """
+    *_, h, w = inside
+    for dim, side in ((4, w), (3, h)):
+        ends = ((0, side.start, side.start), (side.stop, x.shape[dim], side.stop - 1))
+        for start, stop, outermost in ends:
+            if start < stop:
+                beyond = x.narrow(dim, start, stop - start)
+                beyond.copy_(x.narrow(dim, outermost, 1).expand_as(beyond))
 
 
 def modulate(x: Tensor, maps: Affine, pieces: Iterable[Piece], out: Tensor) -> None:

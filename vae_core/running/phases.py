@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Attend, Axis, Shuffle, Start
+from ..program.parts import Attend, Axis, Conv, Fold, Packing, Shuffle, Start
 from ..program.steps import Step
 from .convolutions import Strides
 from .kernels import Kernel, convolution, joined, statistics_dtype
@@ -76,16 +76,13 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
         )
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
-    arranged = _blocks if step.mix.in_blocks else _by_places
-    weight, bias = arranged(weight, bias, step)
+    if isinstance(step.mix, Conv) and step.mix.in_blocks:
+        rows, biases = _blocks(weight, step), _blocks(bias, step)
+    else:
+        rows, biases = _runs(*_by_places(weight, bias, step), step)
     if step.still:
         replicated = step.mix.start is Start.FIRST
-        weight = weight.sum(-3, keepdim=True) if replicated else weight[..., -1:, :, :]
-    if step.mix.in_blocks:
-        weight = weight.movedim(0, 3).flatten(0, 3)
-        bias = None if bias is None else bias.movedim(0, 3).flatten()
-    rows = weight.chunk(step.phases)
-    biases = [None] * len(rows) if bias is None else bias.chunk(step.phases)
+        rows = [row.sum(2, keepdim=True) if replicated else row[:, :, -1:] for row in rows]
     side = step.side_made
     places = product(range(step.frames_made), range(side), range(side))
     return tuple(
@@ -94,13 +91,28 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     )
 
 
+def of_picture(found: tuple[Phase, ...], step: Step) -> tuple[Phase, ...]:
+    """Those convolutions among all of a step's that make a clip's first frame, a picture by itself.
+
+    step: as it is for that frame alone.
+    """
+    side = step.side_made
+    places = product(range(side), range(side))
+    own = found[:: len(found) // step.phases]
+    return tuple(
+        replace(one, frame=0, row=row, column=column)
+        for one, (row, column) in zip(own, places, strict=True)
+    )
+
+
 def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     """A kernel [out, in, t, h, w] of single elements, for a module whose channels hold squares of
     them: those that it makes one place after the other.
     """
     mix = step.mix
-    if mix.fold:
-        return weight, bias  # which is made so
+    assert isinstance(mix, Conv)
+    if mix.fold or mix.packing is Packing.PLACES:
+        return weight, bias  # which are so
     if mix.repeats:
         weight = torch.cat((weight, weight[-1:].expand(mix.repeats, *weight.shape[1:])))
         bias = None if bias is None else torch.cat((bias, bias[-1:].expand(mix.repeats)))
@@ -137,16 +149,26 @@ def _in_order(x: Tensor, step: Step, shuffle: Shuffle) -> Tensor:
     return (laid[shuffle.takes] if lone else laid.flatten(0, 1)).flatten(0, 2)
 
 
-def _blocks(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
-    """A kernel [c * frames * side * side, ...] as [c, frames, side, side, ...]; of a lone frame the
-    rows of the last of them.
+def _runs(weight: Tensor, bias: Tensor | None, step: Step) -> tuple[list[Tensor], Any]:
+    """Weights and biases of a step's phases, of rows that lie one phase after the other."""
+    runs = weight.shape[0] // step.mix.out_channels
+    apart = runs // step.phases  # of a picture the first rows of each place count
+    rows = list(weight.chunk(runs)[::apart])
+    return rows, [None] * len(rows) if bias is None else bias.chunk(runs)[::apart]
+
+
+def _blocks(rows: Tensor | None, step: Step) -> Any:
+    """The rows [c, ...] of each phase among those of blocks [c * frames * side * side, ...], where
+    they lie; of a lone frame those of the last of them.
     """
-    sizes = (step.mix.out_channels, -1, step.side_made, step.side_made)
-
-    def parted(rows: Tensor) -> Tensor:
-        return cast("Tensor", rows.unflatten(0, sizes))[:, -step.frames_made :]
-
-    return parted(weight), None if bias is None else parted(bias)
+    side, frames = step.side_made, step.frames_made
+    places = product(range(frames), range(side), range(side))
+    if rows is None:
+        return [None] * step.phases
+    blocks = cast("Tensor", rows.unflatten(0, (step.mix.out_channels, -1, side, side)))
+    blocks = blocks[:, -frames:]
+    found = [blocks[:, f, r, c] for f, r, c in places]
+    return found if rows.ndim > 1 else [one.contiguous() for one in found]
 
 
 def normalised(kernel: Kernel, mean: Tensor, std: Tensor) -> Kernel:
@@ -172,17 +194,49 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     wide, narrow = mix.in_channels, mix.out_channels
     if fold.spreads:
         wide, narrow = narrow, wide
-    shape = (wide, fold.frames, fold.side, fold.side)
-    laid = torch.arange(prod(shape), device=device)
-    run = laid.numel() // narrow
-    share = 1.0 if fold.spreads else 1.0 / run
-    narrow_of = laid % narrow if fold.in_turn else laid // run
-    of = torch.zeros(len(laid), narrow, dtype=dtype, device=device)
-    of = of.scatter_(1, narrow_of[:, None], share).view(*shape, narrow)
+    shape = (fold.frames, fold.side, fold.side)
+    by_channels = fold.packing is Packing.CHANNELS
+    joins = _joins_in_turn if fold.in_turn else _joins
+    of = joins(wide * prod(shape), narrow, dtype, device)
+    of = of.view(wide, *shape, narrow) if by_channels else of.view(*shape, wide, narrow)
+    of = of if by_channels else of.movedim(3, 0)  # [wide, frames, side, side, narrow]
     if not fold.spreads:
-        return of.permute(4, 0, 1, 2, 3), None
+        run = max(wide * prod(shape) // narrow, 1)
+        return of.mul_(1.0 / run).permute(4, 0, 1, 2, 3), None
     rows = of[:, -step.rate.up :]  # of a lone frame the last of them
     return rows.permute(1, 2, 3, 0, 4).reshape(-1, narrow, 1, 1, 1), None
+
+
+def _joins(elements: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Which of so many elements belong to which channel: [elements, channels] of ones and zeros.
+    Channels have runs of elements; where there are more channels, elements come again and again.
+    """
+    of = torch.zeros(elements, channels, dtype=dtype, device=device)
+    if channels > elements:
+        laid = torch.arange(channels, device=device)[None]
+        return of.scatter_(0, laid % elements, 1.0)
+    laid = torch.arange(elements, device=device)[:, None]
+    return of.scatter_(1, laid // (elements // channels), 1.0)
+
+
+def _joins_in_turn(
+    elements: int, channels: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """As `_joins`, with elements for each channel in turn."""
+    of = torch.zeros(elements, channels, dtype=dtype, device=device)
+    laid = torch.arange(elements, device=device)[:, None]
+    return of.scatter_(1, laid % channels, 1.0)
+
+
+def add_spread(result: Tensor, added: Tensor, fold: Fold, phase: Phase) -> None:
+    """result += what `fold`, which spreads place by place, makes of `added` at the places of a
+    phase. Both are [b, c, t, h, w], of as many cells.
+    """
+    run = added.shape[1] // (fold.frames * fold.side**2)
+    place = (phase.frame * fold.side + phase.row) * fold.side + phase.column
+    part = added.narrow(1, place * run, run)
+    split = cast("Tensor", result.unflatten(1, (run, -1)))  # [b, run, repeats, t, h, w]
+    split.add_(part.unsqueeze(2))
 
 
 def for_accelerator(found: tuple[Phase, ...]) -> tuple[Phase, ...]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
+from ..program.parts import Attend
 from ..program.steps import SOURCE, Step
 from . import kernels
 from .framewise import Gathered
@@ -74,6 +75,9 @@ class Task:
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     first: what makes the first frame where that is another step, see `Step.runs`.
+    keys: keys and values [b, 2c, frames, h, w] of the chunks before, oldest first, or of all chunks
+        where queries look ahead; none where they stay within their frame. new_keys: those of this
+        one, to be kept; None at a clip's end.
     windows: of the tiles that there have been, in this pass and in others of its kind.
     src: the extent of src. keeps_first: whether its first frame stands alone.
     cell_operations: floating point operations for each cell, of all clips.
@@ -90,6 +94,8 @@ class Task:
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
     first: Task | None = None
+    keys: tuple[Tensor, ...] = ()
+    new_keys: Tensor | None = None
     windows: dict[Region, Window] = field(default_factory=dict[Region, Window])
     src: Extent = field(init=False)
     keeps_first: bool = field(init=False)
@@ -100,6 +106,16 @@ class Task:
         self.keeps_first = self.at.keeps_first(self.step.src)
         clips = self.at.stores[SOURCE].shape[0]
         self.cell_operations = clips * self.step.operations(_ONE, self.src)
+        if isinstance(self.step.mix, Attend):
+            mix, others = self.step.mix, sum(keys.shape[2] for keys in self.keys)
+            others -= self.src.t * mix.looks_ahead  # whose keys are those of all chunks
+            self.cell_operations += clips * 4 * others * self.src.h * self.src.w * mix.channels
+
+    def keep_in(self, cache: Tensor) -> None:
+        """Let the newest frames go to `cache`, whichever step makes them."""
+        self.new_cache = cache
+        if self.first:
+            self.first.new_cache = cache
 
     def of(self, cells: Region) -> Task:
         """The task that makes `cells`, which are all of a first frame, or all of others."""

@@ -13,32 +13,31 @@ allocates is what `memory.Memory.tile_bytes` counts; change both together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Start, TimeMap
+from ..program.parts import PICTURE, Attend, Edge, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from ..settings import Place
 from . import devices, kernels
-from .attention import attend
+from .attended import attended, remember
 from .convolutions import laid_out
 from .framewise import measured_by_frame
 from .phases import (
     Phase,
+    add_spread,
     convolve,
     for_accelerator,
     frames_of_phase,
     kernel_of,
     numbers_of_phase,
+    of_picture,
     phases_of,
 )
-from .stores import Room, allocate
+from .stores import Room
 from .task import Inputs, Pass, Task
 from .transfers import Transfers
 from .weights import Weights
@@ -97,27 +96,11 @@ class TileRunner:
             task.at.moments[task.step.dst] = merged
 
     def _attend(self, task: Task, mix: Attend, cells: Region, inputs: Inputs) -> None:
-        """Compute what `cells` attend to, frame by frame, and send it."""
-        queries, wide = inputs.src.take(), kernels.statistics_dtype(self.weights.dtype)
-        shape = task.at.shape(mix.channels, cells.extent)
-        result = allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
-        for frame in range(cells.t.size):
-            one = slice(frame, frame + 1)
-            blocks = self._keys(task, mix, cells, cells.t.start + frame)
-            found = attend(queries[:, :, one], blocks, wide)  # [b, h * w, c]
-            out = result[:, :, frame].permute(0, 2, 3, 1)  # [b, h, w, c]
-            out.copy_(found.view(out.shape))
-        del queries
-        target = task.at.stores[task.step.dst][(..., *cells.slices)]
-        self.transfers.send(result, target, 0)
-
-    def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
-        """Keys and values of a frame, a block of rows after the other, on the device."""
-        whole = task.src
-        rows = mix.key_rows(cells.extent, whole)
-        store = task.at.stores[task.step.src][:, mix.channels :, frame : frame + 1]
-        for start in range(0, whole.h, rows):
-            yield self.transfers.fetch(store[:, :, :, start : start + rows]).take()
+        """Compute what `cells` attend to, and send it."""
+        result = attended(task, mix, cells, inputs.src.take(), self.transfers)
+        self.transfers.send(result, task.at.stores[task.step.dst][(..., *cells.slices)])
+        del result
+        remember(task, mix, cells, self.transfers)
 
     def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
         """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
@@ -139,18 +122,21 @@ class TileRunner:
         if isinstance(step.mix, Attend):
             return ()
         found = phases_of(kernel_of(step, self.weights), step)
-        own = step.phases > 1 or step.still or step.mix.repeats  # memory of their own already
+        # memory of their own already, or beside those of another step
+        own = step.phases > 1 or step.still or step.rate == PICTURE or step.mix.repeats
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
         return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
 
     def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """The convolutions of a clip's first frame, by a step of its own: results that lie
-        otherwise, or the newest frame that they see alone.
+        """The convolutions of a clip's first frame, by a step of its own: as a picture, with
+        results that lie otherwise, or of the newest frame that they see alone.
         """
-        if first.mix.shuffle:
+        if first.mix.shuffle or (first.rate == PICTURE and first.mix.fold):
             return self.phases(first)
+        if first.rate == PICTURE:
+            return of_picture(phases, first)
         return tuple(
             replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
         )
@@ -242,7 +228,9 @@ class TileRunner:
         target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
         addend = phase.shift
-        if added is not None and step.phases > 1:
+        if added is not None and step.residual and step.residual.fold:
+            add_spread(result, added, step.residual.fold, phase)
+        elif added is not None and step.phases > 1:
             _, part = frames_of_phase(phase, added, first, step.frames_made)
             result[:, :, skipped:].add_(phase.places(part))
         elif added is not None:
@@ -315,15 +303,16 @@ class TileRunner:
         task, window = inputs.task, inputs.window
         norm = task.step.norm
         buffer = self._inputs.take(task.at.shape(task.step.mix.in_channels, window.extent))
-        for edge in window.edges:
+        zeros = task.step.mix.edge is Edge.ZEROS
+        for edge in window.edges if zeros else ():
             buffer[edge].zero_()
         self._fill(inputs, buffer[window.inside])
         if norm and norm.activated:
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
         self._history(inputs, buffer)
-        for line, shown in window.mirrors:
-            buffer[line].copy_(buffer[shown])
+        if not zeros:
+            kernels.surround(buffer, window.inside, window.mirrors)
         return buffer
 
     def _fill(self, inputs: Inputs, out: Tensor) -> None:
@@ -389,12 +378,4 @@ class TileRunner:
         if window.beyond:
             buffer[window.beyond].copy_(buffer[window.inside][:, :, -1:])
         if task.new_cache is not None and window.cached:
-            self._keep(buffer[window.kept], task.new_cache[window.cached])
-
-    def _keep(self, kept: Tensor, target: Tensor) -> None:
-        """Send a part of the input, which is copied first where it has far to go: the next tile's
-        input is made in the same memory.
-        """
-        if self.transfers.is_far(target):
-            kept = kept.clone(memory_format=torch.channels_last_3d)
-        self.transfers.send(kept, target)
+            self.transfers.keep(buffer[window.kept], task.new_cache[window.cached])

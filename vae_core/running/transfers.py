@@ -257,6 +257,14 @@ class Transfers:
             staged, mark = self.lanes.start_out(result)
         self._leaving = _Leaving(result, staged, mark, skip_frames, target)
 
+    def keep(self, part: Tensor, target: Tensor) -> None:
+        """Write a part of something larger to `target`. Where that has far to go it is copied
+        first, so that the memory of the whole may be used for something else.
+        """
+        if self.is_far(target):
+            part = part.clone(memory_format=torch.channels_last_3d)
+        self.send(part, target)
+
     def _write(self) -> None:
         leaving = self._leaving
         if leaving is None:

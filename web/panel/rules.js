@@ -64,14 +64,14 @@ export function usesOverlap(values) {
  * @param {string} network
  */
 export function usesChunks(network) {
-  return !["wan", "tiny_wan", "wan22", "ltx", "seedvr2"].includes(network);
+  return !["wan", "tiny_wan", "wan22", "ltx", "hunyuan15", "seedvr2"].includes(network);
 }
 
 /**
  * @param {unknown} operation "encode" or "decode"
  * @param {Values} values
  * @param {import("./kinds.js").Size} size
- * @param {{network: string, dtype: string}} vae
+ * @param {{network: string, dtype: string, reference?: string}} vae
  */
 export function question(operation, values, size, vae) {
   const known = ASKED.filter((name) => values[name] !== undefined && values[name] !== null);

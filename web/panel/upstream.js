@@ -15,6 +15,7 @@ const SHIPPED = { "tiny_vae (ships": "tiny", "tiny_wan_vae (ships": "tiny_wan" }
 const WAN_22 = /wan_?2[._]?2_?vae|ti2v/i;
 const WAN = /wan|qwen/i;
 const LTX = /ltx/i;
+const HUNYUAN_15 = /hunyuan_?-?video_?-?1[._]?5/i;
 const SEEDVR2 = /seedvr|(^|\/)ema_vae/i;
 
 /**
@@ -161,6 +162,7 @@ function networkOf(file) {
   const shipped = Object.entries(SHIPPED).find(([name]) => file.startsWith(name));
   if (shipped) return shipped[1];
   if (LTX.test(file)) return "ltx";
+  if (HUNYUAN_15.test(file)) return "hunyuan15";
   if (SEEDVR2.test(file)) return "seedvr2";
   if (!WAN.test(file)) return "full";
   return WAN_22.test(file) ? "wan22" : "wan";
@@ -176,17 +178,23 @@ function checkpoint(node) {
 }
 
 /**
- * Which network a node's VAE is, and what it computes in.
+ * Which network a node's VAE is, what it computes in, and whose result is meant where that is not
+ * the authors'.
  * @param {Seen} node
+ * @returns {{network: string, dtype: string, reference?: string}}
  */
 export function vaeOf(node) {
   /** @type {Seen|null} */
   let at = node;
+  /** @type {unknown} */
+  let reference;
   for (let far = 0; at && far < FARTHEST; far += 1) {
+    reference ??= widgetValue(at, "reference");
+    const meant = reference === "core" ? { reference: "core" } : {};
     const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name") ?? checkpoint(at);
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));
-      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto" };
+      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto", ...meant };
     }
     at = feeding(at, "vae");
   }

@@ -1,0 +1,81 @@
+"""Does diffusers' HunyuanVideo 1.5 VAE stay itself with the engine in it?"""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from contract import assert_close
+from networks import random_latents, random_video
+from networks_hunyuan import random_hunyuan_1_5
+
+from vae_core import InputError, Settings
+from vae_core.accelerate import accelerate, restore
+
+
+@pytest.fixture
+def module() -> torch.nn.Module:
+    return random_hunyuan_1_5()
+
+
+@torch.no_grad()
+def every_door(module, frames: int) -> dict[str, torch.Tensor]:
+    """What each of a module's doors gives, by its name."""
+    video, latents = random_video(frames, 32, 48), random_latents(2, 2, 3, channels=4)
+    return {
+        "encode": module.encode(video).latent_dist.parameters,
+        "_encode": module._encode(video),
+        "tiled_encode": module.tiled_encode(video),
+        "decode": module.decode(latents).sample,
+        "_decode": module._decode(latents),
+        "tiled_decode": module.tiled_decode(latents),
+        "forward": module(video).sample,
+    }
+
+
+@pytest.mark.parametrize("frames", [1, 9])
+def test_every_door_gives_what_the_class_gives(module, frames) -> None:
+    expected = every_door(module, frames)
+    found = every_door(accelerate(module), frames)
+    for name, tensor in expected.items():
+        assert_close(found[name], tensor)
+    restored = every_door(restore(module), frames)
+    assert torch.equal(restored["decode"], expected["decode"])
+
+
+def shown(module) -> list[object]:
+    """Parameters of both methods, and the types of all that they return."""
+    video, latents = random_video(1, 32, 32), random_latents(1, 2, 2, channels=4)
+    encoded, decoded = module.encode(x=video), module.decode(z=latents)
+    bare = module.encode(video, False), module.decode(latents, return_dict=False)
+    names = [list(inspect.signature(f).parameters) for f in (module.encode, module.decode)]
+    values = (encoded, encoded.latent_dist, decoded, decoded.sample, *bare, *bare[0], *bare[1])
+    return [names, [type(value) for value in values]]
+
+
+def test_signatures_and_return_types_are_the_classs_own(module) -> None:
+    expected = shown(module)
+    assert shown(accelerate(module)) == expected
+
+
+def test_frames_that_break_the_class_are_refused_or_fitted(module) -> None:
+    accelerate(module)
+    with pytest.raises(InputError, match="4k"):
+        module.encode(random_video(7, 32, 32))
+    accelerate(module, Settings())
+    assert module.encode(random_video(7, 32, 32)).latent_dist.mean.shape[2] == 3
+
+
+def test_slicing_and_tiling_change_speed_and_memory_alone(module, caplog) -> None:
+    video = random_video(5, 64, 48, batch=2)
+    with torch.no_grad():
+        clips = [module.encode(clip).latent_dist.mode() for clip in video.split(1)]
+        pictures = [module.decode(clip).sample for clip in clips]
+    accelerate(module)
+    module.enable_slicing()
+    module.enable_tiling(tile_sample_min_height=32, tile_sample_min_width=32)
+    found = module.encode(video).latent_dist.mode()
+    assert_close(found, torch.cat(clips))
+    assert_close(module.decode(found).sample, torch.cat(pictures))
+    assert "exact tiles of at most 32x32 px" in caplog.text

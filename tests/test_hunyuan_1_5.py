@@ -1,0 +1,217 @@
+"""Does the engine give what diffusers' untiled HunyuanVideo 1.5 gives, for all cuts and files?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from contract import assert_close, decode_frames, encode_moments
+from hunyuan_files import authors_state
+from networks import random_latents, random_video
+from networks_hunyuan import random_hunyuan_1_5, whole_decode, whole_encode
+from safetensors.torch import save_file
+
+import vae_core
+from vae_core import Settings, from_module
+from vae_core.errors import InputError, LoadError, LoweringError, SettingsError
+from vae_core.jobs.options import vae_path
+from vae_core.program.parts import Attend
+
+LENGTHS = (1, 5, 9, 13, 21)
+CUTS = (
+    {},
+    {"chunk_frames": 4, "tile_px": 16},
+    {"chunk_frames": 8, "tile_px": (16, 48)},
+    {"chunk_frames": 16, "tile_px": 32, "placement": "host"},
+    {"chunk_frames": 64, "placement": "mmap"},
+    {"chunk_frames": 32, "tiling": "off", "placement": "caches-on-host"},
+)
+SIZES = ((32, 48), (48, 16), (64, 32))
+
+
+def latents_of(frames: int, height: int, width: int, dtype=torch.float32, channels: int = 4):
+    count = (frames - 1) // 4 + 1
+    return random_latents(count, height // 16, width // 16, dtype, channels=channels)
+
+
+@pytest.fixture(scope="module")
+def module():
+    return random_hunyuan_1_5()
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+def test_both_ways_equal_diffusers_for_every_length(module, frames) -> None:
+    """Together the cases visit every cut and size."""
+    size = SIZES[frames % 3]
+    video, latents = random_video(frames, *size), latents_of(frames, *size)
+    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
+    start = LENGTHS.index(frames)
+    for settings in (CUTS[start % len(CUTS)], CUTS[(start + 1) % len(CUTS)]):
+        assert_close(encode_moments(module, video, **settings), moments)
+        assert_close(decode_frames(module, latents, **settings), pictures)
+
+
+@pytest.mark.parametrize("frames", [1, 13])
+def test_float64_equals_diffusers_to_nine_digits(frames) -> None:
+    module, video = random_hunyuan_1_5(torch.float64), random_video(frames, 32, 48, torch.float64)
+    latents = latents_of(frames, 32, 48).double()
+    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
+    for settings in CUTS[1:3]:
+        assert_close(encode_moments(module, video, **settings), moments)
+        assert_close(decode_frames(module, latents, **settings), pictures)
+
+
+@pytest.mark.parametrize("settings", CUTS[1:], ids=str)
+def test_no_cut_and_no_place_changes_a_pixel(settings) -> None:
+    module = random_hunyuan_1_5(torch.float64)
+    video, latents = random_video(13, 48, 64, torch.float64), latents_of(13, 48, 64).double()
+    assert_close(encode_moments(module, video, **settings), encode_moments(module, video))
+    assert_close(decode_frames(module, latents, **settings), decode_frames(module, latents))
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_streams_in_ragged_runs_are_what_the_whole_gives(module, placement) -> None:
+    vae, settings = from_module(module), Settings(chunk_frames=8, placement=placement)
+    video, latents = random_video(21, 32, 48), latents_of(21, 32, 48)
+    runs = video.split([1, 3, 2, 7, 5, 3], dim=2)
+    found = torch.cat(list(vae.encode_stream(iter(runs), settings)), 2)
+    assert_close(found, whole_encode(module, video))
+    pictures = torch.cat(list(vae.decode_stream(latents, settings)), 2)
+    assert_close(pictures, whole_decode(module, latents))
+
+
+def test_later_latent_frames_change_no_earlier_picture(module) -> None:
+    latents = latents_of(13, 32, 32)
+    whole = decode_frames(module, latents)
+    assert_close(decode_frames(module, latents[:, :, :3]), whole[:, :, :9])
+
+
+def test_clips_of_a_batch_are_those_by_themselves(module) -> None:
+    """diffusers' own mask is of one clip's shape."""
+    latents = random_latents(3, 2, 3, batch=2, channels=4)
+    found = decode_frames(module, latents, chunk_frames=4, tile_px=32)
+    for clip in range(2):
+        assert_close(found[clip : clip + 1], whole_decode(module, latents[clip : clip + 1]))
+
+
+WIDER = {
+    "levels of other widths": {"widths": (8, 16, 32, 32, 32), "blocks": 2},
+    "a shortcut where channels change": {
+        "widths": (8, 16, 16, 32, 32),
+        "downsample_match_channel": False,
+        "upsample_match_channel": False,
+    },
+    "three levels of half the size": {
+        "widths": (8, 16, 16, 16),
+        "spatial_compression_ratio": 8,
+    },
+}
+
+
+@pytest.mark.parametrize("numbers", WIDER.values(), ids=WIDER)
+def test_other_widths_and_depths_are_read_off_the_module(numbers) -> None:
+    module = random_hunyuan_1_5(**numbers)
+    px = module.config.spatial_compression_ratio
+    video = random_video(9, 2 * px, 3 * px)
+    latents = random_latents(3, 2, 3, channels=4)
+    assert_close(encode_moments(module, video, chunk_frames=4), whole_encode(module, video))
+    assert_close(decode_frames(module, latents, chunk_frames=4), whole_decode(module, latents))
+
+
+def test_attention_is_the_only_step_that_looks_back_beyond_its_cache(module) -> None:
+    for program in (from_module(module).encoder, from_module(module).decoder):
+        looking = [step for step in program.steps if isinstance(step.mix, Attend)]
+        assert [step.mix.looks_back for step in looking] == [True]
+        assert not program.has_statistics
+
+
+FAULTS = {
+    "another padding": ("encoder.conv_in", "pad_mode", "constant", "must replicate"),
+    "another scale": ("decoder.norm_out", "scale", 2.0, "by their root"),
+}
+
+
+@pytest.mark.parametrize(("path", "name", "value", "words"), FAULTS.values(), ids=FAULTS)
+def test_what_computes_something_else_is_refused_by_its_path(path, name, value, words) -> None:
+    module = random_hunyuan_1_5()
+    setattr(module.get_submodule(path), name, value)
+    with pytest.raises(LoweringError, match=rf"{path} {words}|{path}.*{words}"):
+        from_module(module)
+
+
+def test_a_deeper_middle_is_refused() -> None:
+    module = random_hunyuan_1_5()
+    module.decoder.mid_block.resnets.append(module.decoder.mid_block.resnets[0])
+    with pytest.raises(LoweringError, match=r"decoder\.mid_block\.resnets must hold 2"):
+        from_module(module)
+
+
+def test_files_by_either_names_are_read(tmp_path: Path) -> None:
+    module = random_hunyuan_1_5(latent_channels=4, blocks=2)
+    module.save_pretrained(tmp_path / "vae")
+    named = authors_state(module)
+    assert "decoder.mid.attn_1.q.weight" in named
+    assert "encoder.down.3.downsample.conv.conv.weight" in named
+    save_file(named, tmp_path / "a.safetensors")
+    torch.save({f"vae.{name}": value for name, value in named.items()}, tmp_path / "b.pt")
+    save_file(
+        {f"first_stage_model.{name}": value for name, value in named.items()},
+        tmp_path / "c.safetensors",
+    )
+    save_file(dict(module.state_dict()), tmp_path / "d.safetensors")
+    latents = latents_of(5, 16, 32)
+    whole = whole_decode(module, latents)
+    for name in ("vae", "a.safetensors", "b.pt", "c.safetensors", "d.safetensors"):
+        vae = vae_core.load(tmp_path / name)
+        facts = vae.architecture
+        assert (vae.family.name, vae.ratios.px, vae.latent_channels) == ("hunyuan15", 16, 4)
+        assert facts.block_out_channels == (8, 16, 16, 16, 16)
+        assert (facts.layers_per_block, facts.spatial_compression_ratio) == (2, 16)
+        assert facts.temporal_compression_ratio == 4
+        assert_close(vae.decode(latents), whole)
+    assert vae_core.load(tmp_path / "vae").scaling_factor == 1.03682
+
+
+@pytest.mark.parametrize("numbers", WIDER.values(), ids=WIDER)
+def test_width_depth_and_ratios_are_read_off_the_shapes(numbers, tmp_path: Path) -> None:
+    module = random_hunyuan_1_5(**numbers)
+    save_file(authors_state(module), tmp_path / "a.safetensors")
+    vae = vae_core.load(tmp_path / "a.safetensors")
+    weights, wanted = vae.module.state_dict(), module.state_dict()
+    assert weights.keys() == wanted.keys()
+    assert all(torch.equal(weights[name], value) for name, value in wanted.items())
+    assert vae.architecture.spatial_compression_ratio == vae.ratios.px
+
+
+def test_the_weights_that_no_video_goes_through_are_left_out(tmp_path: Path) -> None:
+    """ComfyUI's class has them, and so has what is saved from it."""
+    module = random_hunyuan_1_5()
+    idle = {"encoder.mid.block_1.temb_proj.weight": torch.zeros(16, 512)}
+    save_file(authors_state(module) | idle, tmp_path / "a.safetensors")
+    latents = latents_of(1, 16, 16)
+    assert_close(
+        vae_core.load(tmp_path / "a.safetensors").decode(latents), whole_decode(module, latents)
+    )
+
+
+def test_a_part_of_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    named = authors_state(random_hunyuan_1_5())
+    kept = {name: value for name, value in named.items() if not name.startswith("encoder.")}
+    save_file(kept, tmp_path / "a.safetensors")
+    with pytest.raises(LoadError, match=r"this HunyuanVideo 1\.5 VAE is incomplete"):
+        vae_core.load(tmp_path / "a.safetensors")
+    middle = {name: value for name, value in named.items() if "coder.mid." not in name}
+    save_file(middle, tmp_path / "b.safetensors")
+    with pytest.raises(LoadError, match=r"HunyuanVideo 1\.5 VAE without its decoder's middle"):
+        vae_core.load(tmp_path / "b.safetensors")
+
+
+def test_another_model_s_latents_are_refused_by_their_channels(module) -> None:
+    with pytest.raises(InputError, match=r"h/16, w/16\] needs 4 channels.*got 16"):
+        from_module(module).decode(torch.zeros(1, 16, 2, 2, 2))
+
+
+def test_no_small_one_ships() -> None:
+    with pytest.raises(SettingsError, match=r"no VAE of HunyuanVideo 1\.5 ships"):
+        vae_path(None, "hunyuan15")

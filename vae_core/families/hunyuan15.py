@@ -1,0 +1,251 @@
+"""Which program does a live VAE of HunyuanVideo 1.5 stand for?
+
+`lower_encoder` and `lower_decoder` walk the parts and put one step for each convolution: norms of
+single voxels, a clip's first frame before it, and the outermost elements around the picture.
+
+1. Time and space change by moving values between places and channels: after a convolution that
+   makes fewer channels, or of one that makes more. What a level ended with goes the same way, by
+   means or repeated, and is added. A clip's first frame is a picture there: it is moved in space
+   alone.
+2. In the middle every voxel attends to those of its own frame and of all frames before it, as the
+   authors and diffusers have it. (ComfyUI's class lets it see the frames behind it, too.)
+3. What goes into the decoder is added, repeated, to what its first convolution makes; and means of
+   what goes into the encoder's last one to its result.
+
+Nothing here depends on later frames: the result is the same whatever the chunks. No tensor is read
+but for its shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch import nn
+
+from ..errors import LoweringError
+from ..program.parts import STEADY, Attend, Conv, Fold, Form, Keys, Norm, Packing, Rate
+from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
+from .attributes import check, check_doors, plain
+from .building import Builder, child, children, only
+from .hunyuan15_parts import (
+    DIFFUSERS,
+    DOORS,
+    KNOWN,
+    Dialect,
+    causal,
+    dialect_of,
+    joining,
+    means,
+    part_of,
+    pointwise,
+    rate_of,
+    repeats,
+    shuffling,
+)
+
+_EPS = 1e-12
+"""The least length that a voxel is divided by, as `torch.nn.functional.normalize` has it."""
+
+_IDLE = ("swish", "temb_proj")
+"""Parts of ComfyUI's residual blocks beside what the steps contain; no video goes through the
+second.
+"""
+
+_MIDDLE = ("attentions", "resnets", "block_1", "attn_1", "block_2")
+"""What there is in the middle, by either names."""
+
+
+def owns(module: nn.Module) -> bool:
+    """Whether a module is HunyuanVideo 1.5 by its parts, whichever class holds it."""
+    coder = cast("Any", getattr(module, "decoder", None))
+    if hasattr(getattr(getattr(coder, "mid", None), "attn_1", None), "norm"):
+        return hasattr(coder.mid.attn_1.norm, "gamma") and hasattr(coder.conv_in, "conv")
+    blocks = getattr(getattr(coder, "mid_block", None), "attentions", None) or [None]
+    return hasattr(blocks[0], "to_q") and hasattr(getattr(blocks[0], "norm", None), "gamma")
+
+
+@dataclass(slots=True)
+class _Builder(Builder):
+    """The parts, by the names of `dialect`."""
+
+    dialect: Dialect = DIFFUSERS
+
+    def put(
+        self,
+        mix: Conv | Attend,
+        norm: Norm | None = None,
+        rate: Rate = STEADY,
+        residual: Residual | None = None,
+    ) -> None:
+        """One step from the newest result to a store of its own."""
+        px = self.spec.px * mix.stride // mix.makes_px
+        dst = self.store(mix.out_channels, px, self.spec.frames * rate.down // rate.up)
+        self.steps.append(Step(self.at, dst, mix, norm, rate=rate, residual=residual))
+        self.at = dst
+
+    def norm(self, owner: nn.Module, path: str, name: str, *, activated: bool = True) -> Norm:
+        """The norm called `name`, followed by SiLU where it is activated."""
+        channels = cast("Any", child(owner, path, name)).gamma.shape[0]
+        return Norm(f"{path}.{name}", channels, 1, _EPS, form=Form.L2, activated=activated)
+
+    def resnet(self, block: nn.Module, path: str) -> None:
+        """Two convolutions, the second added to what the block began with."""
+        names = ("norm1", "conv1", "norm2", "conv2", self.dialect.shortcut)
+        only(block, path, (*names, *_IDLE))
+        entry = self.at
+        conv1, conv2 = (
+            causal(child(block, path, name), f"{path}.{name}") for name in ("conv1", "conv2")
+        )
+        self.put(conv1, self.norm(block, path, "norm1"))
+        found = getattr(block, self.dialect.shortcut, None)
+        where = f"{path}.{self.dialect.shortcut}"
+        shortcut = pointwise(plain(found), where) if isinstance(found, nn.Module) else None
+        spec = self.spec
+        dst = self.store(conv2.out_channels, spec.px, spec.frames) if shortcut else entry
+        norm = self.norm(block, path, "norm2")
+        self.steps.append(Step(self.at, dst, conv2, norm, residual=Residual(entry, shortcut)))
+        self.at = dst
+
+    def attention(self, block: nn.Module, path: str) -> None:
+        """Queries, keys and values; attention to this frame and those before; the projection,
+        added.
+        """
+        only(block, path, ("norm", *self.dialect.attention))
+        entry, channels = self.at, self.spec.channels
+        *parts, proj = (
+            pointwise(child(block, path, name), f"{path}.{name}") for name in self.dialect.attention
+        )
+        if {one.out_channels for one in (*parts, proj)} != {channels}:
+            raise LoweringError(f"{path} must attend with one head of {channels} channels.")
+        first, *others = parts
+        beside = tuple(one.path for one in others)
+        qkv = replace(first, out_channels=3 * channels, beside=beside)
+        self.put(qkv, self.norm(block, path, "norm", activated=False))
+        self.put(Attend(path, channels, Keys.EARLIER))
+        self.steps.append(Step(self.at, entry, proj, residual=Residual(entry)))
+        self.at = entry
+
+    def middle(self, coder: nn.Module, name: str) -> None:
+        """The three blocks at the smallest size."""
+        first, attention, last = (
+            (part_of(coder, name, part), f"{name}.{part}") for part in self.dialect.middle
+        )
+        self.resnet(*first)
+        self.attention(*attention)
+        self.resnet(*last)
+
+    def down(self, module: nn.Module, path: str) -> None:
+        """Half the size, and half the frames where it is timed."""
+        frames, conv = self._sampler(module, path, 0)
+        entry, channels = self.at, self.spec.channels
+        made = 4 * frames * conv.out_channels
+        if channels % (frames * conv.out_channels):
+            raise LoweringError(f"{path} must make {made} means of {channels} channels.")
+        self.put(conv)
+        mix, rate = joining(f"{path}.conv", conv.out_channels, made, frames)
+        self.put(mix, rate=rate)
+        mix, rate = joining(f"{path}.shortcut", channels, made, frames)
+        self.steps.append(Step(entry, self.at, mix, residual=Residual(self.at), rate=rate))
+
+    def up(self, module: nn.Module, path: str) -> None:
+        """Twice the size, and twice the frames where it is timed."""
+        frames, conv = self._sampler(module, path, 1)
+        fold = Fold(frames, 2, spreads=True, packing=Packing.PLACES)
+        residual = Residual(self.at, fold=fold)
+        self.put(shuffling(conv, frames), rate=rate_of(up=frames), residual=residual)
+
+    def _sampler(self, module: nn.Module, path: str, way: int) -> tuple[int, Conv]:
+        """How many frames a sampler makes one of, or of one, and its convolution."""
+        only(module, path, ("conv",))
+        frames = 2 if getattr(module, self.dialect.timed[way]) else 1
+        return frames, causal(child(module, path, "conv"), f"{path}.conv")
+
+    def levels(self, coder: nn.Module, name: str, way: int) -> None:
+        """All levels of an encoder (way 0) or a decoder (1)."""
+        names = self.dialect
+        sampler = names.samplers[way].partition(".")[0]
+        for i, level in enumerate(children(coder, names.levels[way])):
+            path = f"{name}.{names.levels[way]}.{i}"
+            only(level, path, (names.blocks, sampler))
+            for j, block in enumerate(children(level, names.blocks)):
+                self.resnet(block, f"{path}.{names.blocks}.{j}")
+            if isinstance(found := getattr(level, sampler, None), nn.Module):
+                only(found, f"{path}.{sampler}", ("0", "conv"))
+                part = part_of(level, path, names.samplers[way])
+                (self.up if way else self.down)(part, f"{path}.{names.samplers[way]}")
+
+
+def _checked(module: nn.Module, name: str, levels: str) -> nn.Module:
+    """`module.encoder` or `module.decoder`, of a VAE whose methods are its class's own."""
+    check_doors(module, DOORS)
+    coder = child(module, "vae", name)
+    check(coder, name, KNOWN)
+    coder = plain(coder)
+    only(coder, name, ("conv_in", levels, "mid", "mid_block", "norm_out", "conv_out", "regul"))
+    for middle in ("mid", "mid_block"):
+        if isinstance(found := getattr(coder, middle, None), nn.Module):
+            only(found, f"{name}.{middle}", _MIDDLE)
+            for part, count in (("attentions", 1), ("resnets", 2)):
+                if len(children(found, part)) not in (0, count):
+                    raise LoweringError(f"{name}.{middle}.{part} must hold {count} parts.")
+    return coder
+
+
+def lower_encoder(module: nn.Module) -> Program:
+    """The program of `module.encoder`: sample frames [b, 3, t, h, w] to moments [b, 2z, n, h/16,
+    w/16].
+
+    Raises `LoweringError` with the path of whatever the engine cannot run exactly.
+    """
+    dialect = dialect_of(module)
+    coder = _checked(module, "encoder", dialect.levels[0])
+    first = causal(child(coder, "encoder", "conv_in"), "encoder.conv_in")
+    build = _Builder([StoreSpec(first.in_channels, 1, 1)], dialect=dialect)
+    build.put(first)
+    build.levels(coder, "encoder", 0)
+    build.middle(coder, "encoder")
+    last = causal(child(coder, "encoder", "conv_out"), "encoder.conv_out")
+    entry, norm = build.at, build.norm(coder, "encoder", "norm_out")
+    build.put(_whole(means("encoder.shortcut", build.spec.channels, last.out_channels)))
+    added, build.at = Residual(build.at), entry
+    build.put(last, norm, residual=added)
+    return build.program("encoder")
+
+
+def lower_decoder(module: nn.Module) -> Program:
+    """The program of `module.decoder`: latents [b, z, n, h/16, w/16] to sample frames [b, 3, t, h,
+    w].
+
+    Raises `LoweringError` with the path of whatever the engine cannot run exactly.
+    """
+    dialect = dialect_of(module)
+    coder = _checked(module, "decoder", dialect.levels[1])
+    first = causal(child(coder, "decoder", "conv_in"), "decoder.conv_in")
+    build = _Builder([_latents(coder, dialect, first.in_channels)], dialect=dialect)
+    build.put(_whole(repeats("decoder.shortcut", first.in_channels, first.out_channels)))
+    build.steps.append(Step(SOURCE, build.at, first, residual=Residual(build.at)))
+    build.middle(coder, "decoder")
+    build.levels(coder, "decoder", 1)
+    last = causal(child(coder, "decoder", "conv_out"), "decoder.conv_out")
+    build.put(last, build.norm(coder, "decoder", "norm_out"))
+    return build.program("decoder")
+
+
+def _latents(coder: nn.Module, dialect: Dialect, channels: int) -> StoreSpec:
+    """Of a decoder's latents, by what its levels make of them."""
+    px = frames = 1
+    for level in children(coder, dialect.levels[1]):
+        sampler = dialect.samplers[1].partition(".")[0]
+        if isinstance(getattr(level, sampler, None), nn.Module):
+            part = part_of(level, "decoder", dialect.samplers[1])
+            px, frames = 2 * px, frames * (2 if getattr(part, dialect.timed[1]) else 1)
+    return StoreSpec(channels, px, frames)
+
+
+def _whole(fold: Conv) -> Conv:
+    """`fold`; `LoweringError` where channels are no multiples of each other."""
+    few, many = sorted((fold.in_channels, fold.out_channels))
+    if many % few:
+        raise LoweringError(f"{fold.path} cannot join {few} channels and {many}.")
+    return fold
