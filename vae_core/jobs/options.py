@@ -221,8 +221,6 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
         )
     if vae.family.scale is Scale.CHANNELS:
         return _normalised(args, convention, vae)
-    if convention is Convention.KIJAI and vae.family is not COGVIDEOX:
-        raise SettingsError(f"kijai's wrappers are for other VAEs than {vae.family.title}'s.")
     if args.scale is None:
         return Form(convention, KIJAI_FACTOR if convention is Convention.KIJAI else 1.0)
     if convention is Convention.KIJAI:

@@ -34,7 +34,7 @@ def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments,
         if torch.compiler.is_compiling():
             apart = torch.compiler.disable(function, reason="the engine runs outside of graphs")
             return cast("Callable[Arguments, Result]", apart)(*args, **kwargs)
-        if torch.jit.is_tracing():
+        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             raise _refusal(function.__qualname__, "torch.jit.trace")
         return function(*args, **kwargs)
 
