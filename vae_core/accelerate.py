@@ -46,13 +46,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from .class_doors import (
-    DROP_IN,
-    KINDS,
-    Kind,
-    heeding,
-    kind_of,
-)
+from .class_doors import DROP_IN, KINDS, Kind, heeding, kind_of
 from .errors import InputError
 from .families.attributes import plain
 from .running.autocast import joined
