@@ -17,6 +17,7 @@ from vae_core.geometry.region import Extent, Region
 from vae_core.planning.machine import Machine
 from vae_core.planning.plan import Job, chunk_extent
 from vae_core.planning.planner import make_plan
+from vae_core.program.bands import bands_of
 from vae_core.program.moments import Moments
 from vae_core.program.parts import Attend
 from vae_core.program.steps import SOURCE, Program, Step
@@ -76,7 +77,8 @@ class StepBench:
         self.engine = Execution(self.program, self.weights, plan)
         step = self.step
         self.stores = {
-            s: self.random(self.program.stores[s].channels, self.extents[s]) for s in self.touched()
+            s: self.random(self.program.stores[s].channels, self.chunk.held(s, self.extents[s]))
+            for s in self.touched()
         }
         src = self.extents[step.src]
         self.cache = self.random(step.mix.in_channels, Extent(step.history, src.h, src.w))
@@ -105,7 +107,11 @@ class StepBench:
             task = self.engine.task(self.index, at)
             task.old_cache = cache
             self.engine.tile_runner.run(task, cells)
-        return own[self.step.dst][(..., *self.core(cells).slices)]
+        return own[self.step.dst][(..., *self.placed(self.step.dst, self.core(cells)).slices)]
+
+    def placed(self, store: int, region: Region) -> Region:
+        """Where a region of the clip, or of the chunk, lies in what there is of a store."""
+        return region.later(-self.chunk.origin(store))
 
     def statistics(self) -> list[tuple[int, Gathered]]:
         """Those of src, where it is normalised: mean 0 and variance 1."""
@@ -138,7 +144,8 @@ class StepBench:
         keep[step.src] += self.read(cells)
         if step.residual:
             first = self.chunk.keeps_first(self.extents[step.residual.store].t)
-            keep[step.residual.store].append((ALL, step.residual.source(core, first)))
+            added = self.placed(step.residual.store, step.residual.source(core, first))
+            keep[step.residual.store].append((ALL, added))
         if step.norm and step.norm.modulated:
             region = step.source_region(cells, self.extents[step.src], self.chunk)
             keep[SOURCE].append((ALL, self.latents(region)))
@@ -159,6 +166,7 @@ class StepBench:
         """
         src, mix = self.extents[self.step.src], self.step.mix
         region = self.step.source_region(cells, src, self.chunk)
+        region = self.placed(self.step.src, region)
         if not isinstance(mix, Attend):
             return [(ALL, region)]
         queries, keys = slice(None, mix.read_channels), slice(mix.read_channels, None)
@@ -192,11 +200,15 @@ def _outside_is_nan(store: torch.Tensor, keep: list[Box]) -> torch.Tensor:
 
 
 def chunk_and_source(
-    program: Program, which: str, height: int = 24, width: int = 32
+    program: Program, which: str, height: int = 24, width: int = 32, index: int = 0
 ) -> tuple[Chunk, Extent]:
     """A small chunk at the clip's start (`"first"`) or in its middle (`"later"`), or a lone frame
     (`"still"`), with the extent of its source.
+
+    index: of the step that it is for, which in a network that looks ahead comes late to its middle.
     """
+    if program.looks_ahead:
+        return _band_and_source(program, which == "later", height, width, index)
     settings = Settings(chunk_frames=8)
     px, frames = program.stores[SOURCE].px, program.stores[SOURCE].frames
     clip = 1 if which == "still" else 17 if frames == 1 else 5
@@ -204,3 +216,15 @@ def chunk_and_source(
     plan = make_plan(job, settings, Machine(False, 2**24))
     chunk = plan.chunks[int(which == "later")]
     return chunk, chunk_extent(job, chunk)
+
+
+def _band_and_source(
+    program: Program, later: bool, height: int, width: int, index: int
+) -> tuple[Chunk, Extent]:
+    """A short clip as one band, or of a long one a band in which a step makes frames amidst."""
+    px, dst = program.stores[SOURCE].px, program.steps[index].dst
+    frames = 40 if later else 2
+    bands = bands_of(program, frames, 2 if later else frames)
+    made = ((band, band.band.cells[dst]) for band in bands if band.band)
+    chunk = next(band for band, cells in made if cells.size and (cells.start or not later))
+    return chunk, Extent(frames, height // px, width // px)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from networks_hunyuan import random_hunyuan_1_5
+from networks_ltx import random_ltx2
 from networks_seedvr2 import random_seedvr2
 from networks_wan import random_wan, random_wan_2_2
 
@@ -47,6 +48,7 @@ NARROW: dict[str, Callable[[torch.dtype], torch.nn.Module]] = {
     "cogvideox": random_module,
     "wan": narrow_wan,
     "wan22": random_wan_2_2,
+    "ltx": random_ltx2,
     "hunyuan15": random_hunyuan_1_5,
     "seedvr2": random_seedvr2,
 }

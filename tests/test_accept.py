@@ -212,7 +212,10 @@ def test_without_a_card_it_says_so_and_its_exit_code_is_two_and_it_reads_no_vide
 
 def test_it_is_written_in_the_oldest_python() -> None:
     tests = ROOT / "tests"
-    names = ("card", "device_bytes", "networks", "networks_wan", "played_card", "traffic")
+    names = (
+        *("card", "device_bytes", "networks", "networks_ltx", "networks_wan"),
+        *("played_card", "traffic"),
+    )
     files = [*(tests / "gpu").glob("*.py"), *(tests / f"{name}.py" for name in names)]
     for path in [*files, *(tests / "benchmarks").glob("*.py")]:
         ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))

@@ -216,3 +216,15 @@ def test_exporting_the_engine_is_refused_in_a_sentence(module, compiler) -> None
     vae = from_module(module)
     with pytest.raises(InputError, match=r"VideoVAE\.decode runs outside of graphs"):
         torch.export.export(Engine(), (random_latents(2, 2, 3),), strict=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated:DeprecationWarning")
+def test_tracing_the_engine_is_refused_in_a_sentence(module) -> None:
+    vae = from_module(module)
+    calls = {
+        "decode": (vae.decode, random_latents(2, 2, 3)),
+        "encode": (lambda x: vae.encode(x).mean, random_video(5, 16, 16)),
+    }
+    for name, (call, x) in calls.items():
+        with pytest.raises(InputError, match=rf"VideoVAE\.{name}.*torch\.jit\.trace takes no"):
+            torch.jit.trace(call, x)

@@ -38,6 +38,7 @@ SIZES = {  # elsewhere smaller: the steps are many
     "cogvideox": (24, 32),
     "wan22": (32, 48),
     "hunyuan15": (32, 48),
+    "ltx": (64, 96),
 }
 LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 
@@ -46,7 +47,8 @@ LARGEST = [Extent(2, 3, 5), Extent(99, 2, 99), Extent(3, 99, 4)]
 def step(request: pytest.FixtureRequest) -> StepBench:
     family, name, which, index = request.param
     program = PROGRAMS[family][name]
-    chunk, source = chunk_and_source(program, which, *SIZES.get(family, (16, 24)))
+    sides = SIZES.get(family, (16, 24))
+    chunk, source = chunk_and_source(program, which, *sides, index=index)
     return StepBench(program, MODULES[family], index, chunk, source)
 
 

@@ -23,6 +23,7 @@ from vae_core import (
     to_kijai,
     unscaled,
 )
+from vae_core.accelerate import accelerate
 
 MODULE = random_module()
 VIDEO, LATENTS = random_video(5, 16, 16), random_latents(2, 2, 2)
@@ -208,3 +209,19 @@ def test_what_lies_on_meta_is_not_computed_with(name: str, place: str, device: s
 def test_plans_need_no_values() -> None:
     vae = from_module(MODULE, device="meta")
     assert vae.plan_encode(VIDEO.shape).chunks
+
+
+@pytest.mark.parametrize("settings", [None, {}, 8, "exact", Settings])
+def test_what_is_no_settings_is_refused_before_a_method_is_replaced(settings) -> None:
+    module = random_module()
+    with pytest.raises(SettingsError, match=r"must be a vae_core\.Settings"):
+        accelerate(module, settings)
+    assert "decode" not in vars(module)
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "hpu", torch.device("mps")])
+def test_a_device_that_this_torch_lacks_is_refused_in_few_words(device: object) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        vae_core.load(vae_core.tiny_vae_path(), device=device)
+    assert f"the device {str(device)!r} cannot be used: " in str(refusal.value)
+    assert len(str(refusal.value)) < 200

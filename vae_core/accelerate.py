@@ -15,9 +15,9 @@ What decides, where the class and the settings both have a say:
   frames to one latent frame more than the class, at which a video-to-video pipeline fails. The
   class's `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings
   are given, and are not read otherwise.
-- Frames of Wan and Qwen-Image: the diffusers layout means that frames behind the last 4k+1 are left
-  out, as the class does; the aligned layout treats them by `settings.frame_fit`. Chunks change
-  nothing.
+- Frames of Wan, Qwen-Image and LTX: the diffusers layout means that frames behind the last 4k+1, or
+  8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by
+  `settings.frame_fit`. Chunks change nothing.
 - Frames of HunyuanVideo 1.5: the diffusers layout means that counts other than 4k+1 are refused, as
   in the class, for which they break; the aligned layout treats them by `settings.frame_fit`.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
@@ -46,12 +46,20 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from .class_doors import DROP_IN, KINDS, Kind, kind_of
+from .class_doors import DROP_IN, KINDS, Kind, heeding, kind_of
 from .errors import InputError
 from .families.attributes import plain
 from .running.autocast import joined
 from .running.graphs import is_exporting, outside_graphs
-from .settings import SMALLEST_TILE_PX, Layout, NormScope, Reference, Settings, Tiling
+from .settings import (
+    SMALLEST_TILE_PX,
+    Layout,
+    NormScope,
+    Reference,
+    Settings,
+    Tiling,
+    check_settings,
+)
 from .vae import VideoVAE, from_module
 
 if TYPE_CHECKING:
@@ -230,6 +238,38 @@ class _Engine:
             _log.warning("%s", sentence)
 
 
+class _ToldEngine(_Engine):
+    """As `_Engine`, for classes whose methods take more than a video or latents: `class_doors`
+    has what.
+    """
+
+    __slots__ = ()
+
+    @_door
+    def encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return heeding(self, _Engine.encode, args, kwargs)
+
+    @_door
+    def _encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return heeding(self, _Engine._encode, args, kwargs)
+
+    @_door
+    def tiled_encode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return heeding(self, _Engine.tiled_encode, args, kwargs)
+
+    @_door
+    def decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return heeding(self, _Engine.decode, args, kwargs)
+
+    @_door
+    def _decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return heeding(self, _Engine._decode, args, kwargs)
+
+    @_door
+    def tiled_decode(self: _Engine, *args: Any, **kwargs: Any) -> Any:
+        return heeding(self, _Engine.tiled_decode, args, kwargs)
+
+
 def _refuse_export(settings: Settings) -> None:
     """An exported program holds the class's network, so that it has to be what was asked for."""
     own = settings.layout is Layout.DIFFUSERS and settings.norm_scope is NormScope.CHUNK
@@ -316,9 +356,9 @@ def _engine_of(module: nn.Module) -> _Engine | None:
 def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     """`target` itself, whose methods that encode and decode now run through the engine.
 
-    target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan` or
-        `AutoencoderKLQwenImage`, or a pipeline with one as its `vae`; everything else that holds
-        the same VAE object is accelerated with it.
+    target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan`, `AutoencoderKLQwenImage`,
+        `AutoencoderKLLTXVideo` or `AutoencoderKLLTX2Video`, or a pipeline with one as its `vae`;
+        everything else that holds the same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
         logged, since the class's return types cannot tell.
@@ -326,12 +366,15 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     Signatures, return types and the meaning of a generator are the class's. Videos and latents may
     lie in host memory while the module is on a device; results are where the input is, in the
     module's dtype. A deep copy of an accelerated VAE is accelerated. Raises `InputError` for
-    another object, `LoweringError` with a path for a module that the engine cannot run.
+    another object, `SettingsError` for no settings, `LoweringError` with a path for a module that
+    the engine cannot run.
     """
+    check_settings(settings)
     module, kind = _module_of(target)
     vae, before = from_module(module), _engine_of(module)
     own = {name: vars(module)[name] for name in _NAMES if name in vars(module)}
-    engine = _Engine(vae, kind, settings, own if before is None else before.covered)
+    stands_in = _ToldEngine if kind.told else _Engine
+    engine = stands_in(vae, kind, settings, own if before is None else before.covered)
     for name in _NAMES:
         if hasattr(type(module), name):  # tiled_encode is younger than the class
             setattr(module, name, getattr(engine, name))

@@ -3,6 +3,9 @@
 1. `KINDS` names the classes that `accelerate` takes, each with what its methods do beside running
    the parts: how many frames they push through together, and how they treat other counts of frames.
 2. `kind_of` tells which of them a module is.
+3. LTX's methods take more than a video or latents: how much noise is left in latents (`temb`),
+   which goes into the program of the decoder, and whether no later frames shall be seen (`causal`),
+   which is what the module is made for, or refused.
 
 Which network a class holds, and whether its authors clamp, is the family's business.
 """
@@ -10,12 +13,15 @@ Which network a class holds, and whether its authors clamp, is the family's busi
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from .errors import InputError
 from .families.cogvideox_keys import RATIOS
 from .settings import Fit, Layout, Settings
 
@@ -32,6 +38,7 @@ class Kind:
     module: where it is. name: of the class.
     encoding, decoding: settings as they are meant for a live module of it, given those that the
         caller chose.
+    told: whether its methods take more than a video or latents.
     bare: whether `_decode` and `tiled_decode` give the video itself, in no type of diffusers'.
     """
 
@@ -39,6 +46,7 @@ class Kind:
     name: str
     encoding: Callable[[nn.Module, Settings], Settings]
     decoding: Callable[[nn.Module, Settings], Settings]
+    told: bool = False
     bare: bool = False
 
     @property
@@ -63,8 +71,8 @@ def _in_latent_frames(module: nn.Module, settings: Settings) -> Settings:
 
 
 def _whole_cells(_: nn.Module, settings: Settings) -> Settings:
-    """Wan's encode leaves out the frames behind the last 4k+1; of a layout it knows nothing else,
-    and its chunks do not matter.
+    """Wan's encode leaves out the frames behind the last 4k+1, and LTX's takes no others than 8k+1;
+    of a layout they know nothing else, and chunks do not matter.
     """
     own = settings.layout is Layout.DIFFUSERS
     return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.CROP) if own else settings
@@ -84,6 +92,8 @@ KINDS = (
     ),
     Kind("autoencoder_kl_wan", "AutoencoderKLWan", _whole_cells, _whole_cells),
     Kind("autoencoder_kl_qwenimage", "AutoencoderKLQwenImage", _whole_cells, _whole_cells),
+    Kind("autoencoder_kl_ltx", "AutoencoderKLLTXVideo", _whole_cells, _whole_cells, told=True),
+    Kind("autoencoder_kl_ltx2", "AutoencoderKLLTX2Video", _whole_cells, _whole_cells, told=True),
     Kind(
         "autoencoder_kl_hunyuanvideo15",
         "AutoencoderKLHunyuanVideo15",
@@ -102,3 +112,54 @@ def kind_of(module: object) -> Kind | None:
         ):
             return kind
     return None
+
+
+def timestep_of(temb: object) -> float | None:
+    """How much noise a decoder is told of; None where nothing is said.
+
+    temb: a number, or one for each clip, all the same. Raises `InputError` for others.
+    """
+    if temb is None or isinstance(temb, int | float):
+        return None if temb is None else float(temb)
+    values = temb.flatten() if isinstance(temb, Tensor) else torch.zeros(0)
+    if not len(values) or bool((values != values[0]).any()):
+        raise InputError(
+            "an accelerated VAE tells all clips of a batch the same timestep; got"
+            f" {temb!r}. Decode them one by one."
+        )
+    return float(values[0])
+
+
+def check_causal(module: nn.Module, name: str, causal: object) -> None:
+    """`InputError` where a coder is told to see no later frames, and is made to see them."""
+    if causal and not getattr(getattr(module, name), "is_causal", True):
+        raise InputError(
+            f"this VAE's {name} looks ahead; causal={causal!r} asks for another one. Leave it out,"
+            f" or make the VAE with {name}_causal=True."
+        )
+
+
+def arguments_of(
+    module: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """What a call of one of the class's methods asks for, by name, defaults included; in order."""
+    bound = inspect.signature(getattr(type(module), name)).bind(module, *args, **kwargs)
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if name != "self"}
+
+
+def heeding(
+    engine: Any, door: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What a door of an engine gives, once what it was told is heeded.
+
+    engine: what stands in for a module's methods, as `accelerate` has it. door: one of them, which
+        takes a video or latents, and whether a type of diffusers' is wanted.
+    """
+    name, module = door.__name__, engine.vae.module
+    asked = arguments_of(module, name, args, kwargs)
+    check_causal(module, "encoder" if "encode" in name else "decoder", asked.get("causal"))
+    vae = replace(engine.vae, timestep=timestep_of(asked.get("temb")))
+    first = next(iter(asked.values()))
+    kept = {name: asked[name] for name in ("return_dict",) if name in asked}
+    return door(replace(engine, vae=vae), first, **kept)

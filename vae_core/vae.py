@@ -31,7 +31,7 @@ from .planning.chunking import chunks_of, meant
 from .planning.plan import Job, Plan
 from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
-from .program.rewrites import as_referred, narrow_in_place, still_frame, unique_frames
+from .program.rewrites import as_referred, narrow_in_place, still_frame, told, unique_frames
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
 from .running.graphs import outside_graphs
@@ -61,11 +61,12 @@ _DEFAULT = Settings()
 class VideoVAE:
     """A video VAE that runs in chunks and tiles, with the untiled network's result.
 
-    In the shapes below r is `ratios.px`: 8, or 16 for Wan 2.2.
+    In the shapes below r is `ratios.px`: 8, 16 for Wan 2.2, or 32 for LTX.
     module: a live one of a family that the engine carries; its parameters are used as they are.
     dtype, device: what is computed in, and on.
     loaded: the file that it came from; None for a live module.
     lender: what a host that keeps the parameters itself lends them through.
+    timestep: how much noise a decoder is told of that wants to know; None for what is usual.
     """
 
     module: nn.Module
@@ -73,6 +74,7 @@ class VideoVAE:
     device: torch.device
     loaded: LoadedModule | None = None
     lender: Lender | None = None
+    timestep: float | None = None
 
     @property
     def family(self) -> Family:
@@ -93,7 +95,8 @@ class VideoVAE:
 
         Raises `LoweringError` where it has become something that the engine cannot run.
         """
-        return self.family.lower_decoder(self.module)
+        program = self.family.lower_decoder(self.module)
+        return program if self.timestep is None else told(program, self.timestep)
 
     @property
     def architecture(self) -> Architecture:
@@ -114,13 +117,12 @@ class VideoVAE:
 
     @property
     def latent_statistics(self) -> LatentStatistics | None:
-        """Mean and deviation of each latent channel, as config.json or the live module's own config
-        has them; weights do not show them.
+        """Mean and deviation of each latent channel, as the module, its config or config.json has
+        them; weights do not show them.
         """
         if self.loaded:
             return self.loaded.latent_statistics
-        config = getattr(self.module, "config", None)
-        return LatentStatistics.of_config(config, self.latent_channels)
+        return LatentStatistics.of_module(self.module, self.latent_channels)
 
     @property
     def ratios(self) -> Ratios:
@@ -336,7 +338,7 @@ class VideoVAE:
             return out
 
         blend_tiles(plan.blend, run, whole)
-        yield from (_read(whole, chunk.target) for chunk in plan.chunks)
+        yield from (_read(whole, chunk.target) for chunk in plan.chunks if chunk.target.size)
 
     def _run(
         self, plan: Plan, source: Tensor | FrameRuns, fitted: Fitted | None, result: Tensor | None
@@ -361,7 +363,7 @@ class VideoVAE:
                     else _read(result, chunk.target)
                 )
                 execution.run(chunk, read, out, last=index == last)
-                yield out
+                yield from (out,) if chunk.target.size else ()  # nothing comes of first bands
 
 
 def _fitted(source: Tensor | FrameRuns, fitted: Fitted | None, chunk: Chunk) -> Tensor:

@@ -52,11 +52,19 @@ def vae_paths() -> dict[str, Path]:
     for name in folder_paths.get_filename_list("vae"):
         if path := folder_paths.get_full_path("vae", name):
             found[name] = Path(path)
+    for name in folder_paths.get_filename_list("checkpoints"):
+        path = folder_paths.get_full_path("checkpoints", name) if _LTX in name.lower() else None
+        if path:  # the VAE lies inside
+            found[f"checkpoints/{name}"] = Path(path)
     for root in _folders("CogVideo"):
         found |= _named("CogVideo", root, _cogvideo_entries(root))
     for root in _folders("diffusers"):
         found |= _named("diffusers", root, sorted(root.glob("*/vae")))
     return found
+
+
+_LTX = "ltx"
+"""In the names of the checkpoints that have a VAE of ours."""
 
 
 def _folders(kind: str) -> list[Path]:

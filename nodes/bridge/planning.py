@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.families.family import SEEDVR2, WAN_2_2
+from ...vae_core.families.family import LTX, SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -74,6 +74,8 @@ def network(name: str) -> torch.nn.Module:
             return SEEDVR2.published.network()
     if name == "wan22":
         return _wan_2_2(WAN_2_2.published.numbers)
+    if name == "ltx":
+        return _ltx()
     if name == "hunyuan15":
         return _hunyuan_1_5()
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
@@ -102,6 +104,16 @@ def _wan_2_2(numbers: Mapping[str, Any]) -> torch.nn.Module:
         from diffusers import AutoencoderKLWan
 
         return AutoencoderKLWan(**numbers)
+
+
+def _ltx() -> torch.nn.Module:
+    native = host.native_network("lightricks.vae.causal_video_autoencoder", "VideoVAE")
+    with torch.device("meta"):
+        if native is not None:
+            return native(version=2)
+        from diffusers import AutoencoderKLLTX2Video
+
+        return AutoencoderKLLTX2Video(**LTX.published.numbers)
 
 
 def _hunyuan_1_5() -> torch.nn.Module:
@@ -203,7 +215,11 @@ def _short_plan(
     many of those in the middle were left out.
 
     The planner may take shorter chunks than it was asked for: then the kinds are those of these.
+    Where a network looks ahead there are bands, no two of which are alike: nothing is left out.
     """
+    if operation == "decode" and vae.decoder.looks_ahead:
+        plan = _planned(vae, operation, source, settings)
+        return plan, len(plan.chunks), 0
     while True:
         length = settings.chunk_frames // (1 if operation == "encode" else vae.ratios.frames)
         whole = settings.norm_scope.value == "clip"

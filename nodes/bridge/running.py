@@ -24,6 +24,7 @@ from ...vae_core.running.devices import dtype_words
 from . import card, host
 from .images import pixel_runs, write_frames
 from .live import Watch
+from .ltx import noised
 from .widgets import refusal
 
 _GIB = 2**30
@@ -151,7 +152,7 @@ def decode_latents(
 def _decoded(
     vae: Any, samples: Tensor, settings: Settings, size: Extent | None, watch: Watch
 ) -> Decoded:
-    engine = vae.video_vae
+    engine, samples = vae.video_vae, noised(samples, vae.first_stage_model.told)
     shape = tuple(samples.shape)
     settings, plan = settled(vae, lambda s: engine.plan_decode(shape, s, probing=True), settings)
     watch.begin(plan, vae)

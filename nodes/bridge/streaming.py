@@ -31,6 +31,7 @@ from .components import stream_of
 from .images import with_colours
 from .latents import latents_for
 from .live import Watch
+from .ltx import noised
 from .origin import latent_of, own_size
 from .running import chosen_samples, report, settings_of, settled
 from .vae import exact_vae
@@ -202,6 +203,7 @@ def decode_file(
             f"a video file holds one clip; got a batch of {samples.shape[0]} latents. Decode them"
             " one by one."
         )
+    samples = noised(samples, vae.first_stage_model.told)
     engine, (trim, told) = vae.video_vae, own_size(latent, samples, vae.ends.ratios)
     watch = Watch("decode", node_id, values.get("extra_pnginfo"))
     shape = tuple(samples.shape)

@@ -28,6 +28,7 @@ from .core_files import core_vae
 from .ends import Ends, ends_of
 from .images import with_colours
 from .lending import Lender
+from .ltx import STATISTICS, noised, statistics_of, told_of
 from .wan_wrapper import unwrapped
 
 CORE_SETTINGS = Settings(frame_fit="crop", size_fit="crop")
@@ -54,6 +55,12 @@ class EngineModule(nn.Module):
         self.ends = ends_of(vae_core.from_module(network))
         for name, part in network.named_children():
             self.add_module(name, part)
+        inside = statistics_of(network)
+        if inside is not None:
+            self.add_module(STATISTICS, inside)
+        self.told = told_of(network)
+        for name, value in self.told.items():
+            setattr(self, name, value)
         self.config = getattr(network, "config", None)  # what parts alone do not show
         self.settings = CORE_SETTINGS
 
@@ -72,7 +79,7 @@ class EngineModule(nn.Module):
         """
         settings = replace(self.settings, tile_px=tile_px)
         z = z if self.ends.scale == 1.0 else z / self.ends.scale
-        video = self.video_vae(z.dtype, z.device).decode(z, settings)
+        video = self.video_vae(z.dtype, z.device).decode(noised(z, self.told), settings)
         return video if output_buffer is None else output_buffer.copy_(video)
 
     def decode_output_shape(self, shape: Any) -> tuple[int, ...]:
@@ -267,7 +274,10 @@ def _with(vae: Any, settings: Settings) -> Any:
     return vae
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.5 or SeedVR2"
+WANTED = (
+    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2, HunyuanVideo 1.5 or"
+    " SeedVR2"
+)
 _REMEDY = "Load one with Exact VAE Loader."
 
 

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import networks
 import networks_hunyuan
+import networks_ltx
 import networks_seedvr2
 import networks_wan
 import torch
@@ -92,6 +93,10 @@ class Rig:
 
     def untiled(self, family: str, kind: str, module: Any, x: Tensor, chunk: int) -> Tensor:
         """What diffusers gives without tiles, in the same chunks where those matter."""
+        if family == "ltx":
+            encodes = kind == "encode"
+            whole = networks_ltx.whole_encode if encodes else networks_ltx.whole_decode
+            return whole(module, x)
         if family != "cogvideox":
             return _whole_wan(kind, module, x)
         with torch.no_grad():
@@ -215,6 +220,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     ),
     "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
     "wan22": networks_wan.narrow_wan_2_2,
+    "ltx": networks_ltx.narrow_ltx2,
     "hunyuan15": networks_hunyuan.narrow_hunyuan_1_5,
     "seedvr2": networks_seedvr2.narrow_seedvr2,
 }

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, hunyuan15, seedvr2, wan
+from . import cogvideox, hunyuan15, ltx, seedvr2, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -120,6 +120,16 @@ WAN_2_2 = Family(
     clamps=True,
 )
 
+LTX = Family(
+    "ltx",
+    "LTX-Video and LTX-2",
+    ltx.owns,
+    ltx.lower_encoder,
+    ltx.lower_decoder,
+    Published("AutoencoderKLLTX2Video", (121, 1088, 1920), numbers={"decoder_causal": False}),
+    Scale.CHANNELS,
+)
+
 HUNYUAN_1_5 = Family(
     "hunyuan15",
     "HunyuanVideo 1.5",
@@ -143,7 +153,7 @@ SEEDVR2 = Family(
     hosted=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, HUNYUAN_1_5, SEEDVR2, COGVIDEOX)
+FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, SEEDVR2, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -21,11 +21,12 @@ from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .hunyuan15_keys import HUNYUAN_1_5_KEYS
 from .keys import DIFFUSERS, EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
+from .ltx_keys import LTX_KEYS
 from .seedvr2_keys import SEEDVR2_KEYS
 from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
 
-KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, HUNYUAN_1_5_KEYS, SEEDVR2_KEYS)
+KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, LTX_KEYS, HUNYUAN_1_5_KEYS, SEEDVR2_KEYS)
 """Of the families whose files are read."""
 
 
@@ -110,6 +111,7 @@ def scaling_factor_of(config: Mapping[str, Any]) -> float | None:
 _LDM_IMAGE = (r"encoder\.down\.0\.block\.\d+\.conv1\.weight", 4)
 _DIFFUSERS_IMAGE = (r"encoder\.down_blocks\.\d+\.resnets\.\d+\.conv1\.weight", 4)
 _CAUSAL = (r"encoder\.down(_blocks)?\.\d+\.(resnets|block)\.\d+\.conv1\.conv\.weight", 5)
+_AUDIO = (r"per_channel_statistics|latents_mean$|vocoder\.", None)
 _TEXT = r"^shared\.weight|encoder\.block\.\d+\.layer\.|text_model\.|\.self_attn\.q_proj\."
 _TRANSFORMER = (
     r"transformer_blocks\.\d+\.|(^|\.)(double_|single_)?blocks\.\d+\.|^model\.diffusion_model\."
@@ -135,7 +137,19 @@ _FAMILIES: tuple[tuple[str, tuple[tuple[str, int | None], ...]], ...] = (
         ((r"(encoder|decoder)\..*\.gamma$", None),),
     ),
     ("a HunyuanVideo VAE", (_CAUSAL, (r"\.mid(_block\.attentions\.|\.attn_1\.)", None))),
-    ("an LTX-Video VAE", ((r"per_channel_statistics|latents_mean$", None), (r"conv_in\.conv", 5))),
+    (
+        "the VAE of LTX-2.5, whose decoder is a diffusion model with attention",
+        ((r"decoder\.conv_in_x_t\.weight", None),),
+    ),
+    (
+        "the VAE of MiniMax H3, whose decoder is made for tiles and has no whole to be equal to",
+        ((r"decoder\.transformer_blocks\.\d+\.scale1", None),),
+    ),
+    ("an audio VAE", ((r"vocoder\.|(encoder|decoder)\.(mid|up|down)\.\S*conv\.weight", 4), _AUDIO)),
+    (
+        "an LTX VAE without its decoder's first level",
+        ((r"per_channel_statistics|latents_mean$", None), (r"conv_in\.conv", 5)),
+    ),
     ("a Mochi VAE", ((r"\.block_in\.resnets\.|blocks\.\d+\.blocks\.\d+\.stack\.", None),)),
     ("an Allegro VAE", ((r"coder\.temp_conv_(in|out)\.", None),)),
     ("an image VAE (2D convolutions, diffusers' names)", (_DIFFUSERS_IMAGE,)),
@@ -166,7 +180,7 @@ def looks_like(shapes: Mapping[str, Shape]) -> str:
 
 _CLASSES = (
     (r"^AutoencoderKLHunyuan", "a Hunyuan VAE"),
-    (r"^AutoencoderKLLTX", "an LTX-Video VAE"),
+    (r"^AutoencoderKLLTX2Audio", "the audio VAE of LTX-2"),
     (r"^AutoencoderKLMochi$", "the Mochi VAE"),
     (r"^(AutoencoderKL|AsymmetricAutoencoderKL|AutoencoderDC|VQModel)$", "an image VAE"),
     (r"^AutoencoderTiny$", "a tiny image autoencoder"),

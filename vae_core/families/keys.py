@@ -20,11 +20,12 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.5 or"
-    " SeedVR2: a diffusers folder (config.json and diffusion_pytorch_model.safetensors), a single"
-    " file such as cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors, wan2.2_vae.safetensors,"
-    " hunyuanvideo15_vae_fp16.safetensors or seedvr2_ema_vae_fp16.safetensors, or the original"
-    " 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, LTX-Video and LTX-2,"
+    " HunyuanVideo 1.5 or SeedVR2: a diffusers folder (config.json and"
+    " diffusion_pytorch_model.safetensors), a single file such as cogvideox_vae_bf16.safetensors,"
+    " wan_2.1_vae.safetensors, wan2.2_vae.safetensors, hunyuanvideo15_vae_fp16.safetensors or"
+    " seedvr2_ema_vae_fp16.safetensors, a checkpoint of LTX-2, or the original 3d-vae.pt,"
+    " Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
 DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3
@@ -75,6 +76,9 @@ class Keys:
     facts: what shapes, by diffusers' names, show of a config.json for the class. binding: those of
         them that a config.json has to agree with.
     told_by: whether a config.json of one of the classes means this family.
+    kind: which of the classes holds a network of these shapes; None where it is the first.
+    said: what a file's metadata, the names in it and the facts together say of a config.json, where
+        none is there. settle: what has to be done to a module made of all that.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
         empty. It and `facts` raise `LoadError` for what is incomplete.
     """
@@ -91,6 +95,11 @@ class Keys:
     binding: frozenset[str]
     architecture: Callable[[Shapes, Mapping[str, Any]], Architecture]
     told_by: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    kind: Callable[[Shapes], str] | None = None
+    said: (
+        Callable[[Mapping[str, str], Collection[str], Mapping[str, Any]], dict[str, Any]] | None
+    ) = None
+    settle: Callable[[Any, Mapping[str, Any]], None] | None = None
     home: str = DIFFUSERS
 
     def prefixes(self, names: Collection[str]) -> list[str]:

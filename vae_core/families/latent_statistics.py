@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError, LoadError
 
@@ -62,6 +62,25 @@ class LatentStatistics:
                 f" {channels}."
             )
         return found
+
+    @classmethod
+    def of_module(cls, module: nn.Module, channels: int) -> LatentStatistics | None:
+        """Those that a live module has as tensors beside its parts, as LTX's in diffusers do, or in
+        its config; None where it has none.
+        """
+        return cls.beside(module) or cls.of_config(getattr(module, "config", None), channels)
+
+    @classmethod
+    def beside(cls, module: nn.Module) -> LatentStatistics | None:
+        """Those that a live module has as tensors beside its parts; None where it has none, or they
+        have no values.
+        """
+        own = dict(module.named_buffers(recurse=False))
+        found = [own[name] for name in ("latents_mean", "latents_std") if name in own]
+        if len(found) < 2 or any(one.is_meta for one in found):
+            return None
+        mean, std = (tuple(map(float, one)) for one in found)
+        return cls(mean, std)
 
     def normalised(self, latents: Tensor) -> Tensor:
         """Unscaled latents [b, c, t, h, w] as a diffusion model sees them, in their dtype."""

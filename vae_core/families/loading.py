@@ -31,7 +31,7 @@ from . import identify
 from .identify import architecture_of, architecture_of_state
 from .keys import EXPECTED, Architecture, Keys, check_shapes, listed
 from .latent_statistics import LatentStatistics
-from .stored import AGAIN, DTYPES, FP8, Stored, contents_of, line_of
+from .stored import AGAIN, DTYPES, FP8, Stored, contents_of, line_of, metadata_of
 
 __all__ = ["Architecture", "LoadedModule", "architecture_of_state", "load_module"]
 _log = logging.getLogger("vae_core")
@@ -102,10 +102,12 @@ def load_module(
             shapes = {name: stored.shape for name, stored in contents.items()}
             keys, names = identify.vae_in(shapes)
             state = {name: contents[stored] for name, stored in names.items()}
-            network = _network(keys, found, state)
+            network = _network(keys, found, state, names)
             network.module.load_state_dict(_weights(state, dtype, place), strict=True, assign=True)
             network.module.eval().requires_grad_(False)
-            return replace(network, source=source)
+            beside = LatentStatistics.beside(network.module)
+            statistics = beside or network.latent_statistics
+            return replace(network, source=source, latent_statistics=statistics)
     except LoadError as error:
         raise LoadError(f"{source}: {error}") from error.__cause__
     except OSError as error:
@@ -130,12 +132,20 @@ def _device(dtype: torch.dtype | None, device: torch.device | str) -> torch.devi
         raise SettingsError(f"the device {str(device)!r} cannot be used: {why}.") from error
 
 
-def _network(keys: Keys, found: _Found, state: Mapping[str, Stored]) -> LoadedModule:
-    """The network that `state` has the weights of, still without any."""
+def _network(
+    keys: Keys, found: _Found, state: Mapping[str, Stored], names: Mapping[str, str]
+) -> LoadedModule:
+    """The network that `state` has the weights of, still without any. names: those in the file."""
     architecture, config = _agreed(keys, found, state)
     shapes = {name: stored.shape for name, stored in state.items()}
-    kind = config.get("_class_name", keys.classes[0])
-    module = _empty_module(keys, kind, {**keys.facts(shapes, kind), **config})
+    kind = config.get("_class_name") or (keys.kind(shapes) if keys.kind else keys.classes[0])
+    facts = keys.facts(shapes, kind)
+    if keys.said and not config:
+        facts |= keys.said(metadata_of(found.weights), names.values(), facts)
+    facts |= config
+    module = _empty_module(keys, kind, facts)
+    if keys.settle:
+        keys.settle(module, facts)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_shapes(wanted, shapes, keys.title)
     return LoadedModule(

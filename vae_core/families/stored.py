@@ -69,6 +69,18 @@ def contents_of(paths: Sequence[Path], stack: ExitStack) -> dict[str, Stored]:
     return contents
 
 
+def metadata_of(paths: Sequence[Path]) -> dict[str, str]:
+    """What the files say beside their tensors; nothing where they are no safetensors."""
+    found: dict[str, str] = {}
+    for path in paths:
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[8:9] == b"{":
+            with cast("Any", safe_open(str(path), framework="pt")) as file:
+                found |= file.metadata() or {}
+    return found
+
+
 def _safetensors(path: Path, stack: ExitStack) -> dict[str, Stored]:
     try:
         file: Any = stack.enter_context(cast("Any", safe_open(str(path), framework="pt")))

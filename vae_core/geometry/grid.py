@@ -12,12 +12,26 @@ Pure geometry: which frames, never how they are computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..settings import Layout
 from .ratios import Ratios
 from .region import Extent, Interval, Region
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What of a whole clip is made and held together, where a network looks ahead of its outputs.
+
+    All by store, in the frames and cells of the clip; see `program.bands`.
+    cells: those that are made of the step that writes it. held: its frames that there are
+    meanwhile. kept: how many of these the band before has left.
+    """
+
+    cells: tuple[Interval, ...]
+    held: tuple[Interval, ...]
+    kept: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +43,22 @@ class Chunk:
     target: its frames in the clip that comes out.
     first: whether it begins the clip, so that there is no causal cache and history is replicated.
     layout: whose rule says what the first frame is.
+    band: where it is no chunk, but a part of the work on the whole clip; None for a chunk.
     """
 
     source: Interval
     target: Interval
     first: bool
     layout: Layout
+    band: Band | None = None
+
+    def origin(self, store: int) -> int:
+        """The frame, of those that the geometry of steps speaks of, with which a store begins."""
+        return self.band.held[store].start if self.band else 0
+
+    def held(self, store: int, extent: Extent) -> Extent:
+        """The extent of what there is of a store, of which the chunk or the clip has `extent`."""
+        return replace(extent, t=self.band.held[store].size) if self.band else extent
 
     def keeps_first(self, frames: int) -> bool:
         """Whether the first of `frames` stands alone at a level of time.

@@ -6,15 +6,23 @@ from dataclasses import replace
 from math import lcm
 from typing import cast
 
+from ..errors import InputError
 from ..geometry.grid import Chunk, decode_chunks, encode_chunks
-from ..program.steps import Program
+from ..program.bands import bands_of
+from ..program.parts import Edge
+from ..program.steps import SOURCE, Program
 from ..settings import CHUNK_STEP_FRAMES, Layout, NormScope, Settings, Tiling
 from .plan import Job
 
 
 def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
-    """The chunks of the clip; one alone where statistics run over all of it."""
+    """The chunks of the clip; one alone where statistics run over all of it, and bands where its
+    network looks ahead.
+    """
     layout, frames = cast("Layout", settings.layout), job.source.t
+    if job.program.looks_ahead:
+        run = max(settings.chunk_frames // job.program.stores[SOURCE].frames, 1)
+        return bands_of(job.program, frames, run)
     ratios, cut = job.program.ratios, encode_chunks if job.program.encodes else decode_chunks
     whole = settings.norm_scope is NormScope.CLIP
     chunk_frames = ratios.frames * frames if whole else settings.chunk_frames
@@ -29,6 +37,20 @@ def meant(program: Program, settings: Settings) -> Settings:
     if program.has_statistics:
         return settings
     return replace(settings, norm_scope=NormScope.CHUNK, layout=Layout.ALIGNED)
+
+
+def check_mirrors(job: Job) -> None:
+    """`InputError` for a picture that is too small to be mirrored at its edges."""
+    mirrored = any(step.mix.edge is Edge.REFLECT for step in job.program.steps)
+    if mirrored and min(job.source.h, job.source.w) < _MIRRORED:
+        raise InputError(
+            f"this VAE mirrors pictures at their edges, and needs at least {_MIRRORED} elements in"
+            f" height and width for that; got {job.source.h}x{job.source.w}. Use a larger picture."
+        )
+
+
+_MIRRORED = 2
+"""Elements along a side of which one is left when the outermost is left out."""
 
 
 def chunk_lengths(job: Job, settings: Settings) -> tuple[int, ...]:

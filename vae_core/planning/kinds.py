@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
+from ..program.bands import largest_band
 from .memory import Memory
 from .plan import Job, chunk_extent
 from .pool import Pool, held_bytes
@@ -14,8 +15,13 @@ from .sizes import Sizes
 
 def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
     """The arithmetic of every kind of chunk that occurs, each for the last one of its kind: that
-    has the most frames before it.
+    has the most frames before it. Of all bands there is one.
     """
+    if job.program.looks_ahead:
+        band = largest_band(chunks)
+        extents = job.program.extents(chunk_extent(job, band), band)
+        several = len(chunks) > 1
+        return (Memory(job.program, band, extents, sizes, several, several),)
     found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
     for index, chunk in enumerate(chunks):
         source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1

@@ -17,11 +17,12 @@ from math import prod
 
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, First, Norm, TimeMap
+from ..program.parts import Attend, Conv, First, Form, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes
 from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
+from .lifetimes import waiting_bytes
 from .projection import Projection, Reads
 from .sizes import Sizes, frame_statistics_bytes, weight_bytes
 
@@ -53,6 +54,9 @@ class Memory:
         found = step.mixed_extent(self.extents[step.src], self.chunk)
         return replace(found, t=max(found.t, 1))
 
+    def _there(self, store: int) -> Extent:
+        return self.chunk.held(store, self.extents[store])
+
     def _voxels(self, channels: int, voxels: int) -> int:
         return self.sizes.batch * channels * voxels * self.sizes.element_bytes
 
@@ -61,7 +65,7 @@ class Memory:
         spec = self.program.stores[store]
         if store in (SOURCE, self.program.sink) or spec.inside is not None:
             return 0
-        return self._voxels(spec.channels, self.extents[store].voxels)
+        return self._voxels(spec.channels, self._there(store).voxels)
 
     def cache_bytes(self, step: Step) -> int:
         """Bytes of a step's causal cache."""
@@ -72,6 +76,10 @@ class Memory:
         """Bytes of all causal caches while each step runs: old ones of the steps from it on, and
         new ones of those up to it.
         """
+        if self.chunk.band:
+            sides = zip(self.program.stores, self.extents, strict=True)
+            frames = [self._voxels(spec.channels, e.h * e.w) for spec, e in sides]
+            return waiting_bytes(self.program, frames, self.chunk.band.kept)
         sizes = [self.cache_bytes(step) for step in self.program.steps]
         return [
             sum(sizes[index:]) * self.has_past + sum(sizes[: index + 1]) * self.has_future
@@ -217,6 +225,8 @@ class Memory:
         seen, whole, src = step.seen_region(cells), self.cell_extent(step), self.extents[step.src]
         h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
         w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
+        if self.chunk.band:
+            return Region(Interval(0, min(seen.t.size, self._there(step.src).t)), h, w)
         if cells.t.size == whole.t:
             return Region(step.source_region(cells, src, self.chunk).t, h, w)
         later = Interval(seen.t.size, 2 * seen.t.size)
@@ -257,11 +267,10 @@ class Memory:
         return self._voxels(self.program.stores[SOURCE].channels, cells * columns)
 
     def _norm_bytes(self, norm: Norm, store: int, where: Region) -> int:
-        """The length of each voxel, or the maps of a modulated norm: at latent resolution, and with
-        their columns gathered.
-        """
+        """What a voxel has, or the maps of a modulated norm: small, and with columns gathered."""
         if norm.per_voxel:
-            return self.sizes.batch * where.voxels * self.sizes.statistics_bytes
+            numbers = where.voxels * (1 + (norm.form is Form.LAYER))
+            return self.sizes.batch * numbers * self.sizes.statistics_bytes
         if not norm.modulated:
             return 0
         cells, columns = self._latent_cells(store, where)
@@ -297,7 +306,7 @@ class Memory:
         if not self.sizes.far_stores:
             return moved
         moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
-        moved += self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
+        moved += self._voxels(step.mix.out_channels, self._there(step.dst).voxels)
         return moved + self._all_added(step)
 
     def _all_added(self, step: Step) -> int:
@@ -305,7 +314,7 @@ class Memory:
         if step.residual is None:
             return 0
         store = step.residual.store
-        extent = self.extents[store if step.residual.fold else step.dst]
+        extent = self._there(store if step.residual.fold else step.dst)
         return self._voxels(self.program.stores[store].channels, extent.voxels)
 
     def _read_voxels(self, step: Step, largest: Extent) -> int:

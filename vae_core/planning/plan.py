@@ -52,8 +52,9 @@ class Job:
 
 
 def chunk_extent(job: Job, chunk: Chunk) -> Extent:
-    """The extent of a chunk's source."""
-    return Extent(chunk.source.size, job.source.h, job.source.w)
+    """The extent of a chunk's source; of the whole clip's for a band of it."""
+    frames = job.source.t if chunk.band else chunk.source.size
+    return Extent(frames, job.source.h, job.source.w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,11 @@ class Plan:
         """Every kind of crop with every kind of chunk, and how often they meet.
 
         Crops are of a kind where they are of a size, chunks where they have as many frames and both
-        begin the clip or neither does.
+        begin the clip or neither does, and bands each by itself.
         """
         crops = Counter(crop.source for crop in self.crops)
-        kinds = Counter((chunk.source.size, chunk.first) for chunk in self.chunks)
-        chunks = {(chunk.source.size, chunk.first): chunk for chunk in self.chunks}
+        kinds = Counter((chunk.source.size, chunk.first, chunk.band) for chunk in self.chunks)
+        chunks = {(chunk.source.size, chunk.first, chunk.band): chunk for chunk in self.chunks}
         return [
             (replace(self.job, source=source), chunks[kind], times * count)
             for source, times in crops.items()
@@ -194,18 +195,24 @@ class Plan:
             **(self.libraries.as_dict() if self.libraries else {}),
         }
 
+    def _cut(self, unit: str) -> str:
+        """How time is cut, for a person."""
+        sizes = [chunk.source.size for chunk in self.chunks]
+        if self.job.program.looks_ahead:
+            return f"bands: {len(sizes)}, with up to {counted(max(sizes), f'{unit} frame')}"
+        counts = runs(sizes)
+        return f"chunks: {counts} {unit} frame" + ("" if counts == "1" else "s")
+
     def describe(self) -> str:
         """The plan in a few lines for a person."""
         job, worst = self.job, self.worst
         unit = "sample" if job.program.name == "encoder" else "latent"
-        counts = runs([chunk.source.size for chunk in self.chunks])
-        frames = f"{unit} frame" if counts == "1" else f"{unit} frames"
         steps = counted(len(job.program.steps), "step")
         lines = [
             f"{job.program.name}: {job.source.t}x{job.source.h}x{job.source.w} ({unit} frames x"
             " height"
             f" x width), batch {job.batch}",
-            f"  chunks: {counts} {frames}, {steps} each",
+            f"  {self._cut(unit)}, {steps} each",
             f"  tiles: {self.tile_count()} in all, none beyond the bound of"
             f" {_bound(self.settings)}",
             f"  work: {self.operations / 1e12:.3g} TFLOP",

@@ -24,7 +24,7 @@ from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.steps import SOURCE, Step
 from ..settings import SMALLEST_TILE_PX, NormScope, Placement, Settings, Tiling
-from .chunking import chunk_lengths, chunks_of, meant
+from .chunking import check_mirrors, chunk_lengths, chunks_of, meant
 from .elements import MOST_ELEMENTS, check_elements
 from .kinds import memories_of, pooled
 from .libraries import libraries_of
@@ -310,6 +310,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     Raises `BudgetError` where nothing fits, with the worst step and the smallest budget that fits,
     and `SettingsError` where blended tiles cannot be had, or no tiles would be too large a tensor.
     """
+    check_mirrors(job)
     settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
     for length in chunk_lengths(job, settings):
         try:

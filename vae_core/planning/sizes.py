@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ..geometry.region import Extent
-from ..program.parts import Attend, Conv, First, Packing, Start
+from ..program.parts import Attend, Conv, First, Packing, Start, Timestep
 from ..program.steps import Program, Step
 from .workspaces import NO_WORKSPACES, Workspaces
 
@@ -47,8 +47,10 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     # folded ones, sums of taps and joined ones are all there when each is laid out
     summed = step.still and step.mix.start is Start.FIRST
     mix = step.mix
-    parted = step.phases > 1 and mix.packing is Packing.CHANNELS  # else rows as they lie
-    moved = parted or mix.sees_px > 1 or bool(mix.fold or mix.shuffle or mix.beside)
+    # rows that lie otherwise are moved, but for those of blocks, which are taken where they lie
+    parted = step.phases > 1 and mix.packing is Packing.CHANNELS and not mix.in_blocks
+    moved = parted or mix.sees_px > 1 or mix.repeats > 0
+    moved = moved or bool(mix.fold or mix.shuffle or mix.beside or mix.statistics)
     made = kernel * (2 if moved or summed else 1)
     if apart and not mix.shuffle:
         made += kernel // step.taps[0]
@@ -81,5 +83,17 @@ def _originals(step: Step, conv: Conv, latent_channels: int) -> int:
     own = conv.in_channels * conv.out_channels * conv.kernel_t * conv.kernel**2
     own *= 0 if conv.fold else conv.makes_px**2 * (conv.shuffle.frames if conv.shuffle else 1)
     own *= 2 if step.rate.first is First.PICTURE else 1  # rows for pairs of frames are there
+    own *= step.frames_made if conv.in_blocks else 1
+    told = _told(step.norm.channels, step.norm.timestep) if step.norm else 0
     maps = 2 * latent_channels * step.norm.channels if step.norm and step.norm.modulated else 0
-    return own + added + maps
+    return own + added + maps + told
+
+
+def _told(channels: int, timestep: Timestep | None) -> int:
+    """Elements of what makes a scale and a shift of a timestep."""
+    wide = _TOLD * channels if timestep else 0
+    return wide * (wide + _WAVES)
+
+
+_TOLD, _WAVES = 4, 256
+"""Numbers that are made of a timestep for each channel, and those that it is made of first."""

@@ -61,12 +61,14 @@ class Start(Enum):
 
 
 class Edge(Enum):
-    """What a convolution sees beyond the picture: zeros, or what lies outermost, again. It is what
-    has been normalised and activated that is repeated.
+    """What a convolution sees beyond the picture: zeros, what lies outermost again, or what lies
+    within in mirror order, the outermost left out. It is what has been normalised and activated
+    that is repeated.
     """
 
     ZEROS = "zeros"
     REPLICATE = "what lies outermost"
+    REFLECT = "what lies within"
 
 
 class First(Enum):
@@ -126,13 +128,15 @@ class Fold:
     Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
     the channels by their `packing`, and in time, height and width. Channels are then cut into runs
     of equal length: of each the mean is a result. `spreads` is the way back: each channel is
-    repeated so that there are enough, and all of them are laid out again.
+    repeated so that there are enough, or with `in_turn` all of them one after the other, and they
+    are laid out again.
     """
 
     frames: int
     side: int
     spreads: bool
     packing: Packing = Packing.CHANNELS
+    in_turn: bool = False
 
     def as_picture(self) -> Fold:
         """The same for single frames."""
@@ -170,7 +174,7 @@ class Shuffle:
 @dataclass(frozen=True, slots=True)
 class Conv:
     """Geometry of one convolution. Causal in time: output frame i sees the frames [i - kernel_t +
-    1, i].
+    1, i], all of them `ahead` further on where it looks ahead.
 
     kernel_t, kernel: taps in time, and in height and width alike.
     stride: step between outputs, in height and width alike.
@@ -184,6 +188,11 @@ class Conv:
     fold: what it stands for where there is no module with weights.
     shuffle: where the results of a place lie otherwise than as `makes_px` says.
     beside: module paths of more convolutions of the same input, whose channels follow its own.
+    ahead: frames by which it looks ahead; the clip's last frame goes on after it.
+    in_blocks: whether all that its module makes of a place, frames too, lies side by side in the
+        channels, each channel's own in time, height and width.
+    repeats: how often its module's last channel is shown beside the first time.
+    statistics: path of what its results are normalised by, None for nothing.
     """
 
     path: str
@@ -201,6 +210,10 @@ class Conv:
     packing: Packing = Packing.CHANNELS
     shuffle: Shuffle | None = None
     beside: tuple[str, ...] = ()
+    ahead: int = 0
+    in_blocks: bool = False
+    repeats: int = 0
+    statistics: str | None = None
 
     @property
     def read_channels(self) -> int:
@@ -285,8 +298,10 @@ class Attend:
     pad = Halo(0, 0)
     start = Start.ZEROS
     edge = Edge.ZEROS
-    fold = None
+    fold = statistics = None
     shuffle = None
+    ahead = repeats = 0
+    in_blocks = False
 
     @staticmethod
     def size(seen: int) -> int:
@@ -308,11 +323,34 @@ class Form(Enum):
     """Which statistics a norm divides by.
 
     `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
-    voxel's own channels, times sqrt(channels).
+    voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of their squares,
+    without parameters. `LAYER`: their deviation, once their mean is taken away. `NONE`: nothing;
+    all that is done is to undo how latents were normalised.
     """
 
     GROUP = "group"
     L2 = "l2"
+    RMS = "rms"
+    LAYER = "layer"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Timestep:
+    """How much noise a decoder is told that latents have, as one scale and shift for each channel.
+
+    value: what is told, times what the module `scaled_by` has for it.
+    embedder: module path of what makes numbers for each channel of it.
+    owner, table: module path, and the name there, of the numbers that are added to those.
+    rows: which of them are the shift and the scale.
+    """
+
+    value: float
+    scaled_by: str
+    embedder: str
+    owner: str
+    table: str
+    rows: tuple[int, int]
 
 
 class Scope(Enum):
@@ -330,8 +368,9 @@ class Norm:
     of the latents in between.
 
     path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
-    eps: added to a variance, or the least length that is divided by.
+    eps: added to a variance or a mean of squares, or the least length that is divided by.
     scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
+    timestep: what scales and shifts voxels in place of parameters; see there.
     """
 
     path: str
@@ -343,11 +382,12 @@ class Norm:
     form: Form = Form.GROUP
     activated: bool = True
     scope: Scope = Scope.CHUNK
+    timestep: Timestep | None = None
 
     @property
     def per_voxel(self) -> bool:
         """Whether no voxel's result depends on another: there are no statistics to gather."""
-        return self.form is Form.L2
+        return self.form is not Form.GROUP
 
     @property
     def per_frame(self) -> bool:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..settings import Reference
-from .parts import PICTURE, STEADY, Attend, Keys, TimeMap
+from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -45,6 +45,18 @@ def still_frame(program: Program) -> Program:
     numbers = {store: number for number, store in enumerate(used)}
     renumbered = tuple(_renamed(step, numbers) for step in steps)
     return verify(Program(program.name, renumbered, tuple(program.stores[s] for s in used)))
+
+
+def told(program: Program, timestep: float) -> Program:
+    """`program` for latents of which it is told that so much noise is left in them."""
+    steps = tuple(replace(step, norm=_told(step.norm, timestep)) for step in program.steps)
+    return replace(program, steps=steps)
+
+
+def _told(norm: Norm | None, timestep: float) -> Norm | None:
+    if norm is None or norm.timestep is None:
+        return norm
+    return replace(norm, timestep=replace(norm.timestep, value=timestep))
 
 
 def _stilled(step: Step) -> Step:
@@ -121,6 +133,8 @@ def _unmasked(step: Step) -> Step:
 
 def narrow_in_place(program: Program) -> Program:
     """`program` with narrower results of blocks written over the blocks' inputs."""
+    if program.looks_ahead:  # what is written is later than what is read
+        return program
     stores, last_use = list(program.stores), program.last_use()
     for index, step in enumerate(program.steps):
         residual = step.residual

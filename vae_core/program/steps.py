@@ -151,9 +151,19 @@ class Step:
         return self.frames_made * self.side_made**2
 
     @property
+    def ahead(self) -> int:
+        """Frames by which the mix looks ahead."""
+        return 0 if self.still else self.mix.ahead
+
+    @property
+    def behind(self) -> int:
+        """Frames that the mix sees before those at whose place its outputs are."""
+        return self.taps[0] - self.rate.down - self.ahead
+
+    @property
     def history(self) -> int:
-        """Frames kept from chunk to chunk; a kernel of one frame keeps none."""
-        return self.taps[0] - self.rate.down
+        """Frames kept from chunk to chunk: none where convolutions look ahead, or see one frame."""
+        return 0 if self.ahead else self.behind
 
     def lone(self, src: Extent, chunk: Chunk) -> int:
         """First cells of a chunk that the mix is not asked for: one where the clip's first frame is
@@ -182,6 +192,8 @@ class Step:
     def mixed_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of the cells that the mix is asked for."""
         whole = self.cell_extent(src, chunk)
+        if chunk.band:
+            return replace(whole, t=chunk.band.cells[self.dst].size)
         return replace(whole, t=whole.t - self.lone(src, chunk))
 
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
@@ -191,6 +203,8 @@ class Step:
         of several results one is made, or where nothing but zeros lies before it: of all taps in
         time the last one sees something.
         """
+        if chunk.band:
+            return ((self, chunk.band.cells[self.dst]),)
         whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
         own = self.as_picture()
         if self.mix.shuffle and self.rate.up > 1:
@@ -232,7 +246,7 @@ class Step:
         frames are passed over.
         """
         down = self.rate.down
-        start = cells.t.start * down - self.history - keeps_first * (down - 1)
+        start = cells.t.start * down - self.behind - keeps_first * (down - 1)
         t = Interval(start, start + (cells.t.size - 1) * down + self.taps[0])
         if self.upscale == 2:
             return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
@@ -336,6 +350,11 @@ class Program:
     def encodes(self) -> bool:
         """Whether samples go in and latents come out."""
         return self.stores[SOURCE].px == 1
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether results depend on later frames than those at their own place."""
+        return any(step.ahead for step in self.steps)
 
     @property
     def has_statistics(self) -> bool:

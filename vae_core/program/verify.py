@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from .parts import STEADY, Rate, TimeMap
+from .parts import STEADY, Conv, First, Rate, TimeMap
 from .steps import SOURCE, Program, Step
 
 
@@ -49,6 +49,9 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return "unfolds a frame that stands alone"
     if step.upscale == 2 and (step.mix.kernel, step.mix.pad) != (3, Halo(1, 1)):
         return f"upsamples for a kernel that has no 2x2 phases: {step.mix}"
+    past = step.history or step.in_place or step.rate.first is not First.SEEN
+    if program.looks_ahead and (past or not isinstance(step.mix, Conv)):
+        return "keeps to the past in a network that looks ahead"
     if step.dst in written and not step.in_place:
         return f"overwrites store {step.dst}"
     return _residual_fault(program, step, written)

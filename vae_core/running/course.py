@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ..geometry.grid import Chunk, largest_of, tiles
 from ..geometry.region import Extent, Region
-from ..program.steps import Step
+from ..program.steps import Program, Step
 from .windows import Window
 
 
@@ -37,3 +37,14 @@ def course_of(step: Step, src: Extent, chunk: Chunk, bound: Extent) -> Course:
     )
     largest = largest_of(cells, bound)
     return Course(tuple(every), largest, step.lone(src, chunk), largest.w == cells.w)
+
+
+def packs(program: Program, index: int) -> bool:
+    """Whether a step may write a store inside another one row by row, without gaps.
+
+    Rows of its frames then go from a card to the host in one piece. Those that are written lie
+    where rows above them lay, which have been read: so tiles have to be as wide as the picture.
+    """
+    step = program.steps[index]
+    inside, residual = program.stores[step.dst].inside, step.residual
+    return inside is not None and residual is not None and residual.store == inside

@@ -33,11 +33,12 @@ from ..settings import Place, Progress
 from . import devices, recovery
 from .autocast import no_autocast
 from .convolutions import routed
-from .course import Course, course_of
+from .course import Course, course_of, packs
 from .feedback import Feedback
 from .finite import check_result
 from .gathered import AllChunks
 from .graphs import outside_graphs
+from .kept import Kept
 from .norms import maps_of, norm_of
 from .remembered import Remembered
 from .stores import Reused, allocate, packed
@@ -70,6 +71,7 @@ class Execution:
         self._plan = plan
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
+        self._kept = Kept(program, weights, plan, lanes.pinned)
         self._remembered = Remembered(weights, plan, lanes.pinned)
         self._gathered = AllChunks(program, weights, plan, lanes.pinned)
         self._last_use = program.last_use()
@@ -85,6 +87,7 @@ class Execution:
     def close(self) -> None:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
         self._caches.clear()
+        self._kept.clear()
         self._remembered.clear()
         self._gathered.clear()
         self._memory.clear()
@@ -100,10 +103,8 @@ class Execution:
         column stand for those that are missing.
 
         last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
-        out is not finite. Whatever is raised in between leaves nothing allocated.
-
-        Where the program has a barrier, all chunks have to be given to `gather` before, and of the
-        source no more than its batch counts.
+        out is not finite. Whatever is raised in between leaves nothing allocated. Where there is a
+        barrier, `gather` has had all chunks before, and of the source its batch alone counts.
         """
         at = self._pass(chunk)
         at.stores = {SOURCE: source, self._program.sink: sink}
@@ -128,6 +129,7 @@ class Execution:
         self._chunk_index = 0 if last else self._chunk_index + 1
 
     def _pass(self, chunk: Chunk) -> Pass:
+        self._courses = {} if chunk.band else self._courses  # each band has its own tiles
         extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
         return Pass(chunk, self._chunk_index, extents)
 
@@ -143,8 +145,8 @@ class Execution:
         """A block that pushes a chunk; whatever is raised in it leaves nothing allocated."""
         device = self._weights.device
         try:
-            near = (x for x in self._caches.values() if x.device.type == device.type)
-            self._feedback.begin(sum(cache.nbytes for cache in near))
+            held = (*self._caches.values(), *self._kept.frames.values())
+            self._feedback.begin(sum(x.nbytes for x in held if x.device.type == device.type))
             with no_autocast(device), devices.unsearched(device), routed(self._weights.routes):
                 yield
         except BaseException:
@@ -160,10 +162,16 @@ class Execution:
                 self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
+        dst, band = self._program.steps[index].dst, at.chunk.band
+        if dst not in at.stores:
+            at.stores[dst] = self._new_store(index, at)
+        if band is None or band.cells[dst].size:
+            self._run_tiles(index, at, last)
+        self._free(index, at)
+
+    def _run_tiles(self, index: int, at: Pass, last: bool) -> None:
         step, course = self._program.steps[index], self._course(index, at)
         self.tile_runner.prepare(step, at, course.largest)
-        if step.dst not in at.stores:
-            at.stores[step.dst] = self._new_store(index, at)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
@@ -183,7 +191,6 @@ class Execution:
         self._caches.pop(index, None)
         if task.new_cache is not None:
             self._caches[index] = task.new_cache
-        self._free(index, at)
 
     def _course(self, index: int, at: Pass) -> Course:
         """How a step is gone through in chunks of the kind of `at`."""
@@ -275,9 +282,9 @@ class Execution:
     def _evict(self, at: Pass, task: Task | None = None) -> bool:
         """Move what lives on the device to host memory; whether anything did."""
         moved = False
-        for held in (at.stores, self._caches):
+        for held in (at.stores, self._caches, self._kept.frames):
             for key, tensor in held.items():
-                own = held is self._caches or key not in (SOURCE, self._program.sink)
+                own = held is not at.stores or key not in (SOURCE, self._program.sink)
                 if own and tensor.device.type != "cpu":
                     held[key], moved = tensor.cpu(), True
         for name in ("old_cache", "new_cache"):
@@ -324,22 +331,14 @@ class Execution:
         return task
 
     def _packs(self, index: int, at: Pass) -> bool:
-        """Whether a step writes a store inside another one row by row, without gaps.
-
-        Rows of its frames then go from a card to the host in one piece. Those that are written lie
-        where rows above them lay, which have been read: so tiles are as wide as the picture.
-        """
-        step = self._program.steps[index]
-        inside, residual = self._program.stores[step.dst].inside, step.residual
-        if inside is None or residual is None or residual.store != inside:
-            return False
+        """Whether a step writes a store inside another one row by row; see `course.packs`."""
         far = self._plan.stores_at is Place.HOST and devices.accelerates(self._weights.device)
-        return far and self._course(index, at).as_wide
+        return far and packs(self._program, index) and self._course(index, at).as_wide
 
     def _new_store(self, index: int, at: Pass) -> Tensor:
         """Unwritten memory for what a step writes, on the host where the device has no room."""
         store = self._program.steps[index].dst
-        spec, extent = self._program.stores[store], at.extents[store]
+        spec, extent = self._program.stores[store], self._kept.room(store, at)
         if spec.inside is not None:
             outer = at.stores[spec.inside]
             return (
@@ -349,7 +348,7 @@ class Execution:
             )
         shape = at.shape(spec.channels, extent)
         make = partial(self._memory.take, store, shape)
-        return self._or_on_host(make, shape, self._plan.stores_at)
+        return self._kept.restored(store, at, self._or_on_host(make, shape, self._plan.stores_at))
 
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
@@ -380,6 +379,7 @@ class Execution:
         """
         for store, last_use in self._last_use.items():
             if last_use == index and store not in (SOURCE, self._program.sink):
+                self._kept.keep(store, at)
                 del at.stores[store]
         for store in self._live[index] - self._live[index + 1]:
             self._memory.give(store)

@@ -20,6 +20,8 @@ def first_not_finite(x: Tensor) -> int | None:
     """
     if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
         return None
+    if not x.shape[2]:
+        return None
     with no_autocast(x.device):
         ends = [torch.stack(torch.aminmax(x[:, :, frame])) for frame in range(x.shape[2])]
         broken = (~torch.isfinite(torch.stack(ends)).all(dim=1)).nonzero()

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..geometry.grid import cell_runs
 from ..geometry.region import Interval
 from ..program.moments import Moments
+from ..program.parts import Form
 from . import devices
 from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
@@ -164,38 +165,68 @@ def normalise(x: Tensor, norm: Affine, out: Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VoxelNorm:
-    """y = x * sqrt(c) * weight / max(length of x over its channels, eps) + bias.
+    """y = x / size * weight + bias, where the size of a voxel is what its `Form` says.
 
-    weight: [c, 1, 1, 1], sqrt(c) included. bias: the same, None without.
+    weight: [c, 1, 1, 1], sqrt(c) included where the size is a length; None for ones.
+    bias: the same, None without.
     """
 
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None
     eps: float
+    form: Form = Form.L2
 
 
-def voxel_norm(eps: float, weight: Tensor, bias: Tensor | None) -> VoxelNorm:
+def voxel_norm(
+    eps: float, weight: Tensor | None, bias: Tensor | None, form: Form = Form.L2
+) -> VoxelNorm:
     """The norm with parameters [c], in the statistics' dtype."""
-    shape = (-1, 1, 1, 1)
-    scale = (weight * weight.shape[0] ** 0.5).view(shape)
-    return VoxelNorm(scale, None if bias is None else bias.view(shape), eps)
+    if form is Form.L2 and weight is not None:
+        weight = weight * weight.shape[0] ** 0.5
+    scale, shift = (None if one is None else one.view(-1, 1, 1, 1) for one in (weight, bias))
+    return VoxelNorm(scale, shift, eps, form)
 
 
 def normalise_voxels(x: Tensor, norm: VoxelNorm, out: Tensor) -> None:
     """out = x normalised, each voxel by itself; out [b, c, t, h, w] may be a view of a larger
     buffer.
     """
-    wide = statistics_dtype(x.dtype)
-    length = cast("Tensor", torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide))
-    torch.mul(x, length.clamp_(min=norm.eps).reciprocal_(), out=out)
-    out.mul_(norm.weight)
+    if norm.form is Form.NONE:
+        out.copy_(x)
+    elif norm.form is Form.LAYER:
+        mean = x.mean(1, keepdim=True, dtype=statistics_dtype(x.dtype))
+        torch.sub(x, mean, out=out)
+        out.mul_(_inverse_size(out, norm))
+    else:
+        torch.mul(x, _inverse_size(x, norm), out=out)
+    if norm.weight is not None:
+        out.mul_(norm.weight)
     if norm.bias is not None:
         out.add_(norm.bias)
+
+
+def _inverse_size(x: Tensor, norm: VoxelNorm) -> Tensor:
+    """What each voxel is multiplied by, [b, 1, t, h, w], in the statistics' dtype."""
+    wide = statistics_dtype(x.dtype)
+    length = cast("Tensor", torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide))
+    if norm.form is Form.L2:
+        return length.clamp_(min=norm.eps).reciprocal_()
+    return length.square_().div_(x.shape[1]).add_(norm.eps).rsqrt_()
 
 
 def activate(x: Tensor) -> None:
     """x = SiLU(x), which leaves zeros alone."""
     F.silu(x, inplace=True)
+
+
+def surround(buffer: Tensor, inside: Place, mirrors: Iterable[tuple[Place, Place]]) -> None:
+    """Fill what lies beyond the picture: each of `mirrors` is a line and the one that it shows;
+    where there are none, with what lies outermost.
+    """
+    if not mirrors:
+        replicate(buffer, inside)
+    for line, shown in mirrors:
+        buffer[line].copy_(buffer[shown])
 
 
 def replicate(x: Tensor, inside: Place) -> None:

@@ -16,7 +16,7 @@ def norm_of(
     gathered: statistics of what it reads; None where a voxel is all that counts.
     """
     if norm.per_voxel:
-        return kernels.voxel_norm(norm.eps, *weights.voxel_norm(norm.path))
+        return kernels.voxel_norm(norm.eps, *weights.voxel_norm(norm), norm.form)
     assert gathered is not None
     made = kernels.frame_affine if norm.per_frame else kernels.affine
     return made(moments_of(gathered, norm.groups), norm.eps, *weights.affine(norm.path))

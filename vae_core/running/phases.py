@@ -10,16 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Axis, Conv, Fold, Packing, Shuffle, Start
+from ..program.parts import Attend, Axis, Conv, Fold, Packing, Shuffle, Start
 from ..program.steps import Step
 from .convolutions import Strides
-from .kernels import Kernel, convolution, statistics_dtype
+from .kernels import Kernel, convolution, joined, statistics_dtype
+from .weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,19 @@ class Phase:
         return made[..., self.row :: self.apart, self.column :: self.apart]
 
 
+def kernel_of(step: Step, weights: Weights) -> Kernel:
+    """Weight [out, in, t, h, w] and bias [out] of all that a step's module makes of a place."""
+    mix = step.mix
+    if isinstance(mix, Attend) or mix.fold:
+        return fold_kernel(step, weights.dtype, weights.device)
+    kernel = weights.conv(step.path)
+    if mix.statistics:
+        kernel = normalised(kernel, *weights.statistics(mix.statistics))
+    for path in mix.beside:
+        kernel = joined(kernel, weights.conv(path))
+    return kernel
+
+
 def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
     weight, bias = kernel
@@ -62,11 +76,10 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
         )
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
-    weight, bias = _by_places(weight, bias, step)
-    runs = weight.shape[0] // step.mix.out_channels
-    apart = runs // step.phases  # of a picture the first rows of each place count
-    rows = weight.chunk(runs)[::apart]
-    biases = [None] * len(rows) if bias is None else bias.chunk(runs)[::apart]
+    if isinstance(step.mix, Conv) and step.mix.in_blocks:
+        rows, biases = _blocks(weight, step), _blocks(bias, step)
+    else:
+        rows, biases = _runs(*_by_places(weight, bias, step), step)
     if step.still:
         replicated = step.mix.start is Start.FIRST
         rows = [row.sum(2, keepdim=True) if replicated else row[:, :, -1:] for row in rows]
@@ -100,6 +113,9 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     assert isinstance(mix, Conv)
     if mix.fold or mix.packing is Packing.PLACES:
         return weight, bias  # which are so
+    if mix.repeats:
+        weight = torch.cat((weight, weight[-1:].expand(mix.repeats, *weight.shape[1:])))
+        bias = None if bias is None else torch.cat((bias, bias[-1:].expand(mix.repeats)))
     if mix.shuffle:
         both = (None if x is None else _in_order(x, step, mix.shuffle) for x in (weight, bias))
         return cast("Kernel", tuple(both))
@@ -133,6 +149,43 @@ def _in_order(x: Tensor, step: Step, shuffle: Shuffle) -> Tensor:
     return (laid[shuffle.takes] if lone else laid.flatten(0, 1)).flatten(0, 2)
 
 
+def _runs(weight: Tensor, bias: Tensor | None, step: Step) -> tuple[list[Tensor], Any]:
+    """Weights and biases of a step's phases, of rows that lie one phase after the other."""
+    runs = weight.shape[0] // step.mix.out_channels
+    apart = runs // step.phases  # of a picture the first rows of each place count
+    rows = list(weight.chunk(runs)[::apart])
+    return rows, [None] * len(rows) if bias is None else bias.chunk(runs)[::apart]
+
+
+def _blocks(rows: Tensor | None, step: Step) -> Any:
+    """The rows [c, ...] of each phase among those of blocks [c * frames * side * side, ...], where
+    they lie; of a lone frame those of the last of them.
+    """
+    side, frames = step.side_made, step.frames_made
+    places = product(range(frames), range(side), range(side))
+    if rows is None:
+        return [None] * step.phases
+    blocks = cast("Tensor", rows.unflatten(0, (step.mix.out_channels, -1, side, side)))
+    blocks = blocks[:, -frames:]
+    found = [blocks[:, f, r, c] for f, r, c in places]
+    return found if rows.ndim > 1 else [one.contiguous() for one in found]
+
+
+def normalised(kernel: Kernel, mean: Tensor, std: Tensor) -> Kernel:
+    """A kernel whose results are moments of latents [2 * c, ...], for latents with `mean` taken
+    away and divided by `std` [c]; its last channel stands for all variances without rows.
+    """
+    weight, bias = kernel
+    missing = 2 * len(mean) - len(weight)
+    rows = torch.cat((weight, weight[-1:].expand(missing, *weight.shape[1:])))
+    wide = mean.new_zeros(len(rows)) if bias is None else bias.to(mean.dtype)
+    wide = torch.cat((wide, wide[-1:].expand(len(rows) - len(wide))))
+    scale = torch.cat((1 / std, torch.ones_like(std)))
+    shift = torch.cat((-mean / std, -2 * std.log()))
+    scaled = rows.to(mean.dtype) * scale.view(-1, 1, 1, 1, 1)
+    return scaled.to(weight.dtype), (wide * scale + shift).to(weight.dtype)
+
+
 def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     """The kernel [out, in, t, h, w] of a step without weights, which `Fold` describes."""
     mix = step.mix
@@ -143,7 +196,8 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
         wide, narrow = narrow, wide
     shape = (fold.frames, fold.side, fold.side)
     by_channels = fold.packing is Packing.CHANNELS
-    of = _joins(wide * prod(shape), narrow, dtype, device)
+    joins = _joins_in_turn if fold.in_turn else _joins
+    of = joins(wide * prod(shape), narrow, dtype, device)
     of = of.view(wide, *shape, narrow) if by_channels else of.view(*shape, wide, narrow)
     of = of if by_channels else of.movedim(3, 0)  # [wide, frames, side, side, narrow]
     if not fold.spreads:
@@ -163,6 +217,15 @@ def _joins(elements: int, channels: int, dtype: torch.dtype, device: torch.devic
         return of.scatter_(0, laid % elements, 1.0)
     laid = torch.arange(elements, device=device)[:, None]
     return of.scatter_(1, laid // (elements // channels), 1.0)
+
+
+def _joins_in_turn(
+    elements: int, channels: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """As `_joins`, with elements for each channel in turn."""
+    of = torch.zeros(elements, channels, dtype=dtype, device=device)
+    laid = torch.arange(elements, device=device)[:, None]
+    return of.scatter_(1, laid % channels, 1.0)
 
 
 def add_spread(result: Tensor, added: Tensor, fold: Fold, phase: Phase) -> None:
@@ -234,10 +297,10 @@ def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
         ]
     kernel = phase.weight, phase.bias
     one_column = x.shape[4] == phase.weight.shape[4]
-    if strides[2] == 2 and one_column and x.device.type == "cpu":
+    if strides[2] > 1 and one_column and x.device.type == "cpu":
         # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
         # column wide; of a second column, computed from padding, nothing is kept.
-        return convolution(F.pad(x, (0, 2)), kernel, strides)[..., :1]
+        return convolution(F.pad(x, (0, strides[2])), kernel, strides)[..., :1]
     return convolution(x, kernel, strides)
 
 

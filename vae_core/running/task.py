@@ -21,7 +21,7 @@ from .windows import Window
 class Pass:
     """One chunk on its way through the program.
 
-    index: of the chunk. extents: of every store.
+    index: of the chunk. extents: of every store; where there are bands, of the whole clip.
     stores: the live activations, by store index; the caller's own tensors at both ends. A video
         may be smaller than its extent: its last elements stand for those that are missing.
     moments: statistics of the stores that a later step normalises.
@@ -37,6 +37,10 @@ class Pass:
         """The extent of the store that a step reads."""
         return self.extents[step.src]
 
+    def held(self, store: int) -> Extent:
+        """The extent of what there is of a store."""
+        return self.chunk.held(store, self.extents[store])
+
     @property
     def kind(self) -> tuple[Extent, bool]:
         """What decides the geometry of all of its steps."""
@@ -48,7 +52,7 @@ class Pass:
 
     def view(self, store: int, where: Region) -> Tensor:
         """What there is of the elements `where`: the last ones where all of them are missing."""
-        x = self.stores[store]
+        x, where = self.stores[store], where.later(-self.chunk.origin(store))
         sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
         return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
 

@@ -30,9 +30,9 @@ from .phases import (
     Phase,
     add_spread,
     convolve,
-    fold_kernel,
     for_accelerator,
     frames_of_phase,
+    kernel_of,
     numbers_of_phase,
     of_picture,
     phases_of,
@@ -121,15 +121,9 @@ class TileRunner:
         """
         if isinstance(step.mix, Attend):
             return ()
-        if step.mix.fold:
-            kernel = fold_kernel(step, self.weights.dtype, self.weights.device)
-        else:
-            kernel = self.weights.conv(step.path)
-        for path in step.mix.beside:
-            kernel = kernels.joined(kernel, self.weights.conv(path))
-        found = phases_of(kernel, step)
+        found = phases_of(kernel_of(step, self.weights), step)
         # memory of their own already, or beside those of another step
-        own = step.phases > 1 or step.still or step.rate == PICTURE
+        own = step.phases > 1 or step.still or step.rate == PICTURE or step.mix.repeats
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
@@ -318,7 +312,7 @@ class TileRunner:
             kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
         self._history(inputs, buffer)
         if not zeros:
-            kernels.replicate(buffer, window.inside)
+            kernels.surround(buffer, window.inside, window.mirrors)
         return buffer
 
     def _fill(self, inputs: Inputs, out: Tensor) -> None:
@@ -371,9 +365,7 @@ class TileRunner:
         return self._columns[key]
 
     def _history(self, inputs: Inputs, buffer: Tensor) -> None:
-        """Fill the frames before the chunk, from the cache or with what lies before a clip, and
-        keep the newest ones.
-        """
+        """Fill the frames before the chunk, or around a clip, and keep the newest ones."""
         task, window = inputs.task, inputs.window
         if window.missing:
             past = buffer[window.filled]
@@ -383,5 +375,7 @@ class TileRunner:
                 past.zero_()
             else:
                 past.copy_(buffer[window.inside][:, :, :1].expand_as(past))
+        if window.beyond:
+            buffer[window.beyond].copy_(buffer[window.inside][:, :, -1:])
         if task.new_cache is not None and window.cached:
             self.transfers.keep(buffer[window.kept], task.new_cache[window.cached])

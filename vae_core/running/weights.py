@@ -11,15 +11,18 @@ is over.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..planning.routes import Route
 from ..planning.workspaces import ConvClass
+from ..program.parts import Form, Norm, Timestep
 from .convolutions import Routes
 from .kernels import statistics_dtype
 
@@ -97,29 +100,70 @@ class Weights:
             weight = weight[..., None, None]
         return (weight.unsqueeze(2) if weight.ndim == 4 else weight), bias
 
-    def voxel_norm(self, path: str) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias [c] of a norm of single voxels, in the statistics' dtype; no bias where
-        it has none.
+    def voxel_norm(self, norm: Norm) -> tuple[Tensor | None, Tensor | None]:
+        """Weight and bias [c] of a norm of single voxels, in the statistics' dtype; None for those
+        that it has not.
         """
-        wide = statistics_dtype(self.dtype)
+        if norm.form is Form.RMS:
+            return self._told(norm.timestep) if norm.timestep else (None, None)
+        if norm.form is Form.LAYER:
+            return self.affine(norm.path)
+        if norm.form is Form.NONE:
+            mean, std = self.statistics(norm.path)
+            return std, mean
+        wide, path = statistics_dtype(self.dtype), norm.path
         module = self.module.get_submodule(path)
         weight = cast("Tensor", self._parameter(path, "gamma", wide))
         biased = isinstance(getattr(module, "bias", None), Tensor)
         bias = self._parameter(path, "bias", wide) if biased else None
         return weight.flatten(), None if bias is None else bias.flatten()
 
+    def _told(self, timestep: Timestep) -> tuple[Tensor, Tensor]:
+        """Scale and shift [c] for latents with so much noise, in the statistics' dtype."""
+        wide = statistics_dtype(self.dtype)
+        first, second = (f"{timestep.embedder}.timestep_embedder.linear_{n}" for n in (1, 2))
+        weight = cast("Tensor", self._parameter(first, "weight", self.dtype))
+        units = cast("Tensor", self._parameter(timestep.scaled_by, _UNITS, wide))
+        wave = _wave(timestep.value * units, weight.shape[1]).to(self.dtype)
+        hidden = F.silu(F.linear(wave, weight, self._parameter(first, "bias", self.dtype)))
+        weight = cast("Tensor", self._parameter(second, "weight", self.dtype))
+        made = F.linear(hidden, weight, self._parameter(second, "bias", self.dtype)).to(wide)
+        table = cast("Tensor", self._parameter(timestep.owner, timestep.table, wide))
+        shift, scale = ((made.view_as(table) + table)[row] for row in timestep.rows)
+        return scale + 1, shift
+
+    def statistics(self, path: str) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [c] by which latents are normalised within a network, in the
+        statistics' dtype.
+        """
+        wide, names = statistics_dtype(self.dtype), ("mean-of-means", "std-of-means")
+        mean, std = (cast("Tensor", self._parameter(path, name, wide)) for name in names)
+        return mean, std
+
     def affine(self, path: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias [c] of a GroupNorm in the statistics' dtype; ones and zeros where it has
-        none.
+        """Weight and bias [c] of a GroupNorm or LayerNorm in the statistics' dtype; ones and zeros
+        where it has none.
         """
         wide = statistics_dtype(self.dtype)
         weight, bias = (self._parameter(path, name, wide) for name in ("weight", "bias"))
         if weight is None or bias is None:
-            channels = cast("nn.GroupNorm", self.module.get_submodule(path)).num_channels
+            norm = cast("Any", self.module.get_submodule(path))
+            channels = getattr(norm, "num_channels", None) or norm.normalized_shape[0]
             ones = torch.ones(channels, dtype=wide, device=self.device)
             weight = ones if weight is None else weight
             bias = torch.zeros_like(ones) if bias is None else bias
         return weight, bias
+
+
+_UNITS = "timestep_scale_multiplier"
+
+
+def _wave(value: Tensor, width: int) -> Tensor:
+    """Cosines, then sines of `value` at `width` / 2 frequencies from 1 down to 1/10000 [width]."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=value.device)
+    angle = value.float() * torch.exp(-math.log(10000.0) * steps / half)
+    return torch.cat((angle.cos(), angle.sin()))
 
 
 _LENT = ("weight", "bias")

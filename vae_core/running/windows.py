@@ -12,6 +12,7 @@ from typing import Any
 
 from ..geometry.grid import Chunk, cell_runs, cells_of
 from ..geometry.region import Extent, Interval, Region
+from ..program.parts import Edge
 from ..program.steps import SOURCE, Program, Step
 
 Place = tuple[Any, ...]
@@ -55,8 +56,10 @@ class Window:
     """The places of one tile.
 
     extent: of the convolution's input, with history and the picture's edge.
-    edges: what lies beyond the picture there. inside: what there is to be read. seen: the frames of
-        that. missing: how many frames lie before them.
+    edges: what lies beyond the picture there, where it is zeros.
+    mirrors: where it is a mirror: each line of it, and the line that it shows, columns first.
+    inside: what there is to be read. seen: the frames of that. missing: how many frames lie before
+        them. beyond: those after the clip, None where there are none.
     where, source: what it is made of in src.
     added: in the store that is added; None for nothing. cover: for a modulated norm.
     past: the missing frames in the cache that came. filled: in the input. kept: the newest frames
@@ -67,9 +70,11 @@ class Window:
 
     extent: Extent
     edges: tuple[Place, ...]
+    mirrors: tuple[tuple[Place, Place], ...]
     inside: Place
     seen: Interval
     missing: int
+    beyond: Place | None
     where: Region
     source: Place
     added: Place | None
@@ -93,15 +98,19 @@ def window_of(
     where, core = step.source_region(cells, src, chunk), step.core(cells, src, chunk)
     box, missing, sides = inside.within(whole), inside.t.start - whole.t.start, inside.slices[1:]
     newest = inside.t.stop == step.seen_extent(src, chunk).t
+    mirrored = step.mix.edge is Edge.REFLECT
+    after = whole.t.stop - inside.t.stop
     apart = program.stores[step.dst].shown > 1 and chunk.keeps_first(extents[step.dst].t)
     return Window(
         whole.extent,
-        _edges(box, whole.extent),
+        () if mirrored else _edges(box, whole.extent),
+        _mirrors(box, whole.extent) if mirrored else (),
         (..., *box),
         inside.t,
         missing,
+        (..., slice(-after, None), *box[1:]) if after else None,
         where,
-        placed(where),
+        placed(where.later(-chunk.origin(step.src))),
         _added(step, chunk, extents, core),
         _cover(program, step, where, first) if step.norm and step.norm.modulated else None,
         (..., slice(-missing, None), *sides),
@@ -109,7 +118,7 @@ def window_of(
         (..., slice(-step.history, None), *box[1:]),
         (..., *sides) if newest else None,
         core,
-        placed(core),
+        placed(core.later(-chunk.origin(step.dst))),
         int(apart and core.t.start == 0),
     )
 
@@ -129,11 +138,33 @@ def _edges(inside: tuple[slice, slice, slice], whole: Extent) -> tuple[Place, ..
     return tuple(found)
 
 
+def _mirrors(inside: tuple[slice, slice, slice], whole: Extent) -> tuple[tuple[Place, Place], ...]:
+    """The columns, then the rows beside `inside` in `whole`, each with the one that it shows."""
+    _, h, w = inside
+    columns = (
+        ((..., h, slice(to, to + 1)), (..., h, slice(of, of + 1)))
+        for to, of in _mirrored(w, whole.w)
+    )
+    rows = (
+        ((..., slice(to, to + 1), slice(None)), (..., slice(of, of + 1), slice(None)))
+        for to, of in _mirrored(h, whole.h)
+    )
+    return (*columns, *rows)
+
+
+def _mirrored(inside: slice, size: int) -> list[tuple[int, int]]:
+    """For each place beside `inside` in [0, size) that which it shows."""
+    start, stop = int(inside.start), int(inside.stop)
+    before = [(at, 2 * start - at) for at in range(start)]
+    return before + [(at, 2 * (stop - 1) - at) for at in range(stop, size)]
+
+
 def _added(step: Step, chunk: Chunk, extents: Extents, core: Region) -> Place | None:
     residual = step.residual
     if residual is None:
         return None
-    return placed(residual.source(core, chunk.keeps_first(extents[residual.store].t)))
+    where = residual.source(core, chunk.keeps_first(extents[residual.store].t))
+    return placed(where.later(-chunk.origin(residual.store)))
 
 
 def _cover(program: Program, step: Step, where: Region, keeps_first: bool) -> Cover:

@@ -124,8 +124,14 @@ def _planned(network: Network, feed: FrameFeed, settings: Settings, count: int |
         count = feed.held  # all of them
     if count is not None and count < feed.held:
         count = None
-    frames = count or 1 + _CHUNKS_OF_EVERY_KIND * settings.chunk_frames
-    return network.plan_encode((b, c, frames, h, w), settings, probing=True)
+    if count:
+        return network.plan_encode((b, c, count, h, w), settings, probing=True)
+    frames, padded = (
+        1 + _CHUNKS_OF_EVERY_KIND * settings.chunk_frames,
+        replace(settings, frame_fit="pad"),
+    )
+    plan = network.plan_encode((b, c, frames, h, w), padded, probing=True)
+    return replace(plan, settings=replace(plan.settings, frame_fit=settings.frame_fit))
 
 
 def _report(settings: Settings, length_known: bool) -> Callable[[Progress], object] | None:

@@ -14,6 +14,7 @@ const SHIPPED = { "tiny_vae (ships": "tiny", "tiny_wan_vae (ships": "tiny_wan" }
 // The 5B model of Wan 2.2 has a network of its own; its other models have that of Wan 2.1.
 const WAN_22 = /wan_?2[._]?2_?vae|ti2v/i;
 const WAN = /wan|qwen/i;
+const LTX = /ltx/i;
 const HUNYUAN_15 = /hunyuan_?-?video_?-?1[._]?5/i;
 const SEEDVR2 = /seedvr|(^|\/)ema_vae/i;
 
@@ -160,10 +161,20 @@ export function clipSize(node, known = () => ({}), far = 0) {
 function networkOf(file) {
   const shipped = Object.entries(SHIPPED).find(([name]) => file.startsWith(name));
   if (shipped) return shipped[1];
+  if (LTX.test(file)) return "ltx";
   if (HUNYUAN_15.test(file)) return "hunyuan15";
   if (SEEDVR2.test(file)) return "seedvr2";
   if (!WAN.test(file)) return "full";
   return WAN_22.test(file) ? "wan22" : "wan";
+}
+
+/**
+ * The checkpoint that a node loads, where it has a VAE of ours.
+ * @param {Seen} node
+ */
+function checkpoint(node) {
+  const file = widgetValue(node, "ckpt_name");
+  return typeof file === "string" && LTX.test(file) ? file : undefined;
 }
 
 /**
@@ -180,7 +191,7 @@ export function vaeOf(node) {
   for (let far = 0; at && far < FARTHEST; far += 1) {
     reference ??= widgetValue(at, "reference");
     const meant = reference === "core" ? { reference: "core" } : {};
-    const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name");
+    const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name") ?? checkpoint(at);
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));
       return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto", ...meant };

@@ -1,0 +1,89 @@
+"""The budget law where a decoder looks ahead: measured peak <= projected peak, whatever is cut.
+
+The device is played by `meta` inside `FakeTensorMode` and counted at the dispatcher.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from device_bytes import DeviceBytes
+from networks_ltx import narrow_ltx2
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vae_core import Settings, from_module
+from vae_core.planning.memory import SLACK_BYTES
+
+LATENTS = 32
+WIDER = {
+    "latent_channels": LATENTS,
+    "block_out_channels": (64, 128, 128, 256),
+    "decoder_block_out_channels": (32, 64, 128),
+}
+
+
+def unmade_ltx(dtype: torch.dtype, **numbers):
+    """LTX-2 without memory: on the device `meta`."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            module = narrow_ltx2(**WIDER, **numbers)
+    finally:
+        torch.set_default_dtype(before)
+    return module.eval().requires_grad_(False)
+
+
+def measured_and_plan(
+    kind: str, shape: tuple[int, int, int], dtype: torch.dtype, numbers=None, **settings
+):
+    """Peak device bytes of a run for `shape` (sample frames, height, width), and its plan."""
+    frames, height, width = shape
+    chosen = Settings(**settings)
+    with FakeTensorMode():
+        vae = from_module(unmade_ltx(dtype, **(numbers or {})), device="meta")
+        if kind == "encode":
+            x = torch.empty(1, 3, frames, height, width, dtype=dtype)
+            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
+        else:
+            x = torch.empty(1, LATENTS, (frames + 7) // 8, height // 32, width // 32, dtype=dtype)
+            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
+        with DeviceBytes("meta") as counter:
+            run(x, chosen)
+    return counter.peak_bytes, plan
+
+
+GRID = [
+    ((1, 128, 192), {"placement": "device"}),
+    ((25, 128, 192), {"placement": "device"}),
+    ((25, 128, 192), {"placement": "device", "chunk_frames": 8, "tile_px": 64}),
+    ((25, 128, 192), {"placement": "caches-on-host", "chunk_frames": 8}),
+    ((25, 128, 192), {"placement": "host", "chunk_frames": 8}),
+    ((41, 128, 192), {"placement": "host", "chunk_frames": 16, "tile_px": (64, 96)}),
+    ((9, 128, 192), {"placement": "host", "chunk_frames": 8, "tile_px": 32}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+@pytest.mark.parametrize(("shape", "settings"), GRID, ids=str)
+def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings, dtype) -> None:
+    measured, plan = measured_and_plan(kind, shape, dtype, **settings)
+    assert measured <= plan.peak_bytes
+    assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
+
+
+@pytest.mark.parametrize(("shape", "settings"), GRID[2:5], ids=str)
+def test_the_law_holds_where_a_decoder_is_causal(shape, settings) -> None:
+    numbers = {"decoder_causal": True}
+    measured, plan = measured_and_plan("decode", shape, torch.bfloat16, numbers, **settings)
+    assert measured <= plan.peak_bytes
+    assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
+
+
+def test_a_longer_clip_takes_no_more() -> None:
+    settings = Settings(placement="host", chunk_frames=8)
+    vae = from_module(unmade_ltx(torch.bfloat16), device="meta")
+    plans = [vae.plan_decode((1, LATENTS, n, 8, 8), settings) for n in (41, 121)]
+    assert plans[0].peak_bytes == plans[1].peak_bytes
+    assert plans[0].far_bytes == plans[1].far_bytes
