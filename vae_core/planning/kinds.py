@@ -2,41 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from ..geometry.grid import Chunk
-from ..geometry.region import Extent
-from .memory import Memory
+from ..geometry.region import Extent, Interval
+from ..program.steps import SOURCE, Program
+from .memory import Memory, live_stores, slack_bytes
+from .places import Kind, Places
 from .plan import Job, chunk_extent
 from .pool import Pool, held_bytes
 from .sizes import Sizes
+from .step_bytes import StepBytes, steps_bytes
 
 
 def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memory, ...]:
     """The arithmetic of every kind of chunk that occurs."""
     found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
+    live, slack = live_stores(job.program), slack_bytes(job.program, sizes)
     for index, chunk in enumerate(chunks):
         source, past, future = chunk_extent(job, chunk), index > 0, index < len(chunks) - 1
         kind = (source, chunk.first, past, future)
         if kind not in found:
-            extents = job.program.extents(source, chunk)
-            found[kind] = Memory(job.program, chunk, extents, sizes, past, future)
+            extents, steps = _geometry(job.program, _anywhere(chunk), source, sizes)
+            found[kind] = Memory(
+                job.program, chunk, extents, sizes, past, future, steps, live, slack
+            )
     return tuple(found.values())
 
 
-def pooled(memories: tuple[Memory, ...], kept: bool) -> tuple[Memory, ...]:
-    """`memories`, in the order in which their chunks come, with blocks that go from each to the
-    next where they are `kept`.
+def with_sizes(memory: Memory, sizes: Sizes) -> Memory:
+    """The same arithmetic in other sizes."""
+    source = memory.extents[SOURCE]
+    _, steps = _geometry(memory.program, _anywhere(memory.chunk), source, sizes)
+    return replace(memory, sizes=sizes, steps=steps)
+
+
+def _anywhere(chunk: Chunk) -> Chunk:
+    """A chunk of the same kind, wherever in a clip."""
+    return replace(chunk, source=_NONE, target=_NONE)
+
+
+_NONE = Interval(0, 0)
+
+
+@lru_cache(maxsize=32)
+def _geometry(
+    program: Program, chunk: Chunk, source: Extent, sizes: Sizes
+) -> tuple[tuple[Extent, ...], tuple[StepBytes, ...]]:
+    """The extents of all stores, and the arithmetic of all steps, in a chunk that lies anywhere;
+    one who plans asks for the same again with other budgets.
     """
-    pool, found = Pool(), list[Memory]()
+    extents = program.extents(source, chunk)
+    return extents, steps_bytes(program, chunk, extents, sizes)
+
+
+def alike(memories: tuple[Memory, ...]) -> dict[Kind, tuple[Memory, ...]]:
+    """Those of the same extents together: they differ in the caches that come and go."""
+    found: dict[Kind, tuple[Memory, ...]] = {}
     for memory in memories:
-        if not kept:
-            found.append(replace(memory, pooled=held_bytes(Pool(), memory.live_bytes())))
-            continue
-        live = memory.live_bytes()
-        rounds = [held_bytes(pool, live) for _ in range(_UNTIL_STEADY)]
-        found.append(replace(memory, pooled=tuple(map(max, zip(*rounds, strict=True)))))
+        found[memory.kind] = (*found.get(memory.kind, ()), memory)
+    return found
+
+
+def placed(
+    memories: tuple[Memory, ...], places: Mapping[Kind, Places], reused_near: bool
+) -> tuple[Memory, ...]:
+    """`memories`, in the order in which their chunks come, with everything in its place.
+
+    Far memory goes from store to store and on to the next chunk; that of the device does where it
+    is `reused_near`, and otherwise comes from its allocator.
+    """
+    near, far, found = Pool(), Pool(), list[Memory]()
+    for memory in memories:
+        there = replace(memory, places=places[memory.kind])
+        pooled = _steady(near, there.live_bytes(False)) if reused_near else None
+        away = _steady(far, there.live_bytes(True))
+        found.append(replace(there, pooled_near=pooled, pooled_far=away))
     return tuple(found)
+
+
+def _steady(pool: Pool, live: list[dict[int, int]]) -> tuple[int, ...]:
+    """Bytes that are held while each step runs, in any chunk of a kind."""
+    if not any(live):
+        return (sum(block.size_bytes for block in pool.blocks),) * len(live)
+    rounds = [held_bytes(pool, live) for _ in range(_UNTIL_STEADY)]
+    return tuple(map(max, zip(*rounds, strict=True)))
 
 
 _UNTIL_STEADY = 3

@@ -4,24 +4,26 @@ Arithmetic over a program's store lifetimes; no tensors:
 
 1. Stores live from the step that first writes them to the last step that touches them.
 2. Causal caches live from chunk to chunk, a step's new one beside its old one while it runs.
-3. The workspace of a step is what its largest tile allocates, in the order in which
-   `tile.TileRunner` does so, the copies that run beside it, and the weights that are folded.
+3. Each of them counts where it lives, on the device or away from it (see `places`).
+4. The workspace of a step is what its largest tile allocates (see `step_bytes`), and the weights
+   that are folded.
 
 Weights as they are, the caller's own input and the result are not counted: they are the caller's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
+from functools import lru_cache
 
-from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
-from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, Norm, TimeMap
-from ..program.steps import SOURCE, Program, Step
-from .classes import attends, mapped, mixed, shortcut_class
-from .projection import Projection, Reads
+from ..geometry.grid import Chunk
+from ..geometry.region import Extent
+from ..program.steps import SOURCE, Program
+from .classes import attends
+from .places import ALL_NEAR, Kind, Places
+from .projection import Projection
 from .sizes import Sizes, weight_bytes
+from .step_bytes import StepBytes
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -33,8 +35,11 @@ class Memory:
 
     has_past, has_future: whether causal caches come in from a chunk before it, and go on to one
         after it.
-    pooled: bytes held for stores while each step runs, where memory is reused (see `pool`); None
-        where stores come from a device's allocator.
+    steps: the arithmetic of each step. live: the stores whose memory is held while it runs.
+    slack_bytes: beside what is counted; an attention's libraries keep what they took for good.
+    places: where stores and caches live.
+    pooled_near, pooled_far: bytes held for stores on the device and away from it while each step
+        runs, where memory is reused (see `pool`); None where stores come from an allocator.
     """
 
     program: Program
@@ -43,346 +48,105 @@ class Memory:
     sizes: Sizes
     has_past: bool
     has_future: bool
-    pooled: tuple[int, ...] | None = None
+    steps: tuple[StepBytes, ...]
+    live: tuple[frozenset[int], ...]
+    slack_bytes: int = SLACK_BYTES
+    places: Places = ALL_NEAR
+    pooled_near: tuple[int, ...] | None = None
+    pooled_far: tuple[int, ...] | None = None
 
-    def cell_extent(self, step: Step) -> Extent:
-        """All cells that a step's mix is asked for; one frame of them where it is for none."""
-        found = step.mixed_extent(self.extents[step.src], self.chunk)
-        return replace(found, t=max(found.t, 1))
-
-    def _voxels(self, channels: int, voxels: int) -> int:
-        return self.sizes.batch * channels * voxels * self.sizes.element_bytes
-
-    def store_bytes(self, store: int) -> int:
-        """Bytes of memory that a store has of its own; none inside another or at the two ends."""
-        spec = self.program.stores[store]
-        if store in (SOURCE, self.program.sink) or spec.inside is not None:
-            return 0
-        return self._voxels(spec.channels, self.extents[store].voxels)
-
-    def cache_bytes(self, step: Step) -> int:
-        """Bytes of a step's causal cache."""
-        src = self.extents[step.src]
-        return self._voxels(step.mix.in_channels, step.history * src.h * src.w)
-
-    def held_cache_bytes(self) -> list[int]:
-        """Bytes of all causal caches while each step runs: old ones of the steps from it on, and
-        new ones of those up to it.
+    def store_bytes(self, store: int, far: bool) -> int:
+        """Bytes of memory of its own that a store has on the device, or away from it; none inside
+        another or at the two ends.
         """
-        sizes = [self.cache_bytes(step) for step in self.program.steps]
+        if not self.places.has_own_memory(self.program, store):
+            return 0
+        whole, rows = self.extent_bytes(store), self.extents[store].h
+        away = whole * self.places.far_rows(store, rows) // rows
+        return away if far else whole - away
+
+    def extent_bytes(self, store: int) -> int:
+        """Bytes of all that a store holds."""
+        voxels = self.program.stores[store].channels * self.extents[store].voxels
+        return self.sizes.batch * voxels * self.sizes.element_bytes
+
+    def held_caches(self, far: bool) -> list[int]:
+        """Bytes of the near or the far causal caches while each step runs: old ones of the steps
+        from it on, and new ones of those up to it.
+        """
+        caches, steps = self.places.caches, zip(self.program.steps, self.steps, strict=True)
+        sizes = [one.cache_bytes * ((step.path in caches) is far) for step, one in steps]
+        before, whole, found = 0, sum(sizes), list[int]()
+        for size in sizes:
+            found.append((whole - before) * self.has_past + (before + size) * self.has_future)
+            before += size
+        return found
+
+    def live_bytes(self, far: bool) -> list[dict[int, int]]:
+        """The near or the far stores with memory of their own while each step runs, and their
+        bytes.
+        """
+        stores = range(len(self.program.stores))
+        sizes = {store: self.store_bytes(store, far) for store in stores}
         return [
-            sum(sizes[index:]) * self.has_past + sum(sizes[: index + 1]) * self.has_future
-            for index in range(len(sizes))
+            {store: sizes[store] for store in sorted(live) if sizes[store]}
+            for live in self.live
         ]
 
-    def live_bytes(self) -> list[dict[int, int]]:
-        """The stores with memory of their own while each step runs, and their bytes."""
-        sized = ({s: self.store_bytes(s) for s in live} for live in live_stores(self.program))
-        return [{s: size for s, size in stores.items() if size} for stores in sized]
+    def held_stores(self, far: bool) -> tuple[int, ...]:
+        """Bytes held for stores while each step runs, on the device or away from it."""
+        pooled = self.pooled_far if far else self.pooled_near
+        if pooled is not None:
+            return pooled
+        return tuple(sum(stores.values()) for stores in self.live_bytes(far))
 
-    def held_store_bytes(self) -> tuple[int, ...]:
-        """Bytes held for stores while each step runs."""
-        if self.pooled is not None:
-            return self.pooled
-        return tuple(sum(stores.values()) for stores in self.live_bytes())
+    def tile_bytes(self, index: int, largest: Extent) -> int:
+        """The most that is allocated while the tiles of a step, none beyond `largest`, run."""
+        far = self.places.of(self.program.steps[index], self.extents)
+        return self.steps[index].tile_bytes(largest, far, self.has_past, self.has_future)
 
-    def tile_bytes(self, step: Step, cells: Region) -> int:
-        """The most that is allocated at once while a tile of this size is computed.
-
-        Beside the tile's own, that is what was copied in for the tile after it, and the result of
-        the tile before it on its way out (see `transfers`). Of two tiles each has but one of these.
-        """
-        whole = self.cell_extent(step)
-        count = count_tiles(whole, cells.extent)
-        if count == 1:
-            return self._beside(step, cells, 0, 0)
-        if count > 2:
-            return self._beside(
-                step, cells, self._reads(step, cells).total, self._sent(step, cells)
-            )
-        pair = (cells, _rest(cells, whole))
-        return max(
-            most
-            for one, other in (pair, pair[::-1])
-            for most in (
-                self._beside(step, one, self._reads(step, other).total, 0),
-                self._beside(step, one, 0, self._sent(step, other)),
-            )
-        )
-
-    def _stacks(self, step: Step) -> bool:
-        """Whether all outputs of a square of 2x2 are made by one convolution."""
-        return self.sizes.accelerated and step.upscale == 2
-
-    def _result_bytes(self, step: Step, cells: Region) -> int:
-        """Bytes of what one convolution of a tile makes, as it is written."""
-        squares = 4 if self._stacks(step) else 1
-        return self._voxels(squares * step.mix.out_channels, cells.voxels)
-
-    def _sent(self, step: Step, cells: Region) -> int:
-        """Bytes of a tile's result, where it has far to go."""
-        far = self.sizes.far_stores or step.dst == self.program.sink
-        return self._result_bytes(step, cells) if far else 0
-
-    def _beside(self, step: Step, cells: Region, ahead: int, before: int) -> int:
-        """The most that is allocated while a tile is computed.
-
-        ahead: what has been copied in for another. before: the result of another on its way out.
-        """
-        if isinstance(step.mix, Attend):
-            return ahead + before + self._attended(step, step.mix, cells)
-        where, reads = self._read_region(step, cells), self._reads(step, cells)
-        buffer = self._voxels(step.mix.in_channels, step.seen_region(cells).voxels)
-        result, kept = self._result_bytes(step, cells), self._kept_bytes(step, where)
-        leaving = kept or before
-        if step.phases > (4 if self._stacks(step) else 1):
-            leaving = max(leaving, self._sent(step, cells))
-        maps = self._norm_bytes(step.norm, step.src, where) if step.norm else 0
-        finishing = max(self._shortcut_bytes(step, cells, result), self._measured(result))
-        # the input is kept for the next phase, or for the next tile
-        finished = reads.added + leaving + buffer
-        return ahead + max(
-            reads.total + buffer + self._gathered(step, cells, where) + maps + before,
-            reads.added + buffer + kept + before,
-            finished + self.conv_bytes(step, step.mix, cells, buffer),
-            finished + result + finishing,
-        )
-
-    def conv_bytes(self, step: Step, conv: Conv, cells: Region, input_bytes: int) -> int:
-        """What the convolution of a tile allocates: what it makes, and beside it what its library
-        takes, or what it is put in order in.
-        """
-        made = self._voxels(conv.out_channels, cells.voxels)
-        kind = mixed(step, accelerated=self.sizes.accelerated)
-        if not self._stacks(step):
-            return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
-        around = cells.t.size * (cells.h.size + 1) * (cells.w.size + 1)
-        stacked = self._voxels(kind.out_channels, around)
-        return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
-
-    def _attended(self, step: Step, mix: Attend, cells: Region) -> int:
-        """The most that is allocated while a tile of queries is attended; see `attention`."""
-        frame, queries = self.extents[step.src], cells.h.size * cells.w.size
-        keys = mix.key_rows(cells.extent, frame) * frame.w
-        sums = queries * (3 * mix.channels + 4)  # queries, their sums, and one more of these
-        block = keys * 2 * mix.channels + queries * keys
-        wide = self.sizes.batch * (sums + block) * self.sizes.statistics_bytes
-        fetched = self._voxels(2 * mix.channels, keys) if self.sizes.far_stores else 0
-        result = self._voxels(mix.channels, cells.voxels)
-        return self._reads(step, cells).total + result + wide + fetched
-
-    def _reads(self, step: Step, cells: Region) -> Reads:
-        """What is copied in for a tile."""
-        where, history = self._read_region(step, cells), 0
-        if self.sizes.far_caches and self.has_past:
-            history = self._voxels(step.mix.in_channels, step.history * where.h.size * where.w.size)
-        far = self.sizes.far_stores
-        src = self._voxels(step.mix.read_channels, where.voxels)
-        return Reads(
-            src if far or step.src == SOURCE else 0,
-            self._added_bytes(step, cells) if far else 0,
-            self._latent_bytes(step.norm, step.src, where) if step.norm else 0,
-            history,
-        )
-
-    def _added_bytes(self, step: Step, cells: Region) -> int:
-        """Bytes of what is added to a tile."""
-        if step.residual is None:
-            return 0
-        store = step.residual.store
-        frames = cells.t.size * step.frames_made
-        if step.residual.repeated:
-            frames = min(_most_cells(cells.t.size, 2), self.extents[store].t)
-        voxels = frames * cells.h.size * cells.w.size * step.side_made**2
-        return self._voxels(self.program.stores[store].channels, voxels)
-
-    def _kept_bytes(self, step: Step, where: Region) -> int:
-        """A tile's part of the new cache, copied in one piece where it has far to go."""
-        if not (self.sizes.far_caches and self.has_future):
-            return 0
-        return self._voxels(step.mix.in_channels, step.history * where.h.size * where.w.size)
-
-    def _gathered(self, step: Step, cells: Region, where: Region) -> int:
-        """Frames that are repeated in a copy."""
-        if step.time_map is not TimeMap.REPEAT_PAIRS:
-            return 0
-        frames = step.seen_region(cells).t.size
-        return self._voxels(step.mix.in_channels, frames * where.h.size * where.w.size)
-
-    def _read_region(self, step: Step, cells: Region) -> Region:
-        """What a tile of this size reads at the most.
-
-        One that is not the whole of a side may lie anywhere, so that no picture's edge spares it
-        anything; nor does a chunk's first frame, which may be in another chunk.
-        """
-        seen, whole, src = step.seen_region(cells), self.cell_extent(step), self.extents[step.src]
-        h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
-        w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
-        if cells.t.size == whole.t:
-            return Region(step.source_region(cells, src, self.chunk).t, h, w)
-        later = Interval(seen.t.size, 2 * seen.t.size)
-        return Region(step.time_map.source(later, keeps_first=False), h, w)
-
-    def _measured(self, result_bytes: int) -> int:
-        if not self.program.has_statistics or self.sizes.accelerated:
-            return 0
-        return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
-
-    def _shortcut_bytes(self, step: Step, cells: Region, result_bytes: int) -> int:
-        """What a residual's convolution makes, and on an accelerator its input in one piece, where
-        that is a part of a store.
-        """
-        shortcut = step.residual.shortcut if step.residual else None
-        if shortcut is None:
-            return 0
-        added = self._added_bytes(step, cells)
-        kind = shortcut_class(shortcut)
-        beside = self.sizes.workspaces.bytes(kind, added, result_bytes)
-        part = cells.extent != self.cell_extent(step) and not self.sizes.far_stores
-        return result_bytes + added * (part and self.sizes.accelerated) + beside
-
-    def _latent_cells(self, store: int, where: Region) -> tuple[int, int]:
-        """The most latent cells that the elements `where` of a store show: in time times height,
-        and in width.
-        """
-        latents, here = self.program.stores[SOURCE], self.program.stores[store]
-        px, first = latents.px // here.px, self.chunk.keeps_first(self.extents[store].t)
-        rows = min(_most_cells(where.h.size, px), self.extents[SOURCE].h)
-        columns = min(_most_cells(where.w.size, px), self.extents[SOURCE].w)
-        return rows * cells_of(where.t, latents.frames // here.frames, first).size, columns
-
-    def _latent_bytes(self, norm: Norm, store: int, where: Region) -> int:
-        if not norm.modulated:
-            return 0
-        cells, columns = self._latent_cells(store, where)
-        return self._voxels(self.program.stores[SOURCE].channels, cells * columns)
-
-    def _norm_bytes(self, norm: Norm, store: int, where: Region) -> int:
-        """The length of each voxel, or the maps of a modulated norm: at latent resolution, and with
-        their columns gathered.
-        """
-        if norm.per_voxel:
-            return self.sizes.batch * where.voxels * self.sizes.statistics_bytes
-        if not norm.modulated:
-            return 0
-        cells, columns = self._latent_cells(store, where)
-        narrow = self.sizes.batch * norm.channels * cells * columns
-        wide = self.sizes.batch * norm.channels * cells * where.w.size
-        made = 2 * narrow * (self.sizes.element_bytes + 2 * self.sizes.statistics_bytes)
-        latents = self._latent_bytes(norm, store, where)
-        kind, both = mapped(self.program, norm), 2 * narrow * self.sizes.element_bytes
-        made += self.sizes.workspaces.bytes(kind, latents, both)
-        return made + 2 * wide * self.sizes.statistics_bytes
-
-    def _slack_bytes(self) -> int:
-        """Beside what is counted: libraries keep what they took for an attention for good."""
-        return SLACK_BYTES + attends(self.program) * self.sizes.workspaces.attention.base_bytes
-
-    def _weight_bytes(self, step: Step) -> int:
-        apart = len(step.runs(self.extents[step.src], self.chunk)) > 1
-        return weight_bytes(step, self.sizes, self.program.stores[SOURCE].channels, apart)
-
-    def moved_bytes(self, step: Step, largest: Extent) -> int:
+    def moved_bytes(self, index: int, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
-        moves = self.sizes.far_caches * (self.has_past + self.has_future)
-        moved = moves * self.cache_bytes(step)
-        if not self.sizes.far_stores:
-            return moved
-        moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
-        if isinstance(step.mix, Attend):
-            frame = replace(self.cell_extent(step), t=1)
-            times = count_tiles(frame, replace(largest, t=1))
-            moved += times * self._voxels(2 * step.mix.channels, self.extents[step.src].voxels)
-        written = self._voxels(step.mix.out_channels, self.extents[step.dst].voxels)
-        added = self.program.stores[step.residual.store].channels if step.residual else 0
-        return moved + written + self._voxels(added, self.extents[step.dst].voxels)
+        far = self.places.of(self.program.steps[index], self.extents)
+        return self.steps[index].moved_bytes(largest, far, self.has_past, self.has_future)
 
-    def _read_voxels(self, step: Step, largest: Extent) -> int:
-        """Voxels that all tiles of a step read: tiles are a product of pieces, so is what they
-        read.
-        """
-        extent = self.cell_extent(step)
-        read = [0, 0, 0]
-        for axis, (size, limit) in enumerate(zip(_sides(extent), _sides(largest), strict=True)):
-            for piece in (pieces if axis else time_pieces)(size, limit):
-                sides = [Interval(0, 1)] * 3
-                sides[axis] = piece
-                src = self.extents[step.src]
-                where = step.source_region(Region(*sides), src, self.chunk)
-                read[axis] += _sides(where.extent)[axis]
-        return prod(read)
+    def moved_in_all(self, tiles: tuple[Extent, ...]) -> int:
+        """Bytes that all steps copy, given the largest tile of each."""
+        return sum(self.moved_bytes(index, tile) for index, tile in enumerate(tiles))
 
-    def elements(self, step: Step, cells: Region) -> int:
-        """Of the largest tensor that a tile is computed in."""
-        seen = step.mix.in_channels * step.seen_region(cells).voxels
-        made = step.mix.out_channels * step.phases * cells.voxels
-        return self.sizes.batch * max(seen, made)
+    @property
+    def kind(self) -> Kind:
+        """What its chunk is."""
+        return self.chunk.source.size, self.chunk.first
 
-    def largest_tile(self, step: Step, largest: Extent) -> Region:
-        """A tile of the greatest size, with a halo on every side where there is one."""
-        cells = self.cell_extent(step)
-        t = Interval(0, min(largest.t, cells.t))
-        if cells.t >= 2 * t.size:
-            t = t.shift(t.size)
-        t = t.shift(step.lone(self.extents[step.src], self.chunk))
-        return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
+    def weight_bytes(self, index: int) -> int:
+        """Bytes of the weights of a step as it uses them, and slack."""
+        step, channels = self.program.steps[index], self.program.stores[SOURCE].channels
+        return weight_bytes(step, self.sizes, channels, self.steps[index].apart) + self.slack_bytes
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
-        rows: list[Projection] = []
-        for index, (step, stores, held) in enumerate(self._held()):
-            work = self.tile_bytes(step, self.largest_tile(step, largest[index]))
-            far = stores * self.sizes.far_stores + held * self.sizes.far_caches
-            rows.append(
-                Projection(
-                    step.path,
-                    0 if self.sizes.far_stores else stores,
-                    0 if self.sizes.far_caches else held,
-                    work + self._weight_bytes(step) + self._slack_bytes(),
-                    self.moved_bytes(step, largest[index]),
-                    far,
-                )
+        stores, caches = self.held_stores(False), self.held_caches(False)
+        far_stores, far_caches = self.held_stores(True), self.held_caches(True)
+        return tuple(
+            Projection(
+                step.path,
+                stores[index],
+                caches[index],
+                self.tile_bytes(index, largest[index]) + self.weight_bytes(index),
+                self.moved_bytes(index, largest[index]),
+                far_stores[index] + far_caches[index],
             )
-        return tuple(rows)
-
-    def _held(self) -> zip[tuple[Step, int, int]]:
-        return zip(
-            self.program.steps, self.held_store_bytes(), self.held_cache_bytes(), strict=True
+            for index, step in enumerate(self.program.steps)
         )
 
     def fixed_bytes(self) -> list[int]:
         """Bytes on the device while each step runs that no tile size changes."""
-        return [
-            stores * (not self.sizes.far_stores)
-            + held * (not self.sizes.far_caches)
-            + self._weight_bytes(step)
-            + self._slack_bytes()
-            for step, stores, held in self._held()
-        ]
+        held = zip(self.held_stores(False), self.held_caches(False), strict=True)
+        return [sum(both) + self.weight_bytes(index) for index, both in enumerate(held)]
 
 
-def _sides(extent: Extent) -> tuple[int, int, int]:
-    return extent.t, extent.h, extent.w
-
-
-def _rest(cells: Region, whole: Extent) -> Region:
-    """The other of two tiles."""
-    sides = zip(_sides(cells.extent), _sides(whole), (cells.t, cells.h, cells.w), strict=True)
-    return Region(*(Interval(size, of) if size < of else side for size, of, side in sides))
-
-
-def _most_cells(size: int, ratio: int) -> int:
-    """The most cells that `size` elements can touch, wherever they lie."""
-    return (size + ratio - 2) // ratio + 1
-
-
-def _inner(size: int, limit: int) -> Interval:
-    """The longest piece of [0, size), one that touches no edge where there are three or more."""
-    longest = longest_piece(size, limit)
-    start = min(longest, size - longest) if size > 2 * limit else 0
-    return Interval(start, start + longest)
-
-
+@lru_cache(maxsize=32)
 def live_stores(program: Program) -> tuple[frozenset[int], ...]:
     """For every step the stores whose memory is held while it runs, the two ends left out."""
     last = program.last_use()
@@ -397,3 +161,8 @@ def live_stores(program: Program) -> tuple[frozenset[int], ...]:
         frozenset(s for s in inner if first[s] <= index <= last[s])
         for index in range(len(program.steps))
     )
+
+
+def slack_bytes(program: Program, sizes: Sizes) -> int:
+    """Beside what is counted: libraries keep what they took for an attention for good."""
+    return SLACK_BYTES + attends(program) * sizes.workspaces.attention.base_bytes

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import chain, pairwise
 
 import torch
@@ -28,7 +27,7 @@ from ..geometry.region import Extent, Region
 from ..planning.memory import live_stores
 from ..planning.plan import Plan, chunk_extent
 from ..program.parts import Norm
-from ..program.steps import SOURCE, Program, Step
+from ..program.steps import SOURCE, Program
 from ..settings import Place, Progress
 from . import devices, kernels, recovery
 from .autocast import no_autocast
@@ -37,8 +36,9 @@ from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
 from .graphs import outside_graphs
+from .residence import Residence
+from .split import copy_first_frame
 from .statistics import finished
-from .stores import Reused, allocate, packed
 from .task import Pass, Task
 from .tile import TileRunner
 from .transfers import Transfers, lanes_for
@@ -63,15 +63,14 @@ class Execution:
         self._weights = weights
         lanes = lanes_for(weights.device)
         self._pinned = lanes.pinned
+        self._residence = Residence(program, weights, plan, lanes.pinned, self._announce)
         transfers = Transfers(weights.device, weights.dtype, lanes)
         self.tile_runner = TileRunner(program, weights, transfers)
-        self._plan = plan
         self._on_progress = on_progress
-        self._caches: dict[int, Tensor] = {}
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
-        self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
         self._feedback = Feedback(weights.device, weights.dtype, plan)
+        self._packed: set[int] = set()
         self._courses: dict[tuple[int, Extent, bool], Course] = {}
         self._most_cells: dict[int, int] = {}
         self._announced = False
@@ -80,8 +79,7 @@ class Execution:
 
     def close(self) -> None:
         """Free the caches and the memory of stores; the execution cannot go on after it."""
-        self._caches.clear()
-        self._memory.clear()
+        self._residence.clear()
         self._weights.give_back()
         self.tile_runner.release()
         self._pinned.give_back()
@@ -96,7 +94,7 @@ class Execution:
         last: no chunk follows, so that no caches are kept. Raises `ResultError` where what comes
         out is not finite. Whatever is raised in between leaves nothing allocated.
         """
-        extents = self._program.extents(chunk_extent(self._plan.job, chunk), chunk)
+        extents = self._program.extents(chunk_extent(self._residence.plan.job, chunk), chunk)
         at = Pass(chunk, self._chunk_index, extents)
         at.stores = {SOURCE: source, self._program.sink: sink}
         try:
@@ -113,27 +111,25 @@ class Execution:
         finally:
             at.stores.clear()
             at.moments.clear()
+            self._packed.clear()
         if devices.accelerates(self._weights.device):
-            self._release()  # an allocator keeps it for the next chunk, or gives it to others
+            self.tile_runner.release()  # an allocator keeps it for the next chunk, or for others
         self._chunk_index += 1
-
-    def _release(self) -> None:
-        """Let go of the device's memory that is kept for what comes next."""
-        self.tile_runner.release()
-        if self._plan.stores_at is Place.DEVICE:
-            self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
         step, course = self._program.steps[index], self._course(index, at)
         self.tile_runner.prepare(step, at, course.largest)
         if step.dst not in at.stores:
-            at.stores[step.dst] = self._new_store(index, at)
+            if self._packs(index, at):
+                self._packed.add(index)
+            packs = index in self._packed
+            at.stores[step.dst] = self._residence.new_store(step.dst, at, packs=packs)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:
-            task.new_cache = self._new_cache(step, at)
+            task.new_cache = self._residence.new_cache(step, at)
         if course.lone:
-            at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
+            copy_first_frame(at.stores[step.src], at.stores[step.dst])
         self._bound(index, self._feedback.limit(index, at, course.largest))
         for tile, following in pairwise(chain(course.tiles, (None,))):
             assert tile
@@ -143,9 +139,9 @@ class Execution:
         self.tile_runner.settle()
         self._feedback.check(index, at, course.largest.region)
         self._weights.give_back()
-        self._caches.pop(index, None)
+        self._residence.caches.pop(index, None)
         if task.new_cache is not None:
-            self._caches[index] = task.new_cache
+            self._residence.caches[index] = task.new_cache
         self._free(index, at)
 
     def _course(self, index: int, at: Pass) -> Course:
@@ -153,8 +149,10 @@ class Execution:
         key = (index, *at.kind)
         found = self._courses.get(key)
         if found is None:
-            step = self._program.steps[index]
-            found = course_of(step, at.src(step), at.chunk, self._plan.tiles[index])
+            step, way = self._program.steps[index], self._residence.way(at)
+            height = at.extents[step.dst].h
+            near = height - way.places.far_rows(step.dst, height)
+            found = course_of(step, at.src(step), at.chunk, way.tiles[index], near)
             self._courses[key] = found
         return found
 
@@ -169,17 +167,17 @@ class Execution:
                 if failures > _PATIENCE or not recovery.is_out_of_memory(error):
                     raise
             self._make_room()
-            self._evict(at)
+            if failures > 1 and not self._mend(index, failures):
+                self._residence.leave(at, None, every=True)
+            self._residence.leave(at, None)
 
     def _run_pieces(self, index: int, task: Task, cells: Region, following: Region | None) -> None:
         """Run a tile, in smaller pieces where the device has no room for the whole of it."""
         pending, failures = [cells], 0
         while pending:
             piece = pending.pop()
-            most, halves = self._most_cells.get(index), None
-            if most is not None and piece.voxels > most:
-                halves = self._halves(index, task.at, piece)
-            if halves:
+            most = self._most_cells.get(index)
+            if most is not None and piece.voxels > most and (halves := self._halves(index, piece)):
                 pending += reversed(halves)
             elif self._attempt(task, piece, following if piece is cells else None):
                 self._advance(task.of(piece), piece)
@@ -202,13 +200,23 @@ class Execution:
         """What to run in place of a tile that does not fit, after so many failures in a row."""
         self.tile_runner.settle()
         self._make_room()
-        halves = self._halves(index, task.at, cells)
+        residence, at = self._residence, task.at
+        if residence.can_mend:
+            if failures == 1:
+                return (cells,)  # what was freed may be enough
+            if self._mend(index, failures):
+                left = residence.leave(at, task)
+                measure = "activations move to host memory" if left else "smaller tiles"
+                self._announce(task.step.path, measure)
+                self._most_cells[index] = residence.way(at).tiles[index].voxels
+                return (cells,)
+        halves = self._halves(index, cells)
         if halves:
             if index not in self._most_cells:
                 self._announce(task.step.path, "smaller tiles")
             self._bound(index, cells.voxels - 1)
             return halves
-        if self._evict(task.at, task):
+        if residence.leave(at, task, every=True):
             self._announce(task.step.path, "activations move to host memory")
         elif failures < _PATIENCE:
             self._announce(task.step.path, "trying again")
@@ -228,34 +236,26 @@ class Execution:
     def _near_caches(self) -> list[Tensor]:
         """The caches that lie on the device."""
         where = self._weights.device.type
-        return [cache for cache in self._caches.values() if cache.device.type == where]
+        return [cache for cache in self._residence.caches.values() if cache.device.type == where]
 
-    def _halves(self, index: int, at: Pass, cells: Region) -> tuple[Region, ...] | None:
+    def _mend(self, index: int, failures: int) -> bool:
+        """Go by a plan for less memory from now on, and for the more so the more has failed."""
+        mended = self._residence.mend(index, _LESS if failures < _HASTE else _MUCH_LESS)
+        if mended:
+            self._feedback.plan = self._residence.plan
+            self._courses.clear()
+            self._most_cells.clear()
+        return mended
+
+    def _halves(self, index: int, cells: Region) -> tuple[Region, ...] | None:
         """Two smaller pieces of a tile; None where it cannot be cut further."""
-        rows_are_whole = self._packs(index, at)
+        rows_are_whole = index in self._packed
         return cells.halves(replace(_LEAST, w=cells.w.size) if rows_are_whole else _LEAST)
 
     def _make_room(self) -> None:
         """Give the device what is kept for later; a smaller piece needs less of it."""
         self.tile_runner.release()
         recovery.free_unused(self._weights.device)
-
-    def _evict(self, at: Pass, task: Task | None = None) -> bool:
-        """Move what lives on the device to host memory; whether anything did."""
-        moved = False
-        for held in (at.stores, self._caches):
-            for key, tensor in held.items():
-                own = held is self._caches or key not in (SOURCE, self._program.sink)
-                if own and tensor.device.type != "cpu":
-                    held[key], moved = tensor.cpu(), True
-        for name in ("old_cache", "new_cache"):
-            cache = getattr(task, name, None)
-            if cache is not None and cache.device.type != "cpu":
-                setattr(task, name, cache.cpu())
-                moved = True
-        if moved and self._plan.stores_at is Place.DEVICE:
-            self._memory.clear()
-        return moved
 
     def _announce(self, path: str, measure: str) -> None:
         if not self._announced:
@@ -277,7 +277,7 @@ class Execution:
             self._maps(step.norm),
             norm,
             _groups_wanted(self._program, index),
-            self._caches.get(index),
+            self._residence.caches.get(index),
             windows=self._course(index, at).windows,
         )
         (first, _), *later = step.runs(at.src(step), at.chunk)
@@ -296,46 +296,11 @@ class Execution:
         inside, residual = self._program.stores[step.dst].inside, step.residual
         if inside is None or residual is None or residual.store != inside:
             return False
-        far = self._plan.stores_at is Place.HOST and devices.accelerates(self._weights.device)
+        places = self._residence.way(at).places
+        if places.has_own_memory(self._program, step.dst):
+            return False
+        far = places.of_store(step.dst) is Place.HOST and devices.accelerates(self._weights.device)
         return far and self._course(index, at).as_wide
-
-    def _new_store(self, index: int, at: Pass) -> Tensor:
-        """Unwritten memory for what a step writes, on the host where the device has no room."""
-        store = self._program.steps[index].dst
-        spec, extent = self._program.stores[store], at.extents[store]
-        if spec.inside is not None:
-            outer = at.stores[spec.inside]
-            return (
-                packed(outer, spec.channels)
-                if self._packs(index, at)
-                else outer[:, : spec.channels]
-            )
-        shape = at.shape(spec.channels, extent)
-        make = partial(self._memory.take, store, shape)
-        return self._or_on_host(make, shape, self._plan.stores_at)
-
-    def _new_cache(self, step: Step, at: Pass) -> Tensor:
-        """Unwritten memory for a step's cache, on the host where the device has no room."""
-        src = at.src(step)
-        shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
-        dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
-        make = partial(allocate, shape, dtype, device, place, self._pinned)
-        return self._or_on_host(make, shape, place)
-
-    def _or_on_host(
-        self, make: Callable[[], Tensor], shape: tuple[int, ...], place: Place
-    ) -> Tensor:
-        """What `make` gives; a tensor of `shape` in host memory where `place`, a device, has no
-        room for it.
-        """
-        try:
-            return make()
-        except Exception as error:
-            if place is not Place.DEVICE or not recovery.is_out_of_memory(error):
-                raise
-        recovery.free_unused(self._weights.device)
-        self._announce("an activation's allocation", "it goes to host memory")
-        return allocate(shape, self._weights.dtype, self._weights.device, Place.HOST)
 
     def _free(self, index: int, at: Pass) -> None:
         """Let go of stores that no later step touches, and of their memory where none lies in
@@ -345,14 +310,14 @@ class Execution:
             if last_use == index and store not in (SOURCE, self._program.sink):
                 del at.stores[store]
         for store in self._live[index] - self._live[index + 1]:
-            self._memory.give(store)
+            self._residence.give(store)
 
     def _advance(self, task: Task, cells: Region) -> None:
         step, at = task.step, task.at
         self._done_operations += task.cell_operations * cells.voxels
         if self._on_progress:
-            total = max(self._plan.operations, self._done_operations)
-            chunks = len(self._plan.chunks)
+            plan = self._residence.plan
+            total, chunks = max(plan.operations, self._done_operations), len(plan.chunks)
             self._on_progress(Progress(self._done_operations, total, at.index, chunks, step.path))
 
     def _norm(self, norm: Norm, at: Pass, src: int) -> kernels.Affine | kernels.VoxelNorm:
@@ -373,6 +338,11 @@ class Execution:
 
 _LEAST = Extent(1, 1, 1)
 """The smallest piece that a tile is cut into when memory runs out."""
+
+_LESS, _MUCH_LESS, _HASTE = 15 / 16, 3 / 4, 6
+"""What a step is planned for, of what it took when it failed; and after how many failures in a row
+it is the lesser share.
+"""
 
 _PATIENCE = 20
 """Failures in a row, each after something was freed or made smaller, before a run is given up."""

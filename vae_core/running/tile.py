@@ -106,14 +106,16 @@ class TileRunner:
             out = result[:, :, frame].permute(0, 2, 3, 1)  # [b, h, w, c]
             out.copy_(found.view(out.shape))
         del queries
-        target = task.at.stores[task.step.dst][(..., *cells.slices)]
+        target = task.at.target(task.step, (..., *cells.slices))
         self.transfers.send(result, target, 0)
 
     def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
         """Keys and values of a frame, a block of rows after the other, on the device."""
         whole = task.src
         rows = mix.key_rows(cells.extent, whole)
-        store = task.at.stores[task.step.src][:, mix.channels :, frame : frame + 1]
+        whole_store = task.at.stores[task.step.src]
+        assert isinstance(whole_store, Tensor)  # what is attended to is never split
+        store = whole_store[:, mix.channels :, frame : frame + 1]
         for start in range(0, whole.h, rows):
             yield self.transfers.fetch(store[:, :, :, start : start + rows]).take()
 
@@ -206,11 +208,12 @@ class TileRunner:
             self._window(task, cells),
         )
         src = (
-            at.view(step.src, window.where)
+            at.view(window.where)
             if step.src == SOURCE
             else at.stores[step.src][window.source]
         )
         if isinstance(step.mix, Attend):
+            assert isinstance(src, Tensor)
             src = src[:, : step.mix.read_channels]
         past, cover = task.old_cache if window.missing else None, window.cover
         return Inputs(
@@ -218,7 +221,7 @@ class TileRunner:
             window,
             fetch(src),
             fetch(at.stores[step.residual.store][window.added]) if step.residual else None,
-            fetch(at.stores[SOURCE][cover.source]) if cover else None,
+            fetch(at.source[cover.source]) if cover else None,
             None if past is None else fetch(past[window.past]),
         )
 
@@ -237,7 +240,7 @@ class TileRunner:
         """
         task, window, (result, added) = inputs.task, inputs.window, made
         step = task.step
-        target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
+        target, first = task.at.target(step, window.target), self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
         if added is not None and step.phases > 1:
             _, part = frames_of_phase(phase, added, first, step.frames_made)

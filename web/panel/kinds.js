@@ -32,6 +32,7 @@
  * @property {number} far_bytes
  * @property {number} moved_bytes
  * @property {string} placement
+ * @property {[number, number, number][]} [levels] pixels an element, bytes on the device, and away
  * @property {number} chunks
  * @property {number[]} chunk_frames
  * @property {number} last_chunk_frames
