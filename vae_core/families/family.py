@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, hunyuan15, wan
+from . import cogvideox, hunyuan, hunyuan15, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -115,7 +115,17 @@ HUNYUAN_1_5 = Family(
     Scale.FACTOR,
 )
 
-FAMILIES = (WAN, WAN_2_2, HUNYUAN_1_5, COGVIDEOX)
+HUNYUAN = Family(
+    "hunyuan",
+    "HunyuanVideo",
+    hunyuan.owns,
+    hunyuan.lower_encoder,
+    hunyuan.lower_decoder,
+    Published("AutoencoderKLHunyuanVideo", (129, 720, 1280)),
+    Scale.FACTOR,
+)
+
+FAMILIES = (WAN, WAN_2_2, HUNYUAN_1_5, HUNYUAN, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

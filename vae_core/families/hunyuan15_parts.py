@@ -65,7 +65,7 @@ _SHARED = "comfy.ldm.modules.diffusionmodules.model."
 _PADDING = (1, 1, 1, 1, 2, 0)
 
 
-def _replicates(module: nn.Module) -> str | None:
+def replicates(module: nn.Module) -> str | None:
     conv = cast("Any", module)
     if conv.pad_mode == "replicate" and tuple(conv.time_causal_padding) == _PADDING:
         return None
@@ -87,7 +87,7 @@ KNOWN = {
     "torch.nn.modules.module.Module": Known(),
     "comfy.ops.disable_weight_init.Linear": Known(),
     "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer": Known(),
-    f"{_PARTS}CausalConv3d": Known(rule=_replicates),
+    f"{_PARTS}CausalConv3d": Known(rule=replicates),
     f"{_PARTS}RMS_norm": Known(rule=_scales_by_channels),
     **{
         f"{_PARTS}{name}": Known()

@@ -20,11 +20,12 @@ from typing import Any, cast
 from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .hunyuan15_keys import HUNYUAN_1_5_KEYS
+from .hunyuan_keys import HUNYUAN_KEYS
 from .keys import EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
 from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
 
-KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, HUNYUAN_1_5_KEYS)
+KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, HUNYUAN_1_5_KEYS, HUNYUAN_KEYS)
 """Of the families whose files are read."""
 
 

@@ -73,6 +73,8 @@ class Keys:
     facts: what shapes, by diffusers' names, show of a config.json for the class. binding: those of
         them that a config.json has to agree with.
     told_by: whether a config.json of one of the classes means this family.
+    linear: diffusers' names of weights that are those of linear maps there, and may be those of
+        convolutions of 1x1x1 in files; None where there is none.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
         empty. It and `facts` raise `LoadError` for what is incomplete.
     """
@@ -89,6 +91,7 @@ class Keys:
     binding: frozenset[str]
     architecture: Callable[[Shapes, Mapping[str, Any]], Architecture]
     told_by: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    linear: re.Pattern[str] | None = None
 
     def prefixes(self, names: Collection[str]) -> list[str]:
         """Before which the family's VAEs stand among `names`, each once."""

@@ -291,6 +291,7 @@ class Norm:
 
     path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
     eps: added to a variance, or the least length that is divided by.
+    whole: whether its statistics are of the whole clip, and of no chunk of it.
     scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
     """
 
@@ -302,6 +303,7 @@ class Norm:
     shift_path: str | None = None
     form: Form = Form.GROUP
     activated: bool = True
+    whole: bool = False
 
     @property
     def per_voxel(self) -> bool:

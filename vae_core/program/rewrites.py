@@ -53,7 +53,9 @@ def _stilled(step: Step) -> Step:
     rate, mix = picture.rate if picture.rate == PICTURE else STEADY, picture.mix
     if isinstance(mix, Attend):
         mix = replace(mix, keys=Keys.FRAME)  # there are no others
-    return replace(picture, mix=mix, still=mix.kernel_t > 1, rate=rate)
+    time_map = TimeMap.SAME if picture.unfolds else picture.time_map
+    still = mix.kernel_t > 1
+    return replace(picture, mix=mix, still=still, rate=rate, time_map=time_map)
 
 
 def _unbypassed(program: Program) -> list[Step]:

@@ -340,6 +340,11 @@ class Program:
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
 
     @property
+    def needs_whole_clip(self) -> bool:
+        """Whether statistics are of the whole clip, whatever the caller's scope."""
+        return any(step.norm and step.norm.whole for step in self.steps)
+
+    @property
     def barrier(self) -> int | None:
         """The first step that needs what it reads of all chunks at once; None where none does."""
         mixes = enumerate(step.mix for step in self.steps)
