@@ -14,7 +14,7 @@ class ExactVAEDecodeFramewise:
     DESCRIPTION = (
         "Decodes latents a few frames at a time, each picture in tiles, with the same pixels as the"
         " untiled network: no seams, no flicker, 4(n-1)+1 frames for n latent frames. Takes any VAE"
-        " of CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5."
+        " that Exact VAE Loader knows."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("IMAGE", "STRING")
@@ -41,13 +41,7 @@ class ExactVAEDecodeFramewise:
                     "LATENT",
                     {"tooltip": "Latents of the VAE's model, core's or those of kijai's wrappers."},
                 ),
-                "vae": (
-                    "VAE",
-                    {
-                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
-                        " loader."
-                    },
-                ),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 **RUN_WIDGETS,
             },
             "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},

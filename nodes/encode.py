@@ -12,8 +12,7 @@ class ExactVAEEncodeTiled:
 
     DESCRIPTION = (
         "Encodes a clip, or a picture, into latents, chunk by chunk and tile by tile, with the same"
-        " result as the untiled network. Takes any VAE of CogVideoX, Wan, Qwen-Image or"
-        " HunyuanVideo 1.5."
+        " result as the untiled network. Takes any VAE that Exact VAE Loader knows."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("LATENT", "STRING")
@@ -34,13 +33,7 @@ class ExactVAEEncodeTiled:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The frames of one clip, in order."}),
-                "vae": (
-                    "VAE",
-                    {
-                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
-                        " loader."
-                    },
-                ),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 **RUN_WIDGETS,
                 **FIT_WIDGETS,
                 "posterior": POSTERIOR,
@@ -68,7 +61,7 @@ class ExactVAEEncodeTiled:
         image, notes = checked_image(images, vae.ends.colours_in)
         watch = Watch("encode", unique_id, values.get("extra_pnginfo"))
         run = encode_image(vae, image, settings, watch)
-        samples = chosen_samples(run.posterior, values)
+        samples = chosen_samples(vae, run.posterior, values)
         fitted = run.posterior.fitted
         latent = latent_of(samples.to(vae.output_device, result_dtype()), fitted)
         notes += run.notes

@@ -15,7 +15,7 @@ SHIPPED = {
 }
 """By the name that a person chooses it by: where it lies among the assets."""
 
-_LIKELY = ("cogvid", "wan", "qwen", "hunyuanvideo15", "hunyuanvideo-1.5")
+_LIKELY = ("cogvid", "wan", "qwen", "hunyuanvideo15", "hunyuanvideo-1.5", "seedvr")
 """What the names of the files that can be loaded have in them, those of the first family first."""
 
 
@@ -41,9 +41,10 @@ class ExactVAELoader:
 
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
-        " Qwen-Image or of HunyuanVideo 1.5: a .safetensors file with diffusers or original names,"
-        " the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers folder. It works with every node that takes a VAE,"
-        " core's included, and gives the untiled network's pixels in any memory."
+        " HunyuanVideo 1.5, of SeedVR2 or of Qwen-Image: a .safetensors file with diffusers or"
+        " original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers folder. It works"
+        " with every node that takes a VAE, core's included, and gives the untiled network's pixels"
+        " in any memory."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)
@@ -57,6 +58,7 @@ class ExactVAELoader:
         "wan vae",
         "qwen image vae",
         "hunyuanvideo 1.5 vae",
+        "seedvr2 vae",
     )
 
     @classmethod
@@ -111,8 +113,8 @@ class ExactVAEApply:
     """Make a VAE from another loader exact."""
 
     DESCRIPTION = (
-        "Takes a CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any loader,"
-        " WanVideoWrapper's included, and gives one that runs through the exact engine, with the same weights in memory only"
+        "Takes a VAE that Exact VAE Loader knows, from any loader, WanVideoWrapper's included,"
+        " and gives one that runs through the exact engine, with the same weights in memory only"
         " once. For core's own VAE Encode and VAE Decode nodes and all that encode by themselves;"
         " the nodes of this pack take such a VAE as it is."
     )
@@ -129,10 +131,7 @@ class ExactVAEApply:
             "required": {
                 "vae": (
                     "VAE,WANVAE",
-                    {
-                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE, whatever"
-                        " loaded it."
-                    },
+                    {"tooltip": "A VAE that Exact VAE Loader knows, whatever loaded it."},
                 ),
                 "chunk_size": CHUNK_SIZE,
                 "norm_scope": NORM_SCOPE,

@@ -35,13 +35,7 @@ class ExactVAEPlan:
         frames = {"default": 49, "min": 1, "max": 100_000, "tooltip": "Video frames of the clip."}
         return {
             "required": {
-                "vae": (
-                    "VAE",
-                    {
-                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
-                        " loader."
-                    },
-                ),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 "operation": (["decode", "encode"], {"tooltip": "What is to be planned."}),
                 "width": ("INT", {"default": 720, **sides, "tooltip": "Of the video, in pixels."}),
                 "height": ("INT", {"default": 480, **sides, "tooltip": "Of the video, in pixels."}),

@@ -46,13 +46,7 @@ class ExactVAEEncodeVideo:
         count = {"default": 0, "min": 0, "max": 1_000_000}
         return {
             "required": {
-                "vae": (
-                    "VAE",
-                    {
-                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
-                        " loader."
-                    },
-                ),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 "file": (
                     [CONNECTED, *host.input_videos(), SHIPPED],
                     {
@@ -149,13 +143,7 @@ class ExactVAEDecodeVideo:
                     "LATENT",
                     {"tooltip": "Latents of one clip, core's or those of kijai's wrappers."},
                 ),
-                "vae": (
-                    "VAE",
-                    {
-                        "tooltip": "A CogVideoX, Wan, Qwen-Image or HunyuanVideo 1.5 VAE from any"
-                        " loader."
-                    },
-                ),
+                "vae": ("VAE", {"tooltip": "A VAE that Exact VAE Loader knows, from any loader."}),
                 "fps": (
                     "FLOAT",
                     {

@@ -21,6 +21,7 @@ from vae_core.program.moments import Moments
 from vae_core.program.parts import Attend
 from vae_core.program.steps import SOURCE, Program, Step
 from vae_core.running.execute import Execution
+from vae_core.running.framewise import Framewise, Gathered
 from vae_core.running.task import Pass
 from vae_core.running.weights import Weights
 
@@ -106,12 +107,15 @@ class StepBench:
             self.engine.tile_runner.run(task, cells)
         return own[self.step.dst][(..., *self.core(cells).slices)]
 
-    def statistics(self) -> list[tuple[int, Moments]]:
+    def statistics(self) -> list[tuple[int, Gathered]]:
         """Those of src, where it is normalised: mean 0 and variance 1."""
-        norm = self.step.norm
-        shape = (1, norm.groups) if norm else (0, 0)
-        zeros = torch.zeros(shape, dtype=self.dtype)
-        return [(self.step.src, Moments(1, zeros, zeros + 1))] if norm else []
+        norm, src = self.step.norm, self.step.src
+        if norm is None:
+            return []
+        frames = range(self.extents[src].t)
+        zeros = torch.zeros((len(frames) if norm.per_frame else 1, norm.groups), dtype=self.dtype)
+        moments = Moments(1, zeros, zeros + 1)
+        return [(src, Framewise({frames: moments}) if norm.per_frame else moments)]
 
     def core(self, cells: Region) -> Region:
         """The outputs that cells make."""

@@ -97,9 +97,7 @@ def test_queries_meet_all_frames_of_a_clip_of_4k_as_exactly_as_torch_does() -> N
     keys = torch.randn(1, 2 * channels, frames, rows, columns, generator=generator)
     keys[:, :channels] *= 2
     queries = 2 * torch.randn(1, channels, 1, 4, 8, generator=generator)
-    blocks = (
-        block for frame in keys.split(1, dim=2) for block in frame.split(9, dim=3)
-    )
+    blocks = (block for frame in keys.split(1, dim=2) for block in frame.split(9, dim=3))
     found = attend(queries, blocks, wide)
     k, v = (part.flatten(2).transpose(1, 2) for part in keys.chunk(2, dim=1))
     q = queries.flatten(2).transpose(1, 2)

@@ -303,6 +303,7 @@ READ = {
     "SiLU": {"inplace"},
     "Dropout": {"inplace", "p", "training"},
     "Identity": set(),
+    "Linear": {"bias", "weight"},
 }  # fmt: skip
 READ["Conv3d"] = READ["Conv2d"]
 WITH_GRADIENTS_ONLY = {"gradient_checkpointing", "_gradient_checkpointing_func"}

@@ -49,21 +49,16 @@ def measured_and_plan(kind: str, shape: tuple[int, int, int], dtype: torch.dtype
 
 GRID = [
     ((1, 96, 160), {"placement": "device"}),
-    ((5, 96, 160), {"placement": "device"}),
     ((9, 96, 160), {"placement": "caches-on-host"}),
-    ((9, 96, 160), {"placement": "host"}),
-    ((9, 96, 160), {"placement": "host", "tile_px": 32}),
-    ((5, 96, 160), {"placement": "host", "tile_px": (48, 160)}),
-    ((1, 96, 160), {"placement": "host", "tile_px": 16}),
+    ((9, 96, 160), {"placement": "host", "tile_px": 48}),
     ((9, 96, 160), {"placement": "device", "chunk_frames": 4, "tile_px": 64}),
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("kind", ["encode", "decode"])
 @pytest.mark.parametrize(("shape", "settings"), GRID, ids=str)
-def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings, dtype) -> None:
-    measured, plan = measured_and_plan(kind, shape, dtype, **settings)
+def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings) -> None:
+    measured, plan = measured_and_plan(kind, shape, torch.bfloat16, **settings)
     assert measured <= plan.peak_bytes
     assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
 
@@ -73,8 +68,7 @@ def test_measured_is_at_most_projected_and_close_to_it(kind, shape, settings, dt
 def test_nothing_on_the_device_grows_with_the_clip(kind, placement) -> None:
     settings = {"placement": placement, "chunk_frames": 4, "tile_px": 48}
     runs = [
-        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings)
-        for frames in (13, 33)
+        measured_and_plan(kind, (frames, 96, 96), torch.bfloat16, **settings) for frames in (13, 33)
     ]
     (short, plan), (long, longer) = runs
     assert long == short

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-import diffusers
 import pytest
 import torch
 from networks import NARROW, random_latents
@@ -29,8 +29,9 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 def test_a_family_has_files_a_class_and_a_network_for_the_laws(family: Family) -> None:
     (keys,) = [keys for keys in KEYS if keys.family == family.name]
-    assert family.published.diffusers == keys.classes[0]
-    assert hasattr(diffusers, family.published.diffusers)
+    published = family.published
+    assert (published.kind, published.home) == (keys.classes[0], keys.home)
+    assert hasattr(import_module(published.home), published.kind)
     vae = vae_core.from_module(NARROW[family.name](torch.float32))
     assert vae.family is family
     Bucket(*family.published.size).check(vae.ratios)

@@ -1,4 +1,4 @@
-"""Does the engine give the pixels of diffusers' untiled HunyuanVideo 1.5, for every cut and file?"""
+"""Does the engine give what diffusers' untiled HunyuanVideo 1.5 gives, for all cuts and files?"""
 
 from __future__ import annotations
 

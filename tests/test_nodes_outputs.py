@@ -13,6 +13,7 @@ import torch
 from pack import part, run
 
 CORE = part("vae_core")
+SHIPPED = "big_buck_bunny.mp4 (ships with this pack, for trying out)"
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,7 @@ def test_a_node_hands_on_no_overflow(overflowing, name, linked):
 
 
 def test_the_video_node_hands_on_no_overflow(overflowing):
-    change = {"file": "big_buck_bunny.mp4 (ships with this pack, for trying out)", "count": 5}
-    change |= {"width": 32, "height": 24}
+    change = {"file": SHIPPED, "count": 5, "width": 32, "height": 24}
     with pytest.raises(CORE.ResultError, match="gave NaN or infinity"):
         run("ExactVAEEncodeVideo", vae=overflowing, change=change)
 
@@ -109,3 +109,46 @@ def test_the_report_speaks_of_the_frames_that_were_encoded(vae, tmp_path, frames
     assert latent["samples"].shape[2] == (frames + 6) // 4
     counted = 4 * latent["samples"].shape[2] - 3
     assert re.search(rf"\b{counted}x24x32\b", told.splitlines()[0]), told
+
+
+REPORTING = {
+    "ExactVAEEncodeTiled": {"images": a_clip()},
+    "ExactVAEDecodeFramewise": {"samples": {"samples": some_latents(1, 16, 2, 3, 4)}},
+    "ExactVAEEncodeVideo": {"change": {"file": SHIPPED, "count": 5, "width": 32, "height": 24}},
+    "ExactVAEDecodeVideo": {"samples": {"samples": some_latents(1, 16, 2, 3, 4)}},
+}
+
+
+def report_of(name: str, vae: Any) -> str:
+    """What a node says of a run."""
+    return next(one for one in told_by(run(name, vae=vae, **REPORTING[name])) if "peak" in one)
+
+
+def told_by(result: Any) -> list[str]:
+    """The texts among a node's outputs."""
+    outputs = result["result"] if isinstance(result, dict) else result
+    return [one for one in outputs if isinstance(one, str)]
+
+
+@pytest.mark.parametrize("name", REPORTING)
+def test_a_report_says_that_an_allowance_was_raised_while_it_ran(vae, name, monkeypatch):
+    plans = []
+
+    def raised_since(_device, _dtype, plan) -> list[str]:
+        plans.append(plan)
+        return ["libraries of the card took more memory than was allowed them"]
+
+    monkeypatch.setattr(part("nodes.bridge.card"), "raised_since", raised_since)
+    report = report_of(name, vae)
+    assert "note: libraries of the card took more memory than was allowed them" in report
+    assert plans[0].describe().splitlines()[0] in report
+
+
+@pytest.mark.parametrize("name", REPORTING)
+@pytest.mark.parametrize(
+    ("narrow", "words"), [(True, "float32 (TF32 products) on cpu"), (False, "float32 on cpu")]
+)
+def test_a_report_says_what_was_computed_in(vae, name, narrow, words, monkeypatch):
+    devices = part("vae_core.running.devices")
+    monkeypatch.setattr(devices, "multiplies_in_tf32", lambda *_: narrow)
+    assert f"VAE: {vae.video_vae.family.title}, {words}" in report_of(name, vae)

@@ -112,10 +112,11 @@ class VideoVAE:
 
     @property
     def scaling_factor(self) -> float | None:
-        """The factor that diffusion models put on latents, where config.json gave it; weights do
-        not show it.
+        """The factor that diffusion models put on latents: as config.json gave it, since weights do
+        not show it, or the one that all models of the family have.
         """
-        return self.loaded.scaling_factor if self.loaded else None
+        said = self.loaded.scaling_factor if self.loaded else None
+        return self.family.factor if said is None else said
 
     @property
     def latent_statistics(self) -> LatentStatistics | None:
@@ -382,8 +383,7 @@ def from_module(
     device: torch.device | str | None = None,
     loaded: LoadedModule | None = None,
 ) -> VideoVAE:
-    """A `VideoVAE` over a live module of diffusers or ComfyUI, of a family that the engine carries:
-    CogVideoX, Wan 2.1 or Qwen-Image. Its parameters are shared, not copied.
+    """A `VideoVAE` over a live module of a family that the engine carries; parameters are shared.
 
     dtype, device: to compute in and on; by default those of the module's own parameters.
     loaded: the file that the module came from, for what only a file knows.

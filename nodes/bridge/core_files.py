@@ -1,10 +1,10 @@
 """Which files does the host's own loader build, and what does it build of them?
 
-Wan's, Qwen-Image's and HunyuanVideo 1.5's by the authors' names: the host knows their networks and
-all that belongs to them, so that what it builds is what other packs expect on a wire. Files by
-other names, or whose weights the host would take only in part, are left to `vae_core.load`, which
-also says what is wrong with them. CogVideoX is built here in every host, since older ones misread
-its file.
+Those of Wan, Qwen-Image, HunyuanVideo 1.5 and SeedVR2 by the authors' names: the host knows their
+networks and all that belongs to them, so that what it builds is what other packs expect on a wire.
+Files by other names, or whose weights the host would take only in part, are left to
+`vae_core.load`, which also says what is wrong with them. CogVideoX is built here in every host,
+since older ones misread its file, and so do hosts that know nothing of SeedVR2.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ HUNYUAN_15 = {
 }
 """Weights that tell HunyuanVideo 1.5 as the host builds it, with as many rows."""
 
+SEEDVR2 = "decoder.up_blocks.2.upsamplers.0.upscale_conv.weight"
+"""A weight that tells this network."""
+
 
 def core_vae(path: Path, dtype: torch.dtype | None) -> Any:
     """The VAE that the host makes of the file at `path`; None where it had better not."""
@@ -43,6 +46,8 @@ def core_vae(path: Path, dtype: torch.dtype | None) -> Any:
 
 
 def _is_known(shapes: Mapping[str, Sequence[int]]) -> bool:
+    if SEEDVR2 in shapes:
+        return host.native_network("seedvr.vae", "VideoAutoencoderKLWrapper") is not None
     first = shapes.get("encoder.conv1.weight", (0,))
     if all(shapes.get(name, (0,))[0] == rows for name, rows in HUNYUAN_15.items()):
         return True

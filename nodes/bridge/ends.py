@@ -19,12 +19,14 @@ class Ends:
     colours_in, colours_out: of the pictures that it encodes, and of those that it decodes to; 4
         where it knows how opaque a pixel is.
     channels: of its latents. ratios: what one element of them stands for.
+    scale: by which the host multiplies latents as soon as they are encoded.
     """
 
     colours_in: int
     colours_out: int
     channels: int
     ratios: Ratios
+    scale: float = 1.0
 
     @property
     def px(self) -> int:
@@ -53,4 +55,5 @@ def ends_of(vae: VideoVAE) -> Ends:
         colours_out=decoder.stores[decoder.sink].channels,
         channels=decoder.stores[SOURCE].channels,
         ratios=decoder.ratios,
+        scale=vae.family.hosted_scale,
     )

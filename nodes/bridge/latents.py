@@ -33,7 +33,10 @@ def latents_for(vae: Any, latent: Any) -> tuple[Tensor, list[str]]:
     if isinstance(latent, Mapping):
         _check_channels(latent, channels, family.title)
     samples, notes = checked_latents(latent, channels, Convention.CORE)
-    return wan_wrapper.from_theirs(latent) if wan_wrapper.is_theirs(latent) else (samples, notes)
+    if wan_wrapper.is_theirs(latent):
+        return wan_wrapper.from_theirs(latent)
+    scale = vae.ends.scale
+    return samples if scale == 1.0 else samples / scale, notes
 
 
 def _check_wrapper(latent: Mapping[str, Any], family: Family) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.families.family import WAN_2_2
+from ...vae_core.families.family import SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -69,6 +69,9 @@ def network(name: str) -> torch.nn.Module:
     """The network called `name`, without weights; the host's own class where it has one, since
     importing diffusers takes seconds.
     """
+    if name == "seedvr2":
+        with torch.device("meta"):
+            return SEEDVR2.published.network()
     if name == "wan22":
         return _wan_2_2(WAN_2_2.published.numbers)
     if name == "hunyuan15":

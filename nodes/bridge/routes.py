@@ -33,7 +33,10 @@ WAITING = 2
 
 WIDGETS: dict[str, Widget] = {
     "operation": (["encode", "decode"], {}),
-    "network": (["full", "tiny", "wan", "tiny_wan", "wan22", "hunyuan15"], {"default": "full"}),
+    "network": (
+        ["full", "tiny", "wan", "tiny_wan", "wan22", "hunyuan15", "seedvr2"],
+        {"default": "full"},
+    ),
     "dtype": (["auto", "bf16", "fp16", "fp32"], {"default": "auto"}),
     "width": ("INT", {"min": 1, "max": 16384}),
     "height": ("INT", {"min": 1, "max": 16384}),

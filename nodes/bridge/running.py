@@ -19,6 +19,7 @@ from torch import Tensor
 from ...vae_core import Extent, Posterior, Reference, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan, chunk_extent
+from ...vae_core.running.devices import dtype_words
 from . import card, host
 from .images import pixel_runs, write_frames
 from .live import Watch
@@ -169,11 +170,20 @@ def _decoded(
     return Decoded(images, plan, watch.seconds, card.seen(vae, engine, plan))
 
 
-def chosen_samples(posterior: Posterior, values: dict[str, Any]) -> Tensor:
-    """Latents of a posterior, as the widgets `posterior` and `sample_seed` say."""
+def chosen_samples(vae: Any, posterior: Posterior, values: dict[str, Any]) -> Tensor:
+    """Latents of a posterior as the host has them, and the widgets `posterior` and `sample_seed`
+    say.
+    """
     if values["posterior"] == "mode":
-        return posterior.mode()
-    return posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
+        return handed_on(vae, posterior.mode())
+    sample = posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
+    return handed_on(vae, sample)
+
+
+def handed_on(vae: Any, latents: Tensor) -> Tensor:
+    """Unscaled latents as the host hands them on."""
+    scale = vae.ends.scale
+    return latents if scale == 1.0 else latents * scale
 
 
 def settings_of(values: dict[str, Any], vae: Any = None) -> Settings:
@@ -207,6 +217,12 @@ def report(
     vae: Any, plan: Plan, seconds: float, notes: list[str], fitted: Fitted | None = None
 ) -> str:
     """What was planned, used and changed, for a person."""
-    lines = [plan.describe(), f"  VAE: {vae.video_vae.family.title}", f"  took {seconds:.1f} s"]
+    engine = vae.video_vae
+    computed = f"{dtype_words(engine.device, engine.dtype)} on {engine.device}"
+    lines = [
+        plan.describe(),
+        f"  VAE: {engine.family.title}, {computed}",
+        f"  took {seconds:.1f} s",
+    ]
     lines += [f"  note: {note}" for note in [*notes, *(fitted.notes if fitted else ())]]
     return "\n".join(lines)

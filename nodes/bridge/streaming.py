@@ -129,7 +129,7 @@ def encode_file(
     plan = _as_run(engine, plan, fitted, settings)
     watch.end(plan)
     posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
-    samples = chosen_samples(posterior, values).to(vae.output_device, host.result_dtype())
+    samples = chosen_samples(vae, posterior, values).to(vae.output_device, host.result_dtype())
     text = report(vae, plan, watch.seconds, notes, fitted)
     return latent_of(samples, fitted), float(info.fps), text
 

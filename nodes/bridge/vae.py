@@ -65,10 +65,11 @@ class EngineModule(nn.Module):
         return self.video_vae(x.dtype, device or x.device).encode(x, settings).mode()
 
     def decode(self, z: Tensor, output_buffer: Tensor | None = None, tile_px: Any = None) -> Tensor:
-        """Video [b, c, t, h, w] in about [-1, 1], written into `output_buffer` where there is
-        one.
+        """Video [b, c, t, h, w] in about [-1, 1] of latents as the host has them, written into
+        `output_buffer` where there is one.
         """
         settings = replace(self.settings, tile_px=tile_px)
+        z = z if self.ends.scale == 1.0 else z / self.ends.scale
         video = self.video_vae(z.dtype, z.device).decode(z, settings)
         return video if output_buffer is None else output_buffer.copy_(video)
 
@@ -126,15 +127,14 @@ class ExactMixin:
 
     def _encode(self, pixels: Tensor, settings: Settings) -> Tensor:
         from .live import Watch
-        from .running import encode_image
+        from .running import encode_image, handed_on
 
         clips = pixels if pixels.ndim == 5 else pixels.unsqueeze(0)
         ends = self.ends
         cropped = [_centre(with_colours(clip, ends.colours_in), ends.px) for clip in clips]
         runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
-        return torch.cat([run.posterior.mode() for run in runs]).to(
-            self.output_device, host.result_dtype()
-        )
+        latents = torch.cat([run.posterior.mode() for run in runs])
+        return handed_on(self, latents).to(self.output_device, host.result_dtype())
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """Pictures [b, t, h, w, c] in [0, 1]."""
@@ -153,7 +153,8 @@ class ExactMixin:
         from .live import Watch
         from .running import decode_latents
 
-        return decode_latents(self, samples, settings, None, Watch("decode")).images
+        latents = samples if self.ends.scale == 1.0 else samples / self.ends.scale
+        return decode_latents(self, latents, settings, None, Watch("decode")).images
 
     def throw_exception_if_invalid(self) -> None:
         """This VAE was checked when it was made."""
@@ -256,7 +257,7 @@ def _with(vae: Any, settings: Settings) -> Any:
     return vae
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B or HunyuanVideo 1.5"
+WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.5 or SeedVR2"
 _REMEDY = "Load one with Exact VAE Loader."
 
 

@@ -27,9 +27,9 @@ CHUNK_SIZE: Widget = (
         "step": 4,
         "tooltip": "Video frames that go through the network together; a multiple of 4. Memory"
         " grows with it. Within norm_scope 'chunk' it changes the picture very slightly, so keep it"
-        " the same for encoding and decoding. 8 is what the model's own software uses. With Wan,"
-        " Qwen-Image and HunyuanVideo 1.5 it never changes the picture, and is only the most that is"
-        " taken at a time.",
+        " the same for encoding and decoding. 8 is what the model's own software uses. With other"
+        " models than CogVideoX it never changes the picture, and is only the most that is taken at"
+        " a time.",
     },
 )
 TILE_SIZE: Widget = (
@@ -73,8 +73,8 @@ NORM_SCOPE: Widget = (
         "tooltip": "Over which frames the network's normalisation takes its statistics. chunk: over"
         " the frames of a chunk, as diffusers does. clip: over the whole clip, as the encoder was"
         " trained; activations of the whole clip are then kept, in host memory if need be. It"
-        " means nothing for Wan, Qwen-Image and HunyuanVideo 1.5, whose normalisation looks at"
-        " single voxels.",
+        " means something for CogVideoX alone: elsewhere normalisation looks at single frames or"
+        " voxels.",
     },
 )
 MEMORY_BUDGET: Widget = (
@@ -137,10 +137,10 @@ REFERENCE: Widget = (
     {
         "default": "official",
         "advanced": True,
-        "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5 alone."
-        " official: its authors', whose attention sees a frame and those before it. core: that of"
-        " ComfyUI's own class, whose attention sees later frames, too; what it needs of the whole"
-        " clip is then kept in host memory.",
+        "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5"
+        " alone. official: its authors', whose attention sees a frame and those before it. core:"
+        " that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
+        " whole clip is then kept in host memory.",
     },
 )
 

@@ -27,6 +27,7 @@ from vae_core.program.moments import Moments
 from vae_core.program.parts import Attend
 from vae_core.program.steps import SOURCE
 from vae_core.running.devices import accelerates
+from vae_core.running.framewise import Framewise
 from vae_core.running.statistics import Parts
 from vae_core.running.task import Task
 from vae_core.running.tile import TileRunner
@@ -56,16 +57,26 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
 def _stand_in(task: Task) -> None:
     """Statistics of dst, empty but of the size that later steps expect."""
     dst, moments = task.step.dst, task.at.moments
-    if not task.groups or dst in moments:
-        return
-    clips, phase = task.at.stores[SOURCE].shape[0], task.phases[0]
+    clips = task.at.stores[SOURCE].shape[0]
+    if task.groups and task.by_frame:
+        frames = range(task.at.extents[dst].t)
+        found = moments.get(dst, Framewise({}))
+        if frames not in found.found:
+            all_of_them = Framewise({frames: _empty(task, task.groups, clips * len(frames))})
+            moments[dst] = found.merge(all_of_them)
+    elif task.groups and dst not in moments:
+        moments[dst] = _empty(task, task.groups, clips)
+
+
+def _empty(task: Task, groups: int, clips: int) -> Moments | Parts:
+    """Statistics of nothing, for so many clips, or frames of them."""
+    phase = task.phases[0]
     device = phase.weight.device
-    if accelerates(device):
-        shape = (clips, task.step.mix.out_channels)
-        parts = ((torch.empty(*shape, device=device),) for _ in range(2))
-        moments[dst] = Parts((1,), *parts, phase.shift)
-    else:
-        moments[dst] = Moments(1, *(torch.empty(clips, task.groups) for _ in range(2)))
+    if not accelerates(device):
+        return Moments(1, *(torch.empty(clips, groups) for _ in range(2)))
+    shape = (clips, task.step.mix.out_channels)
+    parts = ((torch.empty(*shape, device=device),) for _ in range(2))
+    return Parts((1,), *parts, phase.shift)
 
 
 def _make_room(runner: TileRunner, task: Task) -> None:

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import networks
 import networks_hunyuan
+import networks_seedvr2
 import networks_wan
 import torch
 from benchmarks.families import FAMILIES
@@ -215,6 +216,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     "wan": lambda: AutoencoderKLWan(base_dim=networks_wan.NARROW),
     "wan22": networks_wan.narrow_wan_2_2,
     "hunyuan15": networks_hunyuan.narrow_hunyuan_1_5,
+    "seedvr2": networks_seedvr2.narrow_seedvr2,
 }
 
 

@@ -200,6 +200,7 @@ test("the network is told by the name of its file, whichever loader has it", () 
       "diffusers/Wan2.2-TI2V-5B-Diffusers/vae"],
     hunyuan15: ["hunyuanvideo15_vae_fp16.safetensors", "hunyuan_video_1.5_vae.safetensors",
       "diffusers/HunyuanVideo-1.5-Diffusers-720p_t2v/vae"],
+    seedvr2: ["seedvr2_ema_vae_fp16.safetensors", "SEEDVR2/ema_vae_fp16.safetensors"],
     full: ["cogvideox_vae_bf16.safetensors"],
   };
   for (const [network, names] of Object.entries(files)) {
@@ -222,8 +223,8 @@ test("whose result is meant comes with the VAE, from the node that is nearest", 
 });
 
 test("chunks and scopes mean something for one family alone", () => {
-  const networks = ["full", "tiny", "wan", "tiny_wan", "wan22", "hunyuan15"];
-  assert.deepEqual(networks.map(usesChunks), [true, true, false, false, false, false]);
+  assert.deepEqual(["full", "tiny"].map(usesChunks), [true, true]);
+  for (const network of ["wan", "tiny_wan", "wan22", "hunyuan15", "seedvr2"]) assert.equal(usesChunks(network), false, network);
 });
 
 const BEGIN = {

@@ -67,6 +67,7 @@ TORCH: Mapping[str, Known] = {
     "torch.nn.modules.activation.SiLU": Known(),
     "torch.nn.modules.dropout.Dropout": Known(rule=_drops),
     "torch.nn.modules.linear.Identity": Known(),
+    "torch.nn.modules.linear.Linear": Known(),
     "torch.nn.modules.container.ModuleList": Known(),
 }
 """torch's own classes, by full name."""
@@ -82,6 +83,7 @@ HOST_OPERATIONS: Mapping[str, Known] = {
     "comfy.ops.disable_weight_init.Conv2d": Known(_UNPATCHED, _pads_with_zeros),
     "comfy.ops.disable_weight_init.Conv3d": Known(_UNPATCHED, _pads_with_zeros),
     "comfy.ops.disable_weight_init.GroupNorm": Known(_UNPATCHED),
+    "comfy.ops.disable_weight_init.Linear": Known(_UNPATCHED),
 }
 """ComfyUI's own classes of torch's, whose weights go through functions where a patch is laid on."""
 

@@ -65,8 +65,8 @@ def known_factor(model: str) -> float:
     """The scaling factor of the model called `model`, such as "2b" or
     "THUDM/CogVideoX1.5-5B-I2V".
 
-    Raises `InputError` where the name says neither 2B, 5B nor 1.5, or that of a HunyuanVideo that is
-    not 1.5.
+    Raises `InputError` where the name says neither 2B, 5B nor 1.5, or means
+    another HunyuanVideo than 1.5.
     """
     name = model.lower()
     kinds = set(re.findall(r"(?<![\d.])(?:2b|5b)(?![a-z\d])", name))

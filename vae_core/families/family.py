@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, hunyuan, hunyuan15, wan
+from . import cogvideox, hunyuan, hunyuan15, seedvr2, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -25,16 +26,21 @@ class Scale(Enum):
 class Published:
     """What there is of a family beside its code.
 
-    diffusers: the class that holds the full-size network, by its defaults but for `numbers`.
+    kind: the class that holds the full-size network, by its defaults but for `numbers`.
     size: sample frames, height and width of the clips that its models are made for.
     shipped: the small VAE that comes with this repository, below assets/; None where there is none.
-    numbers: what the class has to be told for that network.
+    numbers: what the class has to be told for that network. home: the module that has it.
     """
 
-    diffusers: str
+    kind: str
     size: tuple[int, int, int]
     shipped: str | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    home: str = "diffusers"
+
+    def network(self) -> nn.Module:
+        """The full-size network; of torch's default dtype and device."""
+        return getattr(import_module(self.home), self.kind)(**self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class Family:
         module stands for; they raise `LoweringError` with the path of what the engine cannot run.
     published, scale: see there.
     clamps: whether the authors clamp decoded frames to [-1, 1]; the engine leaves them as they are.
+    factor: on latents, where all models that use the VAE have the same. hosted: whether ComfyUI
+        multiplies by it as soon as it has encoded, so that its LATENTs are scaled.
     """
 
     name: str
@@ -57,6 +65,13 @@ class Family:
     published: Published
     scale: Scale
     clamps: bool = False
+    factor: float | None = None
+    hosted: bool = False
+
+    @property
+    def hosted_scale(self) -> float:
+        """What a LATENT of ComfyUI is of unscaled latents."""
+        return self.factor if self.hosted and self.factor else 1.0
 
 
 COGVIDEOX = Family(
@@ -113,6 +128,7 @@ HUNYUAN_1_5 = Family(
     hunyuan15.lower_decoder,
     Published("AutoencoderKLHunyuanVideo15", (121, 720, 1280)),
     Scale.FACTOR,
+    factor=1.03682,
 )
 
 HUNYUAN = Family(
@@ -123,9 +139,22 @@ HUNYUAN = Family(
     hunyuan.lower_decoder,
     Published("AutoencoderKLHunyuanVideo", (129, 720, 1280)),
     Scale.FACTOR,
+    factor=0.476986,
 )
 
-FAMILIES = (WAN, WAN_2_2, HUNYUAN_1_5, HUNYUAN, COGVIDEOX)
+SEEDVR2 = Family(
+    "seedvr2",
+    "SeedVR2",
+    seedvr2.owns,
+    seedvr2.lower_encoder,
+    seedvr2.lower_decoder,
+    Published("SeedVR2VAE", (21, 720, 1280), home=f"{__package__}.seedvr2_network"),
+    Scale.FACTOR,
+    factor=0.9152,
+    hosted=True,
+)
+
+FAMILIES = (WAN, WAN_2_2, HUNYUAN_1_5, HUNYUAN, SEEDVR2, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -24,7 +24,7 @@ from typing import Any, cast
 from torch import nn
 
 from ..errors import LoweringError
-from ..program.parts import STEADY, Attend, Conv, Fold, Form, Keys, Norm, Order, Rate
+from ..program.parts import STEADY, Attend, Conv, Fold, Form, Keys, Norm, Packing, Rate
 from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
 from .attributes import check, check_doors, plain
 from .building import Builder, child, children, only
@@ -151,7 +151,7 @@ class _Builder(Builder):
     def up(self, module: nn.Module, path: str) -> None:
         """Twice the size, and twice the frames where it is timed."""
         frames, conv = self._sampler(module, path, 1)
-        fold = Fold(frames, 2, spreads=True, order=Order.PLACES)
+        fold = Fold(frames, 2, spreads=True, packing=Packing.PLACES)
         residual = Residual(self.at, fold=fold)
         self.put(shuffling(conv, frames), rate=rate_of(up=frames), residual=residual)
 

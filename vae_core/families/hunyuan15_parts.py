@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.parts import Conv, Edge, First, Fold, Order, Rate
+from ..program.parts import Conv, Edge, First, Fold, Packing, Rate
 from .attributes import HOST_OPERATIONS, TORCH, Known
 from .building import child, geometry
 
@@ -160,12 +160,12 @@ def shuffling(conv: Conv, frames: int) -> Conv:
     if conv.out_channels % places:
         raise LoweringError(f"{conv.path} must make {places} places of one; it is {conv}.")
     channels = conv.out_channels // places
-    return replace(conv, out_channels=channels, makes_px=2, order=Order.PLACES)
+    return replace(conv, out_channels=channels, makes_px=2, packing=Packing.PLACES)
 
 
 def joining(path: str, channels: int, made: int, frames: int) -> tuple[Conv, Rate]:
     """What puts squares of 2x2 in `frames` frames side by side, or their means."""
-    fold = Fold(frames, 2, spreads=False, order=Order.PLACES)
+    fold = Fold(frames, 2, spreads=False, packing=Packing.PLACES)
     conv = Conv(path, channels, made, frames, 2, 2, Halo(0, 0), fold=fold)
     return conv, rate_of(down=frames)
 
@@ -177,11 +177,11 @@ def rate_of(up: int = 1, down: int = 1) -> Rate:
 
 def means(path: str, channels: int, made: int) -> Conv:
     """Means of runs of channels at each place."""
-    fold = Fold(1, 1, spreads=False, order=Order.PLACES)
+    fold = Fold(1, 1, spreads=False, packing=Packing.PLACES)
     return Conv(path, channels, made, 1, 1, 1, Halo(0, 0), fold=fold)
 
 
 def repeats(path: str, channels: int, made: int) -> Conv:
     """Each channel repeated."""
-    fold = Fold(1, 1, spreads=True, order=Order.PLACES)
+    fold = Fold(1, 1, spreads=True, packing=Packing.PLACES)
     return Conv(path, channels, made, 1, 1, 1, Halo(0, 0), fold=fold)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.parts import Conv, Edge, Norm
+from ..program.parts import Conv, Edge, Norm, Scope
 from .attributes import HOST_OPERATIONS, TORCH, Known
 from .building import child, geometry
 from .hunyuan15_parts import AUTHORS as AUTHORS_1_5
@@ -149,7 +149,7 @@ def group_norm(module: nn.Module, path: str, *, activated: bool = True) -> Norm:
     if not isinstance(module, nn.GroupNorm):
         raise LoweringError(f"{path} must be a GroupNorm; it is {type(module).__name__}.")
     counts = module.num_channels, module.num_groups
-    return Norm(path, *counts, module.eps, activated=activated, whole=True)
+    return Norm(path, *counts, module.eps, activated=activated, scope=Scope.CLIP)
 
 
 def of_voxels(module: nn.Module, path: str) -> Conv:

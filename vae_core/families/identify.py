@@ -21,11 +21,12 @@ from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .hunyuan15_keys import HUNYUAN_1_5_KEYS
 from .hunyuan_keys import HUNYUAN_KEYS
-from .keys import EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
+from .keys import DIFFUSERS, EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
+from .seedvr2_keys import SEEDVR2_KEYS
 from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
 
-KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, HUNYUAN_1_5_KEYS, HUNYUAN_KEYS)
+KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, HUNYUAN_1_5_KEYS, HUNYUAN_KEYS, SEEDVR2_KEYS)
 """Of the families whose files are read."""
 
 
@@ -142,6 +143,10 @@ _FAMILIES: tuple[tuple[str, tuple[tuple[str, int | None], ...]], ...] = (
     ("an image VAE (2D convolutions, the original names)", (_LDM_IMAGE,)),
     ("a tiny autoencoder (TAESD)", ((r"(encoder|decoder)\.(layers\.)?\d+\..*weight$", 4),)),
     ("the encoder half of a CogVideoX VAE", (_CAUSAL,)),
+    (
+        "the encoder half of a SeedVR2 VAE",
+        ((r"encoder\.down_blocks\.\d+\.resnets\.\d+\.conv1\.weight", 5),),
+    ),
     ("a video VAE of another family", ((r"(encoder|decoder)\..*weight$", 5),)),
     ("a text encoder", ((_TEXT, None),)),
     ("a diffusion U-Net", ((r"input_blocks\.\d+\.|down_blocks\.\d+\.attentions\.", None),)),
@@ -182,7 +187,8 @@ def keys_of_class(config: Mapping[str, Any]) -> Keys:
     found = next((keys for keys in KEYS if name in keys.classes and keys.told_by(config)), None)
     if found is not None:
         return found
-    *first, last = dict.fromkeys(one for keys in KEYS for one in keys.classes)
+    theirs = (keys for keys in KEYS if keys.home == DIFFUSERS)
+    *first, last = dict.fromkeys(one for keys in theirs for one in keys.classes)
     fits = (words for pattern, words in _CLASSES if re.search(pattern, str(name)))
     raise LoadError(
         f"config.json names {name}, {next(fits, 'another network')}; {', '.join(first)} or {last}"

@@ -20,12 +20,13 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, or HunyuanVideo 1.5: a"
-    " diffusers folder (config.json and diffusion_pytorch_model.safetensors), a single file such as"
-    " cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors, wan2.2_vae.safetensors or"
-    " hunyuanvideo15_vae_fp16.safetensors, or the original 3d-vae.pt, Wan2.1_VAE.pth or"
-    " Wan2.2_VAE.pth."
+    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.5 or"
+    " SeedVR2: a diffusers folder (config.json and diffusion_pytorch_model.safetensors), a single"
+    " file such as cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors, wan2.2_vae.safetensors,"
+    " hunyuanvideo15_vae_fp16.safetensors or seedvr2_ema_vae_fp16.safetensors, or the original"
+    " 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
+DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3
 
 
@@ -65,7 +66,8 @@ class Keys:
     """How files hold the VAEs of one family.
 
     family: its name. title: in a sentence, "CogVideoX".
-    classes: of diffusers that hold it, the usual one first. needs: the oldest diffusers with it.
+    classes: that hold it, the usual one first. needs: the oldest diffusers with it. home: the
+        module that has them.
     marks: what follows the prefix in a name that tells the family. others: in one that tells that
         it is another one all the same; None where there is none.
     parts: with what the names of its tensors begin, after the prefix.
@@ -92,6 +94,7 @@ class Keys:
     architecture: Callable[[Shapes, Mapping[str, Any]], Architecture]
     told_by: Callable[[Mapping[str, Any]], bool] = lambda _: True
     linear: re.Pattern[str] | None = None
+    home: str = DIFFUSERS
 
     def prefixes(self, names: Collection[str]) -> list[str]:
         """Before which the family's VAEs stand among `names`, each once."""

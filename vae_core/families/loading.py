@@ -43,7 +43,7 @@ _STEM = "diffusion_pytorch_model"
 class LoadedModule:
     """A VAE with its weights, ready for lowering.
 
-    module: of the family's class in diffusers, in eval mode, without gradients. Its weights are
+    module: of the family's class, in eval mode, without gradients. Its weights are
         memory of its own: the file may change or go. (Where `scaling_factor` or
         `latent_statistics` below is None, what the module's own config says is diffusers' default.)
     architecture: what the file holds; `dtypes` are those stored, not the module's.
@@ -271,7 +271,7 @@ def _check_family(keys: Keys, config: Mapping[str, Any]) -> None:
 def _empty_module(keys: Keys, kind: str, config: Mapping[str, Any]) -> torch.nn.Module:
     """The network that a config describes, on the `meta` device: shapes and no memory."""
     try:
-        network: Any = getattr(importlib.import_module("diffusers"), kind)
+        network: Any = getattr(importlib.import_module(keys.home), kind)
     except (ImportError, AttributeError, RuntimeError) as error:
         why = f"it needs diffusers {keys.needs} or newer to be built ({line_of(error)})"
         raise LoadError(f"{why}. Run `pip install -U diffusers`.") from error

@@ -14,7 +14,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib import import_module
 from math import ceil
 from typing import Any, cast
 
@@ -94,11 +93,9 @@ def _unweighted(args: Namespace) -> VideoVAE:
     """The VAE whose file was named, else the full-size network without weights."""
     if args.vae is not None:
         return load_for(args)
-    network: Any = import_module("diffusers")  # only where a module is built
     family = BY_NAME[args.family] if args.family else COGVIDEOX
     with torch.device("meta"):
-        published = family.published
-        module = getattr(network, published.diffusers)(**published.numbers)
+        module = family.published.network()
     # Without weights there is nothing to run: `meta` stands for a graphics card of any kind.
     return from_module(module, DTYPES[args.dtype], "cpu" if args.device == "cpu" else "meta")
 

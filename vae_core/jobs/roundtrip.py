@@ -29,7 +29,7 @@ from ..media.files import check_distinct, check_output, whole_file
 from ..media.video import Frame, VideoInfo, VideoSource, open_video
 from ..media.video_writing import VideoOptions, VideoWriter, open_writer
 from ..posterior import Posterior
-from ..running.devices import multiplies_in_tf32
+from ..running.devices import dtype_words
 from ..settings import Settings, Tiling
 from ..streaming.frame_feed import FrameRuns
 from ..vae import VideoVAE
@@ -217,12 +217,6 @@ class _Outputs:
         return cls(args.output, sheet, figures)
 
 
-def _dtype_words(vae: VideoVAE) -> str:
-    """What is computed in, for a person."""
-    name = str(vae.dtype).removeprefix("torch.")
-    return f"{name} (TF32 products)" if multiplies_in_tf32(vae.device, vae.dtype) else name
-
-
 def _measured(args: Namespace, vae: VideoVAE, options: VideoOptions) -> tuple[Report, _Judge]:
     """The report of a round trip, and the pictures that it shows."""
     settings = settings_of(args)
@@ -234,7 +228,7 @@ def _measured(args: Namespace, vae: VideoVAE, options: VideoOptions) -> tuple[Re
     report = Report(
         clip=encoded.info.path.name,
         vae=vae_name(vae),
-        dtype=_dtype_words(vae),
+        dtype=dtype_words(vae.device, vae.dtype),
         device=str(vae.device),
         sample_frames=decoded.size[0],
         height_px=decoded.size[1],

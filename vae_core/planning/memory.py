@@ -23,7 +23,7 @@ from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes
 from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
 from .projection import Projection, Reads
-from .sizes import Sizes, weight_bytes
+from .sizes import Sizes, frame_statistics_bytes, weight_bytes
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -223,7 +223,7 @@ class Memory:
         return Region(step.time_map.source(later, keeps_first=False), h, w)
 
     def _measured(self, result_bytes: int) -> int:
-        if not self.program.has_statistics or self.sizes.accelerated:
+        if not self.program.measures or self.sizes.accelerated:
             return 0
         return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
 
@@ -275,7 +275,8 @@ class Memory:
 
     def _slack_bytes(self) -> int:
         """Beside what is counted: libraries keep what they took for an attention for good."""
-        return SLACK_BYTES + attends(self.program) * self.sizes.workspaces.attention.base_bytes
+        kept = attends(self.program) * self.sizes.workspaces.attention.base_bytes
+        return SLACK_BYTES + kept + frame_statistics_bytes(self.program, self.extents, self.sizes)
 
     def _weight_bytes(self, step: Step) -> int:
         runs = step.runs(self.extents[step.src], self.chunk)
@@ -387,4 +388,3 @@ def _inner(size: int, limit: int) -> Interval:
     longest = longest_piece(size, limit)
     start = min(longest, size - longest) if size > 2 * limit else 0
     return Interval(start, start + longest)
-

@@ -133,6 +133,7 @@ class _Candidate:
 
         return (
             largest_fitting(large, lambda tile: self._fits(index, tile, easy))
+            or next(filter(fits, large[-1:]), None)
             or largest_fitting(small, fits)
             or next(filter(fits, large + small), None)
         )
@@ -152,7 +153,10 @@ class _Candidate:
         start = self.bounds[index].at_most(cells)
         sizes = self.widest.sizes
         banded = sizes.far_stores and sizes.accelerated
-        small = shrinking(usual.at_most(cells), self.least[index], cells, banded)
+        least = self.least[index]
+        small = shrinking(usual.at_most(cells), least, cells, banded)
+        if banded:  # rows that go in one piece are worth more than tiles that are not flat
+            usual = replace(usual, h=least.h, w=start.w)
         return shrinking(start, usual, cells, banded), small
 
     def _cells(self, index: int) -> Extent:
@@ -358,9 +362,7 @@ def _operations(plan: Plan) -> int:
         job.program.operations(chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
-    outward = sum(
-        crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops
-    )
+    outward = sum(crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)
     return plan.job.batch * (forward + outward)
 
 

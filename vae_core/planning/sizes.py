@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..program.parts import Attend, Conv, First, Order, Start
-from ..program.steps import Step
+from ..geometry.region import Extent
+from ..program.parts import Attend, Conv, First, Packing, Start
+from ..program.steps import Program, Step
 from .workspaces import NO_WORKSPACES, Workspaces
 
 
@@ -45,14 +46,32 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     kernel = step.mix.in_channels * step.mix.out_channels * prod(step.taps) * step.phases
     # folded ones, sums of taps and joined ones are all there when each is laid out
     summed = step.still and step.mix.start is Start.FIRST
-    parted = step.phases > 1 and step.mix.order is Order.CHANNELS  # else rows as they lie
-    moved = parted or step.mix.sees_px > 1 or step.mix.fold is not None or step.mix.beside
+    mix = step.mix
+    parted = step.phases > 1 and mix.packing is Packing.CHANNELS  # else rows as they lie
+    moved = parted or mix.sees_px > 1 or bool(mix.fold or mix.shuffle or mix.beside)
     made = kernel * (2 if moved or summed else 1)
-    if apart:
+    if apart and not mix.shuffle:
         made += kernel // step.taps[0]
     if sizes.far_weights:
         made += _originals(step, step.mix, latent_channels)
     return made * sizes.element_bytes
+
+
+def frame_statistics_bytes(program: Program, extents: tuple[Extent, ...], sizes: Sizes) -> int:
+    """Bytes of the statistics of single frames, of two stores: the one that is normalised by them,
+    and the one that they are gathered of. See `running.framewise`.
+    """
+    norms = ((step.norm, extents[step.src].t) for step in program.steps if step.norm)
+    most = max((norm.channels * frames for norm, frames in norms if norm.per_frame), default=0)
+    kept = MOST_PARTS if sizes.accelerated else 1
+    return 2 * sizes.batch * most * (2 * kept + _FINISHING) * sizes.statistics_bytes
+
+
+MOST_PARTS = 8
+"""Parts of a frame whose statistics are kept side by side (see `running.framewise`)."""
+
+_FINISHING = 6
+"""Numbers for each channel of a frame beside those: parts as one, and what is made of them."""
 
 
 def _originals(step: Step, conv: Conv, latent_channels: int) -> int:
@@ -60,7 +79,7 @@ def _originals(step: Step, conv: Conv, latent_channels: int) -> int:
     shortcut = step.residual.shortcut if step.residual else None
     added = shortcut.in_channels * shortcut.out_channels if shortcut else 0
     own = conv.in_channels * conv.out_channels * conv.kernel_t * conv.kernel**2
-    own *= 0 if conv.fold else conv.makes_px**2
+    own *= 0 if conv.fold else conv.makes_px**2 * (conv.shuffle.frames if conv.shuffle else 1)
     own *= 2 if step.rate.first is First.PICTURE else 1  # rows for pairs of frames are there
     maps = 2 * latent_channels * step.norm.channels if step.norm and step.norm.modulated else 0
     return own + added + maps

@@ -110,7 +110,7 @@ PICTURE = Rate(first=First.PICTURE)
 """The same, of a step that is left with a clip's first frame alone."""
 
 
-class Order(Enum):
+class Packing(Enum):
     """How the values of neighbours lie side by side in the channels: each channel's own after those
     of another channel, or all channels of a place after those of another place.
     """
@@ -124,19 +124,47 @@ class Fold:
     """A change of size by moving values between places and channels alone; it has no weights.
 
     Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
-    the channels in an `order`, and in time, height and width. Channels are then cut into runs of
-    equal length: of each the mean is a result. `spreads` is the way back: each channel is repeated
-    so that there are enough, and all of them are laid out again.
+    the channels by their `packing`, and in time, height and width. Channels are then cut into runs
+    of equal length: of each the mean is a result. `spreads` is the way back: each channel is
+    repeated so that there are enough, and all of them are laid out again.
     """
 
     frames: int
     side: int
     spreads: bool
-    order: Order = Order.CHANNELS
+    packing: Packing = Packing.CHANNELS
 
     def as_picture(self) -> Fold:
         """The same for single frames."""
         return replace(self, frames=1)
+
+
+class Axis(Enum):
+    """Along what the results of a place lie beside each other."""
+
+    FRAME = "frame"
+    ROW = "row"
+    COLUMN = "column"
+    CHANNEL = "channel"
+
+
+Order = tuple[Axis, Axis, Axis, Axis]
+"""All axes, the outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """How several frames and squares of results, made of each place, lie in a module's channels.
+
+    frames: made of each one that is seen. order: in which they lie.
+    first, takes: of a clip's first frame one is made: in which order all of them lie there, and
+        which of the frames it is.
+    """
+
+    frames: int
+    order: Order
+    first: Order
+    takes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +179,10 @@ class Conv:
     sees_px, makes_px: elements along a side of the squares whose values its module has side by side
         in the channels that it reads, or makes. Channels, kernel, stride and pad are those of
         single elements all the same.
-    order: of those values: channel by channel they are laid column by column, place by place in
+    packing: of those values: channel by channel they are laid column by column, place by place in
         time, height and width.
     fold: what it stands for where there is no module with weights.
+    shuffle: where the results of a place lie otherwise than as `makes_px` says.
     beside: module paths of more convolutions of the same input, whose channels follow its own.
     """
 
@@ -169,7 +198,8 @@ class Conv:
     makes_px: int = 1
     fold: Fold | None = None
     edge: Edge = Edge.ZEROS
-    order: Order = Order.CHANNELS
+    packing: Packing = Packing.CHANNELS
+    shuffle: Shuffle | None = None
     beside: tuple[str, ...] = ()
 
     @property
@@ -256,6 +286,7 @@ class Attend:
     start = Start.ZEROS
     edge = Edge.ZEROS
     fold = None
+    shuffle = None
 
     @staticmethod
     def size(seen: int) -> int:
@@ -276,12 +307,22 @@ class Attend:
 class Form(Enum):
     """Which statistics a norm divides by.
 
-    `GROUP`: mean and variance of groups of channels over a chunk or a clip, a `NormScope`. `L2`:
-    the length of each voxel's own channels, times sqrt(channels).
+    `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
+    voxel's own channels, times sqrt(channels).
     """
 
     GROUP = "group"
     L2 = "l2"
+
+
+class Scope(Enum):
+    """Over which voxels the statistics of a group are taken: each frame by itself, or all frames of
+    a chunk or a clip, a `NormScope`; or those of the clip, whatever is asked for.
+    """
+
+    FRAME = "frame"
+    CHUNK = "chunk"
+    CLIP = "clip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +332,6 @@ class Norm:
 
     path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
     eps: added to a variance, or the least length that is divided by.
-    whole: whether its statistics are of the whole clip, and of no chunk of it.
     scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
     """
 
@@ -303,12 +343,17 @@ class Norm:
     shift_path: str | None = None
     form: Form = Form.GROUP
     activated: bool = True
-    whole: bool = False
+    scope: Scope = Scope.CHUNK
 
     @property
     def per_voxel(self) -> bool:
         """Whether no voxel's result depends on another: there are no statistics to gather."""
         return self.form is Form.L2
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether every frame has statistics of its own."""
+        return not self.per_voxel and self.scope is Scope.FRAME
 
     @property
     def modulated(self) -> bool:

@@ -11,7 +11,7 @@ Passes from program to program, each exact in real numbers and free to be left o
 3. `narrow_in_place`: where a block ends narrower than it began, its result overwrites the first
    channels of its own input, which nothing reads any more.
 
-Beside them stands `as_referred`, which makes another network of one: as another implementation has it.
+Beside them stands `as_referred`, which makes another network of one: as some implementation has it.
 
 Nothing here knows of sizes, tiles or tensors.
 """

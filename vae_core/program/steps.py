@@ -33,6 +33,7 @@ from .parts import (
     Keys,
     Norm,
     Rate,
+    Scope,
     Start,
     TimeMap,
     shown_cells,
@@ -187,14 +188,17 @@ class Step:
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
         """The frames of cells that the mix is asked for, each run with the step that makes it.
 
-        That is the step itself, but for a clip's first frame where it is a picture by itself, or
-        nothing but zeros lies before it: of all taps in time the last one sees something.
+        That is the step itself, but for a clip's first frame where it is a picture by itself, where
+        of several results one is made, or where nothing but zeros lies before it: of all taps in
+        time the last one sees something.
         """
         whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
-        picture = self.as_picture()
-        if picture is not self and chunk.keeps_first(src.t):
-            first = (picture, Interval(0, 1))
-            return (first,) if whole == 1 else (first, (self, Interval(1, whole)))
+        own = self.as_picture()
+        if self.mix.shuffle and self.rate.up > 1:
+            own = replace(self, still=True, rate=STEADY)
+        if own is not self and chunk.keeps_first(src.t):
+            first = own, Interval(0, 1)
+            return (first, (self, Interval(1, whole))) if whole > 1 else (first,)
         zeros = self.mix.start is Start.ZEROS and self.rate == STEADY and chunk.first
         if not zeros or self.taps[0] == 1 or whole == 1:
             return ((self, Interval(lone, whole)),)
@@ -337,12 +341,18 @@ class Program:
     @property
     def has_statistics(self) -> bool:
         """Whether results depend on the statistics of a chunk or a clip."""
+        norms = (step.norm for step in self.steps if step.norm)
+        return any(not (norm.per_voxel or norm.per_frame) for norm in norms)
+
+    @property
+    def measures(self) -> bool:
+        """Whether statistics are gathered, of whatever."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
 
     @property
     def needs_whole_clip(self) -> bool:
         """Whether statistics are of the whole clip, whatever the caller's scope."""
-        return any(step.norm and step.norm.whole for step in self.steps)
+        return any(step.norm and step.norm.scope is Scope.CLIP for step in self.steps)
 
     @property
     def barrier(self) -> int | None:
@@ -358,14 +368,12 @@ class Program:
         written = {step.dst for step in self.steps[:barrier]}
         return tuple(s for s, last in self.last_use().items() if s in written and last >= barrier)
 
-    def groups_wanted(self, index: int) -> int | None:
-        """Groups of the norm that reads what step `index` writes; None where nobody gathers
-        statistics of it.
-        """
+    def norm_to_come(self, index: int) -> Norm | None:
+        """The norm that wants statistics of what step `index` writes; None where none does."""
         dst = self.steps[index].dst
         for step in self.steps[index + 1 :]:
             if step.src == dst and step.norm:
-                return None if step.norm.per_voxel else step.norm.groups
+                return None if step.norm.per_voxel else step.norm
             if step.dst == dst:
                 return None
         return None

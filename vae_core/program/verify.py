@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from .parts import STEADY, TimeMap
+from .parts import STEADY, Rate, TimeMap
 from .steps import SOURCE, Program, Step
 
 
@@ -31,6 +31,10 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
     rated = step.rate != STEADY
     if rated and (mapped or step.unfolds or step.upscale != 1 or step.norm):
         return "changes the rate of frames beside something else"
+    if step.mix.shuffle and step.rate not in (STEADY, Rate(up=step.mix.shuffle.frames)):
+        return "makes other frames than its shuffle has"
+    if step.norm and step.norm.per_frame and step.norm.modulated:
+        return "modulates by the latents what has the statistics of a frame"
     if step.residual and step.rate.first.copied:
         return "adds to frames that are copied past its mix"
     if step.phases > 1 and step.in_place:

@@ -40,6 +40,12 @@ def multiplies_in_tf32(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and device.type == "cuda" and allowed
 
 
+def dtype_words(device: torch.device, dtype: torch.dtype) -> str:
+    """What `device` computes in where it is asked for `dtype`, for a person."""
+    name = str(dtype).removeprefix("torch.")
+    return f"{name} (TF32 products)" if multiplies_in_tf32(device, dtype) else name
+
+
 @lru_cache
 def has_statistics(device_type: str) -> bool:
     """Whether devices of a type take the statistics of channels in one pass."""

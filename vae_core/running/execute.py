@@ -36,7 +36,7 @@ from .convolutions import routed
 from .course import Course, course_of
 from .feedback import Feedback
 from .finite import check_result
-from .gathered import Gathered
+from .gathered import AllChunks
 from .graphs import outside_graphs
 from .norms import maps_of, norm_of
 from .remembered import Remembered
@@ -71,7 +71,7 @@ class Execution:
         self._on_progress = on_progress
         self._caches: dict[int, Tensor] = {}
         self._remembered = Remembered(weights, plan, lanes.pinned)
-        self._gathered = Gathered(program, weights, plan, lanes.pinned)
+        self._gathered = AllChunks(program, weights, plan, lanes.pinned)
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
         self._memory = Reused(weights.dtype, weights.device, plan.stores_at, lanes.pinned)
@@ -301,9 +301,9 @@ class Execution:
         finished.
         """
         step = self._program.steps[index]
-        moments = at.moments.get(step.src)
-        norm = norm_of(step.norm, self._weights, moments) if step.norm else None
+        norm = norm_of(step.norm, self._weights, at.moments.get(step.src)) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
+        wanted = self._program.norm_to_come(index)
         task = Task(
             step,
             at,
@@ -311,7 +311,8 @@ class Execution:
             self._weights.conv(shortcut.path) if shortcut else None,
             maps_of(step.norm, self._weights),
             norm,
-            self._program.groups_wanted(index),
+            wanted.groups if wanted else None,
+            wanted is not None and wanted.per_frame,
             self._caches.get(index),
             keys=self._remembered.of(index) or self._gathered.keys(step),
             windows=self._course(index, at).windows,
@@ -397,4 +398,3 @@ _LEAST = Extent(1, 1, 1)
 
 _PATIENCE = 20
 """Failures in a row, each after something was freed or made smaller, before a run is given up."""
-

@@ -18,7 +18,7 @@ from .task import Pass
 from .weights import Weights
 
 
-class Gathered:
+class AllChunks:
     """The stores that cross a program's barrier, chunk by chunk."""
 
     def __init__(self, program: Program, weights: Weights, plan: Plan, pinned: Pinned) -> None:

@@ -110,6 +110,32 @@ def affine(moments: Moments, eps: float, weight: Tensor, bias: Tensor) -> Affine
     return Affine(scale.view(b, -1, 1, 1, 1), shift.view(b, -1, 1, 1, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class FrameAffine:
+    """y = x * scale + shift, with numbers of each frame's own.
+
+    scale, shift: [b, c, t, 1, 1], of all frames of a store.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def of(self, frames: Interval) -> Affine:
+        """What becomes of those frames."""
+        part = slice(frames.start, frames.stop)
+        return Affine(self.scale[:, :, part], self.shift[:, :, part])
+
+
+def frame_affine(moments: Moments, eps: float, weight: Tensor, bias: Tensor) -> FrameAffine:
+    """As `affine`, where moments are [b, t, groups]."""
+    groups = moments.mean.shape[2]
+    rstd, mean = torch.rsqrt(moments.variance + eps), moments.mean
+    scale = rstd.unsqueeze(3) * weight.view(groups, -1)  # [b, t, groups, c / groups]
+    shift = bias.view(groups, -1) - mean.unsqueeze(3) * scale
+    laid = (x.flatten(2).transpose(1, 2)[..., None, None] for x in (scale, shift))
+    return FrameAffine(*laid)
+
+
 def modulated(norm: Affine, scale: Tensor, shift: Tensor) -> Affine:
     """(x * norm.scale + norm.shift) * scale + shift as one affine map at the latents' resolution.
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from ..program.moments import Moments
 from ..program.parts import Norm
 from . import devices, kernels
-from .statistics import Parts, finished
+from .framewise import Gathered, moments_of
 from .weights import Weights
 
 
 def norm_of(
-    norm: Norm, weights: Weights, moments: Moments | Parts | None
-) -> kernels.Affine | kernels.VoxelNorm:
+    norm: Norm, weights: Weights, gathered: Gathered | None
+) -> kernels.Affine | kernels.FrameAffine | kernels.VoxelNorm:
     """What a norm does to each element.
 
-    moments: statistics of what it reads; None where a voxel is all that counts.
+    gathered: statistics of what it reads; None where a voxel is all that counts.
     """
     if norm.per_voxel:
         return kernels.voxel_norm(norm.eps, *weights.voxel_norm(norm.path))
-    assert moments is not None
-    return kernels.affine(finished(moments, norm.groups), norm.eps, *weights.affine(norm.path))
+    assert gathered is not None
+    made = kernels.frame_affine if norm.per_frame else kernels.affine
+    return made(moments_of(gathered, norm.groups), norm.eps, *weights.affine(norm.path))
 
 
 def maps_of(norm: Norm | None, weights: Weights) -> tuple[kernels.Kernel, ...] | None:

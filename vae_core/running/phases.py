@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Conv, Fold, Order, Start
+from ..program.parts import Axis, Conv, Fold, Packing, Shuffle, Start
 from ..program.steps import Step
 from .convolutions import Strides
 from .kernels import Kernel, convolution, statistics_dtype
@@ -113,8 +113,11 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     """
     mix = step.mix
     assert isinstance(mix, Conv)
-    if mix.fold or mix.order is Order.PLACES:
+    if mix.fold or mix.packing is Packing.PLACES:
         return weight, bias  # which are so
+    if mix.shuffle:
+        both = (None if x is None else _in_order(x, step, mix.shuffle) for x in (weight, bias))
+        return cast("Kernel", tuple(both))
     if mix.sees_px > 1:
         px = mix.sees_px
         squares = cast(
@@ -132,6 +135,19 @@ def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
     return weight, bias
 
 
+def _in_order(x: Tensor, step: Step, shuffle: Shuffle) -> Tensor:
+    """x [out, ...] of a module, with the results of a place one after the other: by frames, rows
+    and columns. Of a lone frame there is one.
+    """
+    lone = step.rate.up < shuffle.frames
+    order, px = shuffle.first if lone else shuffle.order, step.mix.makes_px
+    sizes = {Axis.FRAME: shuffle.frames, Axis.ROW: px, Axis.COLUMN: px, Axis.CHANNEL: -1}
+    apart = cast("Tensor", x.unflatten(0, [sizes[axis] for axis in order]))
+    places = Axis.FRAME, Axis.ROW, Axis.COLUMN, Axis.CHANNEL
+    laid = apart.permute(*(order.index(axis) for axis in places), *range(4, apart.ndim))
+    return (laid[shuffle.takes] if lone else laid.flatten(0, 1)).flatten(0, 2)
+
+
 def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     """The kernel [out, in, t, h, w] of a step without weights, which `Fold` describes."""
     mix = step.mix
@@ -141,7 +157,7 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     if fold.spreads:
         wide, narrow = narrow, wide
     shape = (fold.frames, fold.side, fold.side)
-    by_channels = fold.order is Order.CHANNELS
+    by_channels = fold.packing is Packing.CHANNELS
     of = _joins(wide * prod(shape), narrow, dtype, device)
     of = of.view(wide, *shape, narrow) if by_channels else of.view(*shape, wide, narrow)
     of = of if by_channels else of.movedim(3, 0)  # [wide, frames, side, side, narrow]
@@ -264,8 +280,14 @@ def frames_of_phase(phase: Phase, target: Tensor, first: int, made: int) -> tupl
     first: the frame of the clip, below 0 where it is none, that phase 0 of the first cell makes;
     target begins at the first frame that there is.
     """
-    if made == 1:
-        return 0, target
-    start = phase.frame + min(first, 0)
+    skipped, frames = numbers_of_phase(phase, first, made)
+    return skipped, target if made == 1 else target[:, :, frames]
+
+
+def numbers_of_phase(phase: Phase, first: int, made: int) -> tuple[int, slice]:
+    """How many leading frames of a phase's result do not count, and which of a tile's frames the
+    others are; see `frames_of_phase`.
+    """
+    start = phase.frame + min(first, 0) if made > 1 else 0
     skipped = int(start < 0)
-    return skipped, target[:, :, start + made * skipped :: made]
+    return skipped, slice(start + made * skipped, None, made)

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
-from ..program.moments import Moments
 from ..program.parts import Attend
 from ..program.steps import SOURCE, Step
 from . import kernels
+from .framewise import Gathered
 from .phases import Phase
-from .statistics import Parts
 from .transfers import Arrival
 from .windows import Window
 
@@ -32,7 +31,7 @@ class Pass:
     index: int
     extents: tuple[Extent, ...]
     stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    moments: dict[int, Moments | Parts] = field(default_factory=dict[int, "Moments | Parts"])
+    moments: dict[int, Gathered] = field(default_factory=dict[int, "Gathered"])
 
     def src(self, step: Step) -> Extent:
         """The extent of the store that a step reads."""
@@ -68,6 +67,7 @@ class Task:
     norm: the affine map of src's finished statistics, or what every voxel goes through by itself;
         None where it normalises nothing.
     groups: groups of channels over which dst's moments are wanted, None where nobody wants them.
+    by_frame: whether they are wanted of every frame by itself.
     old_cache, new_cache: [b, c, history, h, w]; None without history, at a clip's start, or its
         end.
     first: what makes the first frame where that is another step, see `Step.runs`.
@@ -84,8 +84,9 @@ class Task:
     phases: tuple[Phase, ...]
     shortcut: kernels.Kernel | None
     maps: tuple[kernels.Kernel, ...] | None
-    norm: kernels.Affine | kernels.VoxelNorm | None
+    norm: kernels.Affine | kernels.FrameAffine | kernels.VoxelNorm | None
     groups: int | None
+    by_frame: bool
     old_cache: Tensor | None = None
     new_cache: Tensor | None = None
     first: Task | None = None

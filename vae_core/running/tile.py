@@ -13,22 +13,19 @@ allocates is what `memory.Memory.tile_bytes` counts; change both together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import PICTURE, Attend, Edge, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from ..settings import Place
 from . import devices, kernels
-from .attention import attend
+from .attended import attended, remember
 from .convolutions import laid_out
+from .framewise import measured_by_frame
 from .phases import (
     Phase,
     add_spread,
@@ -36,10 +33,11 @@ from .phases import (
     fold_kernel,
     for_accelerator,
     frames_of_phase,
+    numbers_of_phase,
     of_picture,
     phases_of,
 )
-from .stores import Room, allocate
+from .stores import Room
 from .task import Inputs, Pass, Task
 from .transfers import Transfers
 from .weights import Weights
@@ -98,40 +96,11 @@ class TileRunner:
             task.at.moments[task.step.dst] = merged
 
     def _attend(self, task: Task, mix: Attend, cells: Region, inputs: Inputs) -> None:
-        """Compute what `cells` attend to, frame by frame, and send it."""
-        queries, wide = inputs.src.take(), kernels.statistics_dtype(self.weights.dtype)
-        shape = task.at.shape(mix.channels, cells.extent)
-        result = allocate(shape, self.weights.dtype, self.weights.device, Place.DEVICE)
-        for frame in range(cells.t.size):
-            one = slice(frame, frame + 1)
-            blocks = self._keys(task, mix, cells, cells.t.start + frame)
-            found = attend(queries[:, :, one], blocks, wide)  # [b, h * w, c]
-            out = result[:, :, frame].permute(0, 2, 3, 1)  # [b, h, w, c]
-            out.copy_(found.view(out.shape))
-        del queries
-        target = task.at.stores[task.step.dst][(..., *cells.slices)]
-        self.transfers.send(result, target, 0)
+        """Compute what `cells` attend to, and send it."""
+        result = attended(task, mix, cells, inputs.src.take(), self.transfers)
+        self.transfers.send(result, task.at.stores[task.step.dst][(..., *cells.slices)])
         del result
-        if task.new_keys is not None:
-            self._remember(task, mix, (..., *cells.slices))
-
-    def _keys(self, task: Task, mix: Attend, cells: Region, frame: int) -> Iterator[Tensor]:
-        """Keys and values that a frame meets, a block of rows after the other, on the device."""
-        rows, seen = mix.key_rows(cells.extent, task.src), mix.seen(frame)
-        store = task.at.stores[task.step.src][:, mix.channels :, seen.start : seen.stop]
-        for kept in task.keys if mix.looks_ahead else chain(task.keys, (store,)):
-            for one in kept.split(1, dim=2):
-                for block in one.split(rows, dim=3):
-                    yield self.transfers.fetch(block).take()
-
-    def _remember(self, task: Task, mix: Attend, where: tuple[Any, ...]) -> None:
-        """Keep the keys and values of a tile for later chunks."""
-        assert task.new_keys is not None
-        kept = task.at.stores[task.step.src][:, mix.channels :][where]
-        if self.transfers.is_far(kept):
-            task.new_keys[where].copy_(kept)
-        else:
-            self._keep(kept, task.new_keys[where])
+        remember(task, mix, cells, self.transfers)
 
     def prepare(self, step: Step, at: Pass, largest: Extent) -> None:
         """Expect the inputs of a step's tiles, of which none is larger than `largest` cells; see
@@ -167,12 +136,13 @@ class TileRunner:
         return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
 
     def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """The convolutions of a clip's first frame, by a step of its own: as a picture, or of the
-        newest frame that they see alone.
+        """The convolutions of a clip's first frame, by a step of its own: as a picture, with
+        results that lie otherwise, or of the newest frame that they see alone.
         """
+        if first.mix.shuffle or (first.rate == PICTURE and first.mix.fold):
+            return self.phases(first)
         if first.rate == PICTURE:
-            folds = not isinstance(first.mix, Attend) and first.mix.fold
-            return self.phases(first) if folds else of_picture(phases, first)
+            return of_picture(phases, first)
         return tuple(
             replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
         )
@@ -263,17 +233,23 @@ class TileRunner:
         step = task.step
         target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
+        addend = phase.shift
         if added is not None and step.residual and step.residual.fold:
             add_spread(result, added, step.residual.fold, phase)
         elif added is not None and step.phases > 1:
             _, part = frames_of_phase(phase, added, first, step.frames_made)
             result[:, :, skipped:].add_(phase.places(part))
         elif added is not None:
-            self._add_residual(task, window.core, result, added)
+            added = self._residual(task, window.core, result, added)
+            if added is not None and addend is None and not task.groups:
+                addend = added  # which is added on the way: the result is not gone over twice
+            elif added is not None:
+                result.add_(added)
         if task.groups:
             counted = result[:, :, skipped:] if skipped else result
-            merged = self._measured(task, window.alone, phase, counted, merged)
-        self.transfers.send(result, phase.places(target), skipped, phase.shift)
+            measure = self._measured_by_frame if task.by_frame else self._measured
+            merged = measure(inputs, phase, first, counted, merged)
+        self.transfers.send(result, phase.places(target), skipped, addend)
         return merged
 
     @staticmethod
@@ -282,22 +258,40 @@ class TileRunner:
         ratio = task.step.frames_made
         return ratio * cells.t.start - (ratio - 1) * task.keeps_first
 
-    def _add_residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> None:
+    def _residual(self, task: Task, core: Region, result: Tensor, added: Tensor) -> Tensor | None:
+        """What is to be added to `result`; None where it has been added, frames that repeat."""
         residual, at = task.step.residual, task.at
         assert residual
         if task.shortcut:
             added = kernels.convolution(added, task.shortcut)
-        if residual.repeated:
-            keeps_first = at.keeps_first(residual.store)
-            where = residual.source(core, keeps_first)
-            kernels.add_pairs(result, added, core.t, where.t, keeps_first)
-        else:
-            result.add_(added)
+        if not residual.repeated:
+            return added
+        keeps_first = at.keeps_first(residual.store)
+        where = residual.source(core, keeps_first)
+        kernels.add_pairs(result, added, core.t, where.t, keeps_first)
+        return None
 
-    def _measured(self, task: Task, alone: int, phase: Phase, result: Tensor, merged: Any) -> Any:
-        """`merged` with the moments of a result, of which the first `alone` frames count once, and
+    @staticmethod
+    def _measured_by_frame(
+        inputs: Inputs, phase: Phase, first: int, result: Tensor, merged: Any
+    ) -> Any:
+        """`merged` with the moments of each frame of a result."""
+        task, t = inputs.task, inputs.window.core.t
+        _, numbers = numbers_of_phase(phase, first, task.step.frames_made)
+        frames = range(t.start, t.stop)[numbers]
+        if not frames or not task.groups:
+            return merged
+        found = measured_by_frame(result, frames, task.groups, phase.shift)
+        return merged.merge(found) if merged else found
+
+    def _measured(
+        self, inputs: Inputs, phase: Phase, first: int, result: Tensor, merged: Any
+    ) -> Any:
+        """`merged` with the moments of a result, of which the frames that are alone count once, and
         the others as often as they are shown.
         """
+        del first
+        task, alone = inputs.task, inputs.window.alone
         assert task.groups
         shown = self.program.stores[task.step.dst].shown
         parts = ((result, shown),)
@@ -347,6 +341,8 @@ class TileRunner:
         assert norm
         if isinstance(norm, kernels.VoxelNorm):
             kernels.normalise_voxels(x, norm, out)
+        elif isinstance(norm, kernels.FrameAffine):
+            kernels.normalise(x, norm.of(inputs.window.where.t), out)
         elif cover is None or inputs.latents is None or maps is None:
             kernels.normalise(x, norm, out)
         else:
@@ -388,12 +384,4 @@ class TileRunner:
             else:
                 past.copy_(buffer[window.inside][:, :, :1].expand_as(past))
         if task.new_cache is not None and window.cached:
-            self._keep(buffer[window.kept], task.new_cache[window.cached])
-
-    def _keep(self, kept: Tensor, target: Tensor) -> None:
-        """Send a part of the input, which is copied first where it has far to go: the next tile's
-        input is made in the same memory.
-        """
-        if self.transfers.is_far(target):
-            kept = kept.clone(memory_format=torch.channels_last_3d)
-        self.transfers.send(kept, target)
+            self.transfers.keep(buffer[window.kept], task.new_cache[window.cached])

@@ -237,25 +237,33 @@ class Transfers:
         self._awaited.remove(arrival)  # it is equal to itself alone
 
     def send(
-        self, result: Tensor, target: Tensor, skip_frames: int = 0, shift: Tensor | None = None
+        self, result: Tensor, target: Tensor, skip_frames: int = 0, addend: Tensor | None = None
     ) -> None:
-        """Write `result` [b, c, t, h, w], without its first frames and with `shift` added, to
-        `target`.
+        """Write `result` [b, c, t, h, w], without its first frames and with `addend` added, to
+        `target`, which `addend` may be itself.
 
         Where that is far away, it is done by the next `send` or `flush`.
         """
         if not self.is_far(target):
             result = result[:, :, skip_frames:]
-            target.copy_(result) if shift is None else torch.add(result, shift, out=target)
+            target.copy_(result) if addend is None else torch.add(result, addend, out=target)
             return
-        if shift is not None:
-            result.add_(shift)
+        if addend is not None:
+            result.add_(addend)
         self._write()
         mark = self.lanes.start_across(result[:, :, skip_frames:], target)
         staged = None
         if mark is None:
             staged, mark = self.lanes.start_out(result)
         self._leaving = _Leaving(result, staged, mark, skip_frames, target)
+
+    def keep(self, part: Tensor, target: Tensor) -> None:
+        """Write a part of something larger to `target`. Where that has far to go it is copied
+        first, so that the memory of the whole may be used for something else.
+        """
+        if self.is_far(target):
+            part = part.clone(memory_format=torch.channels_last_3d)
+        self.send(part, target)
 
     def _write(self) -> None:
         leaving = self._leaving

@@ -89,12 +89,12 @@ class Weights:
 
     def conv(self, path: str) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in, t, h, w] and bias [out] of a convolution; one of single frames has t =
-        1, and what multiplies single voxels is one of 1x1x1.
+        1, a linear layer h = w = 1 as well.
         """
         weight = cast("Tensor", self._parameter(path, "weight", self.dtype))
         bias = self._parameter(path, "bias", self.dtype)
         if weight.ndim == 2:
-            return weight[:, :, None, None, None], bias
+            weight = weight[..., None, None]
         return (weight.unsqueeze(2) if weight.ndim == 4 else weight), bias
 
     def voxel_norm(self, path: str) -> tuple[Tensor, Tensor | None]:

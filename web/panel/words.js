@@ -25,7 +25,7 @@ export const WORDS = {
   framesPad: "[n] frames are not [k]k+1; the frame policy decides",
   sizePad: "the sides are not multiples of [px]; the size policy decides",
   blend: "blended tiles change the picture",
-  bound: "Wan, Qwen-Image, HunyuanVideo 1.5: chunk_size is only a bound, and norm_scope means nothing",
+  bound: "This network: chunk_size is only a bound, and norm_scope means nothing",
   clip: "clip",
   frames: "frames",
   width: "width",

@@ -152,5 +152,45 @@ class TestCapture:
         return {"ui": {"text": [name]}}
 
 
-NODES = (TestClip, TestLatents, TestConditioning, TestHung, TestReserved, TestCapture)
+class TestNarrowSeedVR2:
+    """Core's own VAE of a narrow SeedVR2 file: its class has its widths from a constant."""
+
+    RETURN_TYPES = ("VAE", "STRING")
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The host asks for this."""
+        return {"required": {"vae_name": ("STRING", {"default": ""})}}
+
+    def load(self, vae_name: str):
+        """The VAE, and what it holds."""
+        import comfy.sd
+        import comfy.utils
+        from comfy.ldm.seedvr import vae as seedvr
+
+        weights = comfy.utils.load_torch_file(folder_paths.get_full_path("vae", vae_name))
+        levels = range(len({name.split(".")[2] for name in weights if ".down_blocks." in name}))
+        name = "encoder.down_blocks.{}.resnets.0.conv1.weight"
+        usual = seedvr.BYTEDANCE_BLOCK_OUT_CHANNELS
+        seedvr.BYTEDANCE_BLOCK_OUT_CHANNELS = tuple(
+            weights[name.format(level)].shape[0] for level in levels
+        )
+        try:
+            vae = comfy.sd.VAE(sd=weights)
+        finally:
+            seedvr.BYTEDANCE_BLOCK_OUT_CHANNELS = usual
+        return (vae, type(vae.first_stage_model).__name__)
+
+
+NODES = (
+    TestClip,
+    TestLatents,
+    TestConditioning,
+    TestHung,
+    TestReserved,
+    TestCapture,
+    TestNarrowSeedVR2,
+)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
