@@ -12,7 +12,7 @@ from networks_hunyuan import clip_decode, clip_encode, random_hunyuan
 from safetensors.torch import save_file
 
 import vae_core
-from vae_core import Settings, from_module
+from vae_core import Settings, SettingsError, from_module
 
 LENGTHS = (1, 5, 9, 13, 21)
 CUTS = (
@@ -126,3 +126,8 @@ def core_name(name: str) -> str:
 def as_core(name: str, value: torch.Tensor) -> torch.Tensor:
     linear = ".attentions.0.to_" in name and value.ndim == 2
     return value[:, :, None, None, None] if linear else value
+
+
+def test_core_s_result_is_refused_with_a_sentence(module) -> None:
+    with pytest.raises(SettingsError, match="core's result is not to be had for this network"):
+        decode_frames(module, latents_of(5, 16, 24), reference="core")

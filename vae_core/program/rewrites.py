@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..errors import SettingsError
 from ..settings import Reference
 from .parts import PICTURE, STEADY, Attend, Keys, TimeMap
 from .steps import SOURCE, Program, Step, StoreSpec
@@ -109,9 +110,15 @@ def as_referred(program: Program, reference: object) -> Program:
     """`program` as the implementation has it that a `settings.Reference` means.
 
     ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
+    Raises `SettingsError` where it takes statistics over a few frames at a time as well.
     """
     if reference is not Reference.CORE:
         return program
+    if program.needs_whole_clip:
+        raise SettingsError(
+            "ComfyUI core's result is not to be had for this network, whose statistics core takes"
+            " over a few frames at a time. Leave reference at official."
+        )
     return replace(program, steps=tuple(map(_unmasked, program.steps)))
 
 

@@ -15,6 +15,7 @@ const SHIPPED = { "tiny_vae (ships": "tiny", "tiny_wan_vae (ships": "tiny_wan" }
 const WAN_22 = /wan_?2[._]?2_?vae|ti2v/i;
 const WAN = /wan|qwen/i;
 const HUNYUAN_15 = /hunyuan_?-?video_?-?1[._]?5/i;
+const HUNYUAN = /hunyuan_?-?video|framepack|kandinsky_?-?5/i;
 const SEEDVR2 = /seedvr|(^|\/)ema_vae/i;
 
 /**
@@ -161,6 +162,7 @@ function networkOf(file) {
   const shipped = Object.entries(SHIPPED).find(([name]) => file.startsWith(name));
   if (shipped) return shipped[1];
   if (HUNYUAN_15.test(file)) return "hunyuan15";
+  if (HUNYUAN.test(file)) return "hunyuan";
   if (SEEDVR2.test(file)) return "seedvr2";
   if (!WAN.test(file)) return "full";
   return WAN_22.test(file) ? "wan22" : "wan";
