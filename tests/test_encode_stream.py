@@ -175,3 +175,38 @@ def test_latents_are_decoded_as_they_are_read(vae: VideoVAE, tiling: str) -> Non
     video = torch.cat(list(vae.decode_stream(stored, settings)), 2)
     assert torch.equal(video, vae.decode(latents, settings))
     assert stored.most == (2 if tiling == "exact" else 6)
+
+
+def in_one_buffer(video: Tensor, run: int) -> Iterator[Tensor]:
+    """Runs of `run` frames, each written where the one before it was, as many readers do."""
+    buffer = torch.empty_like(video[:, :, :run])
+    for frames in video.split(run, dim=2):
+        part = buffer[:, :, : frames.shape[2]]
+        yield part.copy_(frames)
+        buffer.fill_(9.0)
+
+
+@pytest.mark.parametrize("run", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(chunk_frames=FULL),
+        Settings(chunk_frames=FULL, placement="host"),
+        Settings(chunk_frames=8, norm_scope="clip"),
+        Settings(chunk_frames=8, norm_scope="clip", placement="mmap"),
+    ],
+)
+def test_a_source_may_write_all_its_frames_into_one_buffer(
+    vae: VideoVAE, run: int, settings: Settings
+) -> None:
+    video = random_video(14, 12, 16)
+    moments = list(vae.encode_stream(in_one_buffer(video, run), settings))
+    assert torch.equal(torch.cat(moments, 2), vae.encode(video, settings).moments)
+
+
+@pytest.mark.parametrize("good", [0, 1, 6, 9])
+def test_a_frame_that_is_none_is_no_end_of_a_stream(vae: VideoVAE, good: int) -> None:
+    frames = [*random_video(9, 16, 16).unbind(2)]
+    stream = vae.encode_stream(iter([*frames[:good], None, *frames]), Settings(chunk_frames=FULL))
+    with pytest.raises(InputError, match=f"item at frame {good} is NoneType"):
+        list(stream)

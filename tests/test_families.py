@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from networks_wan import random_wan, whole_decode
 from pack import part, run
 
 import vae_core
+from vae_core import SettingsError
 from vae_core.cli import main
 from vae_core.datasets.buckets import Bucket
 from vae_core.families.family import BY_NAME, FAMILIES, Family
@@ -35,6 +37,19 @@ def test_a_family_has_files_a_class_and_a_network_for_the_laws(family: Family) -
     vae = vae_core.from_module(NARROW[family.name](torch.float32))
     assert vae.family is family
     Bucket(*family.published.size).check(vae.ratios)
+
+
+def test_how_kijai_s_wrappers_lay_latents_is_said_of_no_family_that_they_are_not_for(
+    family: Family,
+) -> None:
+    vae = vae_core.from_module(NARROW[family.name](torch.float32))
+    asked = Namespace(convention="kijai", scale=None)
+    if family.name in ("cogvideox", "wan"):
+        assert options.form_of(asked, vae)
+        return
+    for scale in (None, "config", "0.7", "wan2.2-5b"):
+        with pytest.raises(SettingsError, match="is not known here. Leave out --convention"):
+            options.form_of(Namespace(convention="kijai", scale=scale), vae)
 
 
 def test_a_family_is_in_the_readme_and_can_be_planned(family: Family, capsys) -> None:

@@ -115,6 +115,12 @@ def test_a_refusing_policy_names_the_sizes_that_would_do(vae) -> None:
         vae.encode(random_video(5, 4, 16), Settings(size_fit="crop"))
 
 
+def test_no_size_without_a_pixel_is_advised(vae) -> None:
+    for policy in ("crop", "error"):
+        with pytest.raises(InputError, match=r"got 4\. Use 8, or let size"):
+            vae.encode(random_video(5, 4, 16), Settings(size_fit=policy))
+
+
 def test_a_module_of_another_kind_is_refused_with_its_path() -> None:
     with pytest.raises(LoweringError, match=r"vae\.encoder is missing: Linear"):
         from_module(torch.nn.Linear(2, 2))

@@ -398,3 +398,11 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pyt
 def test_a_wish_that_cannot_be_met_is_refused(wish: dict[str, Any], tmp_path: Path):
     with pytest.raises(SettingsError, match=r"must be one of bfloat16|cannot be used"):
         load_module(tmp_path, **wish)
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "hpu", torch.device("mps")])
+def test_a_device_that_this_torch_lacks_is_refused_in_few_words(device: Any, tmp_path: Path):
+    with pytest.raises(SettingsError) as refusal:
+        load_module(tmp_path, device=device)
+    assert f"the device {str(device)!r} cannot be used: " in str(refusal.value)
+    assert len(str(refusal.value)) < 200

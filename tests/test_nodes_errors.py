@@ -125,6 +125,27 @@ def test_latents_that_are_in_that_convention_already_are_not_converted_again():
         run("ExactVAELatentConvert", samples=a_latent())
 
 
+DIRECTIONS = node("ExactVAELatentConvert").INPUT_TYPES()["required"]["direction"][0]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("fillers", [-1, 0, 2])
+@pytest.mark.parametrize("nothing", [None, {}, [], {"samples": None}, torch.zeros(1, 16, 2, 3, 4)])
+def test_what_is_no_latent_is_converted_in_no_direction(direction, fillers, nothing):
+    change = {"direction": direction, "additional_frames": fillers}
+    with pytest.raises(part("vae_core").InputError, match=r"LATENT|tensor"):
+        run("ExactVAELatentConvert", samples=nothing, change=change)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (40, 7)])
+@pytest.mark.parametrize("clips", [0, 2])
+def test_a_picture_of_which_cores_crop_leaves_nothing_is_refused(vae, size, clips):
+    image = torch.rand(*([clips] if clips else []), 1, *size, 3)
+    for encode in (vae.encode, vae.encode_tiled):
+        with pytest.raises(part("vae_core").InputError, match=f"got {size[0]}x{size[1]}"):
+            encode(image)
+
+
 NODES_WITH_CHUNKS = sorted(
     name
     for name, kind in pack().NODE_CLASS_MAPPINGS.items()

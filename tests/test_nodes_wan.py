@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import torch
 from networks import random_latents
-from networks_wan import random_qwen_image, random_wan, whole_decode, whole_encode
+from networks_wan import (
+    random_qwen_image,
+    random_wan,
+    random_wan_2_2,
+    whole_decode,
+    whole_encode,
+)
 from pack import part, run
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -78,6 +84,21 @@ def test_latents_are_decoded_as_by_the_untiled_network(module: nn.Module, batch:
     assert images.shape == (batch * (4 * frames - 3), 32, 40, 3)
     assert distance(images, shown(whole_decode(module, latents))) < MOST
     assert f"VAE: {TITLE}" in report
+
+
+def test_wan_2_2_goes_through_the_nodes_and_cores_calls():
+    module = random_wan_2_2(latent_channels=48)
+    image, latents = pictures(5, 32, 48), random_latents(2, 2, 3, channels=48)
+    wanted = whole_encode(module, seen(image)).chunk(2, dim=1)[0]
+    latent, _ = run("ExactVAEEncodeTiled", change={"tile_size": 16}, images=image, vae=module)
+    images, report = run("ExactVAEDecodeFramewise", samples={"samples": latents}, vae=module)
+    (vae,) = run("ExactVAEApply", vae=module)
+    for got in (latent["samples"], vae.encode(image)):
+        assert distance(got, wanted) < MOST
+    wanted = shown(whole_decode(module, latents))
+    for got in (images, vae.decode(latents)[0]):
+        assert distance(got, wanted) < MOST
+    assert "VAE: Wan 2.2 5B" in report
 
 
 def test_qwen_images_own_class_is_taken_too():

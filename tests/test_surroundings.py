@@ -14,6 +14,7 @@ from torch import Tensor
 
 import vae_core
 from vae_core import Settings, VideoVAE, from_module
+from vae_core.accelerate import accelerate
 
 VIDEO, LATENTS = random_video(9, 24, 40), random_latents(3, 3, 5)
 SEED = 5
@@ -78,6 +79,32 @@ def test_surroundings_change_no_bit(name: str, call: str) -> None:
         with SURROUNDINGS[name]():
             found = CALLS[call](vae, settings)
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("call", [*CALLS, "accelerated", "a batch, sliced"])
+def test_autocast_changes_no_bit_of_a_vae_in_any_dtype(
+    call: str, dtype: torch.dtype, autocast: torch.dtype
+) -> None:
+    video, latents = random_video(7, 20, 28, dtype), random_latents(3, 3, 5, dtype)
+    vae = from_module(random_module(dtype))
+    door = accelerate(random_module(dtype))
+    door.enable_slicing()
+    calls: dict[str, Callable[[], Tensor]] = {
+        "encode": lambda: vae.encode(video).moments,
+        "decode": lambda: vae.decode(latents),
+        "sample": lambda: vae.encode(video).sample(torch.Generator().manual_seed(SEED)),
+        "kl": lambda: vae.encode(video).kl(),
+        "encode_stream": lambda: list(vae.encode_stream(iter(video.unbind(2))))[-1],
+        "accelerated": lambda: door.decode(latents).sample,
+        "a batch, sliced": lambda: door.decode(latents.expand(2, -1, -1, -1, -1)).sample,
+    }
+    expected = calls[call]()
+    with torch.autocast("cpu", dtype=autocast):
+        found = calls[call]()
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("one_dnn", [True, False])

@@ -75,7 +75,27 @@ WRONG: dict[str, tuple[type[Exception], str, Callable[[VideoVAE], object]]] = {
         r"trim must be a vae_core.Extent.*got \(5, 16, 16\)",
         lambda v: v.decode(LATENTS, trim=(5, 16, 16)),
     ),
+    "a trim of nothing": (
+        InputError,
+        "at least one frame, row and column",
+        lambda v: v.decode(LATENTS, trim=vae_core.Extent(0, 16, 16)),
+    ),
+    "a trim below nothing": (
+        InputError,
+        "at least one frame, row and column",
+        lambda v: v.decode(LATENTS, trim=vae_core.Extent(5, -1, 16)),
+    ),
+    "a trim in fractions": (
+        InputError,
+        "in whole numbers",
+        lambda v: v.decode(LATENTS, trim=vae_core.Extent(5, 16, 2.5)),
+    ),
     "no shape": (InputError, "five whole numbers; got None", lambda v: v.plan_encode(None)),
+    "more frames than anybody has": (
+        InputError,
+        "4194304 frames at most.*got 1000000000",
+        lambda v: v.plan_decode((1, 4, 10**9, 2, 2)),
+    ),
     "a broken shape": (
         InputError,
         "five whole numbers",
@@ -166,3 +186,25 @@ def test_no_more_than_a_believable_count_is_planned_for(vae: VideoVAE) -> None:
     pull(vae.encode_stream(frames, settings, frame_count=2**62))
     assert told
     assert {(progress.total_operations, progress.chunks) for progress in told} == {(0, 0)}
+
+
+HOLLOW: dict[str, Callable[[VideoVAE, torch.device], object]] = {
+    "a video": lambda v, place: v.encode(VIDEO.to(place)),
+    "latents": lambda v, place: v.decode(LATENTS.to(place)),
+    "a video in a stream": lambda v, place: v.encode_stream(VIDEO.to(place)),
+    "frames of a stream": lambda v, place: pull(v.encode_stream(iter([VIDEO.to(place)]))),
+    "latents to stream": lambda v, place: pull(v.decode_stream(LATENTS.to(place))),
+}
+
+
+@pytest.mark.parametrize("name", HOLLOW)
+@pytest.mark.parametrize(("place", "device"), [("meta", "cpu"), ("cpu", "meta")])
+def test_what_lies_on_meta_is_not_computed_with(name: str, place: str, device: str) -> None:
+    vae = from_module(MODULE, device=device)
+    with pytest.raises(InputError, match="meta tensors hold no values"):
+        HOLLOW[name](vae, torch.device(place))
+
+
+def test_plans_need_no_values() -> None:
+    vae = from_module(MODULE, device="meta")
+    assert vae.plan_encode(VIDEO.shape).chunks

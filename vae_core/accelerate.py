@@ -50,6 +50,7 @@ from torch import Tensor, nn
 from .class_doors import DROP_IN, KINDS, Kind, kind_of
 from .errors import InputError
 from .families.attributes import plain
+from .running.autocast import joined
 from .running.graphs import is_exporting, outside_graphs
 from .settings import SMALLEST_TILE_PX, Layout, NormScope, Reference, Settings, Tiling
 from .vae import VideoVAE, from_module
@@ -194,7 +195,7 @@ class _Engine:
         with _weights_at_hand(module):
             vae = replace(self.vae, dtype=module.dtype, device=_device(module, clips[0]))
             results = [work(vae, clip, settings) for clip in clips]
-        return results[0] if len(results) == 1 else torch.cat(results)
+        return results[0] if len(results) == 1 else joined(results)
 
     def _encoding(self) -> Settings:
         return self._settings_now(self.kind.encoding)

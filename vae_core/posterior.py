@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .geometry.fitting import Fitted
-from .running.autocast import no_autocast
+from .running.autocast import joined, no_autocast
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 """Beyond these the exponential is of no use in any dtype; the reference clamps alike."""
@@ -49,7 +49,7 @@ class Posterior:
     @property
     def moments(self) -> Tensor:
         """[b, 2c, n, h, w], to be saved by those who train."""
-        return torch.cat([self.mean, self.logvar], dim=1)
+        return joined([self.mean, self.logvar], dim=1)
 
     @property
     def std(self) -> Tensor:

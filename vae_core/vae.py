@@ -38,14 +38,7 @@ from .running.graphs import outside_graphs
 from .running.machines import device_of, machine_for, weights_for
 from .running.stores import new_result, reserve
 from .running.weights import Lender, has_far_kernels
-from .settings import (
-    Layout,
-    NormScope,
-    Place,
-    Placement,
-    Settings,
-    check_settings,
-)
+from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
 from .streaming.carried_progress import CarriedProgress
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
 from .streaming.fitted_frames import fitted_frames
@@ -53,6 +46,7 @@ from .streaming.frame_feed import FrameFeed, FrameRuns, is_frame_runs
 from .streaming.values import (
     check_dtype,
     check_module,
+    check_readable,
     check_tensor,
     check_trim,
     check_values,
@@ -213,6 +207,7 @@ class VideoVAE:
         is computed.
         """
         check_tensor(video, "a video")
+        check_readable(video, self.device, "a video")
         plan = self.plan_encode(video.shape, settings, probing=True)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
@@ -231,6 +226,7 @@ class VideoVAE:
         `InputError` as `encode` does.
         """
         check_tensor(latents, "latents")
+        check_readable(latents, self.device, "latents")
         check_trim(trim)
         plan = self.plan_decode(latents.shape, settings, probing=True)
         check_values(latents, "latents", "unscaled floating point latents")
@@ -275,6 +271,7 @@ class VideoVAE:
         once.
         """
         check_tensor(video, "a video")
+        check_readable(video, self.device, "a video")
         plan = self.plan_encode(video.shape, settings, probing=True)
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
@@ -297,6 +294,7 @@ class VideoVAE:
         """
         if isinstance(latents, Tensor) or not is_frame_runs(latents):
             check_tensor(latents, "latents")
+        check_readable(latents, self.device, "latents")
         plan = self.plan_decode(latents.shape, settings, probing=True)
         if isinstance(latents, Tensor):
             check_values(latents, "latents", "unscaled floating point latents")

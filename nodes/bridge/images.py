@@ -156,7 +156,8 @@ def from_wrapper(latent: Any, scale: float, filler: int) -> dict[str, Any]:
     """A LATENT of CogVideoXWrapper [b, t, c, h, w] as core's; filler: frames of it, -1 for what the
     latent says.
     """
-    told = dict(latent) if filler < 0 else {**latent, "additional_frames": filler}
+    own = filler < 0 or not isinstance(latent, Mapping)  # what is no LATENT is refused below
+    told = latent if own else {**latent, "additional_frames": filler}
     samples = from_kijai(told, CHANNELS) * (KIJAI_FACTOR / scale)
     return marked(others(latent) | {"samples": samples})
 

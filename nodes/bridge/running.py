@@ -19,6 +19,7 @@ from torch import Tensor
 from ...vae_core import Extent, Posterior, Reference, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan, chunk_extent
+from ...vae_core.running.autocast import joined
 from ...vae_core.running.devices import dtype_words
 from . import card, host
 from .images import pixel_runs, write_frames
@@ -130,7 +131,7 @@ def _encoded(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encod
         encoded += part.shape[2]
         watch.glimpse(image[min(vae.ends.sample_frames(encoded), frames) - 1, ..., :3])
     watch.end()
-    moments = torch.cat(parts, dim=2)
+    moments = joined(parts, dim=2)
     return Encoded(
         Posterior.from_moments(moments, stream.fitted),
         plan,

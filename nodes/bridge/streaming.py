@@ -25,6 +25,7 @@ from ...vae_core.media.video import Resize, Selection, open_video
 from ...vae_core.media.video_writing import VideoOptions, check_options, open_writer
 from ...vae_core.planning.plan import Plan
 from ...vae_core.program.steps import SOURCE
+from ...vae_core.running.autocast import joined
 from . import card, host
 from .components import stream_of
 from .images import with_colours
@@ -128,7 +129,7 @@ def encode_file(
         notes = [*video.notes, *card.seen(vae, engine, plan)]
     plan = _as_run(engine, plan, fitted, settings)
     watch.end(plan)
-    posterior = Posterior.from_moments(torch.cat(parts, dim=2), fitted)
+    posterior = Posterior.from_moments(joined(parts, dim=2), fitted)
     samples = chosen_samples(vae, posterior, values).to(vae.output_device, host.result_dtype())
     text = report(vae, plan, watch.seconds, notes, fitted)
     return latent_of(samples, fitted), float(info.fps), text

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
+from ...vae_core.running.autocast import joined
 from ...vae_core.settings import SMALLEST_TILE_PX
 from . import card, host
 from .core_files import core_vae
@@ -53,6 +54,7 @@ class EngineModule(nn.Module):
         self.ends = ends_of(vae_core.from_module(network))
         for name, part in network.named_children():
             self.add_module(name, part)
+        self.config = getattr(network, "config", None)  # what parts alone do not show
         self.settings = CORE_SETTINGS
 
     def video_vae(self, dtype: torch.dtype, device: torch.device | str) -> VideoVAE:
@@ -133,7 +135,7 @@ class ExactMixin:
         ends = self.ends
         cropped = [_centre(with_colours(clip, ends.colours_in), ends.px) for clip in clips]
         runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
-        latents = torch.cat([run.posterior.mode() for run in runs])
+        latents = joined([run.posterior.mode() for run in runs])
         return handed_on(self, latents).to(self.output_device, host.result_dtype())
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
@@ -161,8 +163,16 @@ class ExactMixin:
 
 
 def _centre(clip: Tensor, px: int) -> Tensor:
-    """The middle of [t, h, w, c] whose sides are multiples of `px`, as core crops."""
+    """The middle of [t, h, w, c] whose sides are multiples of `px`, as core crops.
+
+    Raises `InputError` where nothing would be left.
+    """
     h, w = (side // px * px for side in clip.shape[1:3])
+    if min(h, w) < 1:
+        raise InputError(
+            f"core's nodes crop pictures to multiples of {px} pixels, and need that many on every"
+            f" side; got {clip.shape[1]}x{clip.shape[2]}. Exact VAE Encode pads smaller ones."
+        )
     top, left = (clip.shape[1] - h) // 2, (clip.shape[2] - w) // 2
     return clip[:, top : top + h, left : left + w]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import InputError, VaeCoreError, VideoError
 from ..media.video import Frame, Resize, Selection, frames_to_tensor, open_video
+from ..running.autocast import joined
 from ..settings import Reference, Settings
 from ..vae import VideoVAE
 from .buckets import Bucket, frames_for, longest, shortest, size_for, spread
@@ -205,7 +206,7 @@ class Encoding:
             stream = self.vae.encode_stream(
                 _runs(prepared.frames), self.recipe.settings, bucket.frames
             )
-            moments = torch.cat(list(stream), dim=2)[0]  # [2c, n, h, w]
+            moments = joined(list(stream), dim=2)[0]  # [2c, n, h, w]
         except InputError as error:
             return Skipped(clip.source, str(error))
         if not bool(torch.isfinite(moments).all()):

@@ -136,7 +136,8 @@ def _device(dtype: torch.dtype | None, device: torch.device | str) -> torch.devi
     try:
         return torch.empty(0, device=device).device
     except Exception as error:  # RuntimeError, AssertionError or others, by backend
-        raise SettingsError(f"device {device!r} cannot be used: {line_of(error)}.") from error
+        why = line_of(error).partition(". ")[0].rstrip(".")  # torch goes on about builds of its own
+        raise SettingsError(f"the device {str(device)!r} cannot be used: {why}.") from error
 
 
 def _network(keys: Keys, found: _Found, state: Mapping[str, Stored]) -> LoadedModule:

@@ -191,7 +191,7 @@ def of_time(module: nn.Module, path: str, rate: Rate) -> Conv:
 
 def patch_of(module: nn.Module) -> int:
     """Elements along a side of the squares that a VAE puts side by side in the channels."""
-    if f"{type(module).__module__}." == _HOST_2_2:
+    if f"{type(getattr(module, 'decoder', None)).__module__}." == _HOST_2_2:
         return 2
     return getattr(getattr(module, "config", None), "patch_size", None) or 1
 

@@ -47,9 +47,9 @@ def _fit(size: int, below: int, above: int, fit: Fit, rule: str) -> int:
     if below == above or size == below:
         return size
     if fit is Fit.ERROR or (fit is Fit.CROP and below < 1):
+        fewer = f", or {below} to lose some" if below >= 1 else ""
         raise InputError(
-            f"{rule}; got {size}. Use {above}, or {below} to lose some, or let size and frames be"
-            " padded."
+            f"{rule}; got {size}. Use {above}{fewer}, or let size and frames be padded."
         )
     return below if fit is Fit.CROP else above
 

@@ -32,6 +32,7 @@ from ..media.video import PICTURE_FPS, VideoSource, open_video
 from ..media.video_writing import check_options, open_writer
 from ..planning.plan import Plan, size_text
 from ..settings import Settings
+from ..streaming.values import checked_device
 from ..vae import VideoVAE, from_module
 from .file_streams import decode_video, encode_video
 from .options import (
@@ -97,7 +98,8 @@ def _unweighted(args: Namespace) -> VideoVAE:
     with torch.device("meta"):
         module = family.published.network()
     # Without weights there is nothing to run: `meta` stands for a graphics card of any kind.
-    return from_module(module, DTYPES[args.dtype], "cpu" if args.device == "cpu" else "meta")
+    asked = checked_device("meta" if args.device == "auto" else args.device)
+    return from_module(module, DTYPES[args.dtype], asked if asked.type == "cpu" else "meta")
 
 
 def plan(args: Namespace) -> None:

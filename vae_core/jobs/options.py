@@ -214,6 +214,11 @@ def form_of(args: Namespace, vae: VideoVAE) -> Form | None:
     if args.convention is None and args.scale is None:
         return None
     convention = Convention(args.convention or Convention.CORE)
+    if convention is Convention.KIJAI and vae.family not in (COGVIDEOX, WAN):
+        raise SettingsError(
+            f"how kijai's latents of {vae.family.title} lie is not known here. Leave out"
+            " --convention; where they are times a factor or normalised, say so by --scale."
+        )
     if vae.family.scale is Scale.CHANNELS:
         return _normalised(args, convention, vae)
     if convention is Convention.KIJAI and vae.family is not COGVIDEOX:
@@ -231,16 +236,9 @@ def _normalised(args: Namespace, convention: Convention, vae: VideoVAE) -> Form:
     """How latents of a family lie that are normalised by channel, in core's order of dimensions."""
     told = args.convention is not None
     if convention is Convention.KIJAI:
-        if vae.family is not WAN:
-            raise SettingsError(f"kijai's wrappers are for other VAEs than {vae.family.title}'s.")
         if args.scale is not None:
             raise SettingsError(
                 "kijai's latents of Wan 2.1 are always normalised by wan2.1; leave out --scale."
-            )
-        if vae.family is not WAN:
-            raise SettingsError(
-                f"how kijai's latents of {vae.family.title} lie is not known here. Where they are"
-                " normalised, say --scale wan2.2-5b in place of --convention."
             )
         return Form(statistics=WAN_2_1)
     if args.scale is None:

@@ -7,9 +7,11 @@ some routes of a convolution and not for others. A VAE is made for another dtype
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -17,3 +19,11 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device.type):  # such as `meta`
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """`parts`, at least one, all of one dtype, end to end in that dtype. Under autocast `torch.cat`
+    takes none but float32 and autocast's own.
+    """
+    with no_autocast(parts[0].device):
+        return torch.cat(list(parts), dim)

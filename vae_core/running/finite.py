@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ResultError
+from .autocast import no_autocast
 
 
 def first_not_finite(x: Tensor) -> int | None:
@@ -19,8 +20,9 @@ def first_not_finite(x: Tensor) -> int | None:
     """
     if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
         return None
-    ends = [torch.stack(torch.aminmax(x[:, :, frame])) for frame in range(x.shape[2])]
-    broken = (~torch.isfinite(torch.stack(ends)).all(dim=1)).nonzero()
+    with no_autocast(x.device):
+        ends = [torch.stack(torch.aminmax(x[:, :, frame])) for frame in range(x.shape[2])]
+        broken = (~torch.isfinite(torch.stack(ends)).all(dim=1)).nonzero()
     return int(broken[0]) if len(broken) else None
 
 

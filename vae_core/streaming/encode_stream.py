@@ -33,6 +33,7 @@ from ..running.stores import new_result, reserve
 from ..settings import Layout, NormScope, Progress, Settings, Tiling, as_integer
 from .fitted_frames import fitted_frames
 from .frame_feed import FrameFeed, no_frames
+from .values import check_readable
 
 _CHUNKS_OF_EVERY_KIND = 3
 
@@ -146,6 +147,7 @@ def encode_chunks_of(
     """
     if not feed.hold(settings.chunk_frames + 2):
         raise no_frames()
+    check_readable(feed.peek(), network.device, "a stream of frames")
     frame_count = _believed(frame_count)
     plan = _planned(network, feed, settings, frame_count)
     reserve(plan)

@@ -1,7 +1,8 @@
 """Where do the sample frames of a stream come from, when nobody knows how many there will be?
 
 1. `FrameFeed` pulls frames from an iterable, checks each as it comes, and hands them out in runs of
-   any length. It holds no more than the run that is asked for next.
+   any length. It holds no more than the run that is asked for next. What waits for more is copied,
+   since a source may write its next frame where the one before it was.
 2. `collect` takes all of them at once, for what needs the whole clip: in host memory, or in a
    nameless temporary file.
 3. `FrameRuns` is the other kind of source: one of known length that is read piece by piece, such
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.region import Interval
+from ..running.autocast import joined
 from ..running.stores import disk_room
 from ..settings import Place
 from .values import check_tensor, check_values
@@ -55,6 +57,10 @@ def is_frame_runs(source: object) -> bool:
     return isinstance(source, FrameRuns)
 
 
+_END = object()
+"""What an iterator that has ended gives; None may come from one that has not."""
+
+
 class FrameFeed:
     """Sample frames that come one by one or in runs, from an iterable of unknown length.
 
@@ -73,19 +79,28 @@ class FrameFeed:
         self._channels = channels
         self._waiting: list[Tensor] = []
         self._kind: tuple[Any, ...] | None = None
+        self._borrowed = False  # whether the last of those that wait is the source's own
         self.held = 0
         self.given = 0
 
     def hold(self, count: int) -> int:
         """Pull until `count` frames wait here or no more come; how many wait."""
         while self.held < count:
-            frames = next(self._source, None)
-            if frames is None:
+            self._keep()
+            frames = next(self._source, _END)
+            if frames is _END:
                 break
             run = self._checked(frames)
             self._waiting.append(run)
+            self._borrowed = True
             self.held += run.shape[2]
         return self.held
+
+    def _keep(self) -> None:
+        """Take a copy of what waits in memory that is the source's."""
+        if self._borrowed and self._waiting:
+            self._waiting[-1] = self._waiting[-1].clone()
+        self._borrowed = False
 
     def take(self, count: int) -> Tensor:
         """The next `count` frames [b, c, count, h, w], which must be held."""
@@ -100,7 +115,7 @@ class FrameFeed:
             missing -= run.shape[2]
         self.held -= count
         self.given += count
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        return parts[0] if len(parts) == 1 else joined(parts, dim=2)
 
     def peek(self) -> Tensor:
         """The run that waits first; one must be held."""

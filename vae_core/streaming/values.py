@@ -6,7 +6,7 @@ What is not gets one sentence, before anything is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ..running.finite import first_not_finite
 from ..settings import as_integer
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+_MOST_FRAMES = 2**22
+"""Two days, at 24 a second: what is more was mistyped, and its plan alone would fill the memory."""
 
 
 def check_tensor(x: object, what: str) -> None:
@@ -29,6 +32,30 @@ def check_tensor(x: object, what: str) -> None:
     if x.layout is not torch.strided or x.is_nested:
         kind = "a nested one" if x.is_nested else str(x.layout)
         raise InputError(f"{what} must be a dense tensor; got {kind}. Call to_dense() first.")
+
+
+class Placed(Protocol):
+    """What lies on a device: a tensor, or frames that are read when they are wanted."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def check_readable(x: Placed, device: torch.device, what: str) -> None:
+    """`InputError` where one of the two is on `meta`, which holds no values, and the other is not;
+    what a tensor of another class holds is that class's business.
+
+    device: what would be computed on.
+    """
+    if isinstance(x, Tensor) and type(x) not in (Tensor, nn.Parameter):
+        return
+    if (x.device.type == "meta") == (device.type == "meta"):
+        return
+    raise InputError(
+        "on the device meta tensors hold no values, so that nothing can be computed there; got"
+        f" {what} on {x.device} and a VAE on {device}. Put both on a real device; plans need"
+        " neither."
+    )
 
 
 def sizes_of(shape: object, what: str) -> tuple[int, ...]:
@@ -78,6 +105,11 @@ def checked_extent(shape: Sequence[int], channels: int, what: str) -> Extent:
             f" {tuple(shape)}."
             " Another channel count means another model, or another order of dimensions."
         )
+    if shape[2] > _MOST_FRAMES:
+        raise InputError(
+            f"{what} may have {_MOST_FRAMES} frames at most, each chunk of which is planned; got"
+            f" {shape[2]}. Cut the clip, or give it as a stream."
+        )
     return Extent(*shape[2:])
 
 
@@ -92,10 +124,16 @@ def check_module(module: object) -> None:
 
 def check_trim(trim: object) -> None:
     """`InputError` for what is neither None nor the size of a clip."""
-    if trim is not None and not isinstance(trim, Extent):
+    if trim is None:
+        return
+    if not isinstance(trim, Extent):
         raise InputError(
             f"trim must be a vae_core.Extent(t, h, w) or None; got {trim!r}. Encoding gives one as"
             " posterior.fitted.source."
+        )
+    if min(as_integer(side) or 0 for side in (trim.t, trim.h, trim.w)) < 1:
+        raise InputError(
+            f"trim must have at least one frame, row and column, in whole numbers; got {trim!r}."
         )
 
 
