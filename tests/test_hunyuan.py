@@ -1,4 +1,4 @@
-"""Does the engine give the pixels of HunyuanVideo run over the whole clip, for every cut and file?"""
+"""Does the engine give what HunyuanVideo gives of the whole clip, for every cut and file?"""
 
 from __future__ import annotations
 

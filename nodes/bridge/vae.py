@@ -267,7 +267,9 @@ def _with(vae: Any, settings: Settings) -> Any:
     return vae
 
 
-WANTED = "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.0, 1.5 or SeedVR2"
+WANTED = (
+    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.0, 1.5 or SeedVR2"
+)
 _REMEDY = "Load one with Exact VAE Loader."
 
 

@@ -33,8 +33,11 @@ LATENT_CHANNELS = 16
 _HUNYUAN_1_5 = "hunyuanvideo-1.5"
 _HUNYUAN = "hunyuanvideo"
 SCALING_FACTORS = {
-    **{"2b": 1.15258426, "5b": 0.7, "1.5": 0.7},
-    **{_HUNYUAN: 0.476986, _HUNYUAN_1_5: 1.03682},
+    "2b": 1.15258426,
+    "5b": 0.7,
+    "1.5": 0.7,
+    _HUNYUAN: 0.476986,
+    _HUNYUAN_1_5: 1.03682,
 }
 """By kind of model: `scaling_factor` in vae/config.json of THUDM's CogVideoX-2b, CogVideoX-5b and
 CogVideoX1.5-5B (image-to-video models have that of their kind), and of HunyuanVideo's

@@ -79,7 +79,10 @@ class _Builder(Builder):
         )
         self.conv(child(block, path, "conv1"), f"{path}.conv1", norm1)
         conv2, _ = causal(child(block, path, "conv2"), f"{path}.conv2")
-        found, where = getattr(block, self.dialect.shortcut, None), f"{path}.{self.dialect.shortcut}"
+        found, where = (
+            getattr(block, self.dialect.shortcut, None),
+            f"{path}.{self.dialect.shortcut}",
+        )
         shortcut = of_voxels(plain(found), where) if isinstance(found, nn.Module) else None
         spec = self.spec
         dst = self.store(conv2.out_channels, spec.px, spec.frames) if shortcut else entry

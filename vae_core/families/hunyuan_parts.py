@@ -167,4 +167,3 @@ def of_voxels(module: nn.Module, path: str) -> Conv:
     if (conv.kernel_t, conv.kernel, conv.stride) != (1, 1, 1):
         raise LoweringError(f"{path} must be a 1x1x1 convolution; it is {module}.")
     return conv
-

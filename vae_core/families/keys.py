@@ -20,11 +20,12 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 EXPECTED = (
-    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, HunyuanVideo 1.0 or 1.5, or"
+    "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, HunyuanVideo (1.0, 1.5) or"
     " SeedVR2: a diffusers folder (config.json and diffusion_pytorch_model.safetensors), a single"
     " file such as cogvideox_vae_bf16.safetensors, wan_2.1_vae.safetensors, wan2.2_vae.safetensors,"
     " hunyuan_video_vae_bf16.safetensors, hunyuanvideo15_vae_fp16.safetensors or"
-    " seedvr2_ema_vae_fp16.safetensors, or the original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    " seedvr2_ema_vae_fp16.safetensors, or the original 3d-vae.pt, Wan2.1_VAE.pth or"
+    " Wan2.2_VAE.pth."
 )
 DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3
