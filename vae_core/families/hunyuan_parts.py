@@ -73,7 +73,9 @@ def factors_of(module: nn.Module) -> tuple[int, ...]:
     """By how much a decoder's sampler changes frames, height and width."""
     factor = cast("Any", getattr(module, "upsample_factor", None))
     factor = cast("Any", module).scale_factor if factor is None else factor
-    return tuple(factor) if isinstance(factor, tuple | list) else (factor,) * 3
+    if isinstance(factor, tuple | list):
+        return tuple(cast("tuple[int, ...]", factor))
+    return (factor,) * 3
 
 
 def _doubles(module: nn.Module) -> str | None:
