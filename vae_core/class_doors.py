@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -121,8 +120,8 @@ def timestep_of(temb: object) -> float | None:
     """
     if temb is None or isinstance(temb, int | float):
         return None if temb is None else float(temb)
-    values = temb.flatten() if isinstance(temb, Tensor) else torch.zeros(0)
-    if not len(values) or bool((values != values[0]).any()):
+    values = temb.flatten().tolist() if isinstance(temb, Tensor) else []
+    if len(set(values)) != 1:
         raise InputError(
             "an accelerated VAE tells all clips of a batch the same timestep; got"
             f" {temb!r}. Decode them one by one."

@@ -35,7 +35,7 @@ from .program.rewrites import as_referred, narrow_in_place, still_frame, told, u
 from .program.steps import SOURCE, Program
 from .running.execute import Execution
 from .running.graphs import outside_graphs
-from .running.machines import device_of, machine_for, weights_for
+from .running.machines import device_of, machine_for, runs_on, weights_for
 from .running.stores import new_result, reserve
 from .running.weights import Lender, has_far_kernels
 from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
@@ -209,8 +209,8 @@ class VideoVAE:
         is computed.
         """
         check_tensor(video, "a video")
-        check_readable(video, self.device, "a video")
         plan = self.plan_encode(video.shape, settings, probing=True)
+        check_readable(video, runs_on(self, plan), "a video")
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
         moments = self._result(plan, plan.chunks[-1].target.stop, video.device)
@@ -228,9 +228,9 @@ class VideoVAE:
         `InputError` as `encode` does.
         """
         check_tensor(latents, "latents")
-        check_readable(latents, self.device, "latents")
         check_trim(trim)
         plan = self.plan_decode(latents.shape, settings, probing=True)
+        check_readable(latents, runs_on(self, plan), "latents")
         check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
         self._fill(plan, latents, None, video)
@@ -273,8 +273,8 @@ class VideoVAE:
         once.
         """
         check_tensor(video, "a video")
-        check_readable(video, self.device, "a video")
         plan = self.plan_encode(video.shape, settings, probing=True)
+        check_readable(video, runs_on(self, plan), "a video")
         check_values(video, "a video", "pixels / 127.5 - 1")
         fitted = fit(Extent(*video.shape[2:]), plan.settings, plan.job.program.ratios)
         stream = self._run if plan.blend is None else self._run_blended
@@ -296,8 +296,8 @@ class VideoVAE:
         """
         if isinstance(latents, Tensor) or not is_frame_runs(latents):
             check_tensor(latents, "latents")
-        check_readable(latents, self.device, "latents")
         plan = self.plan_decode(latents.shape, settings, probing=True)
+        check_readable(latents, runs_on(self, plan), "latents")
         if isinstance(latents, Tensor):
             check_values(latents, "latents", "unscaled floating point latents")
         if plan.blend is None:

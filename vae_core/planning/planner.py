@@ -33,7 +33,7 @@ from .memory import Memory
 from .plan import Job, Plan, chunk_extent, size_text
 from .projection import Projection
 from .sizes import Sizes
-from .tile_sizes import largest_fitting, shrinking
+from .tile_sizes import band_rows, largest_fitting, shrinking
 
 _WHOLE = sys.maxsize
 """A tile side that no picture reaches."""
@@ -133,7 +133,6 @@ class _Candidate:
 
         return (
             largest_fitting(large, lambda tile: self._fits(index, tile, easy))
-            or next(filter(fits, large[-1:]), None)
             or largest_fitting(small, fits)
             or next(filter(fits, large + small), None)
         )
@@ -155,8 +154,8 @@ class _Candidate:
         banded = sizes.far_stores and sizes.accelerated
         least = self.least[index]
         small = shrinking(usual.at_most(cells), least, cells, banded)
-        if banded:  # rows that go in one piece are worth more than tiles that are not flat
-            usual = replace(usual, h=least.h, w=start.w)
+        if banded:  # of whole rows, which go in one piece
+            usual = replace(usual, h=max(band_rows(usual, cells), least.h), w=start.w)
         return shrinking(start, usual, cells, banded), small
 
     def _cells(self, index: int) -> Extent:

@@ -145,7 +145,7 @@ class Execution:
         """A block that pushes a chunk; whatever is raised in it leaves nothing allocated."""
         device = self._weights.device
         try:
-            held = (*self._caches.values(), *self._kept.frames.values())
+            held = chain(self._caches.values(), self._kept.frames.values())  # and holds none
             self._feedback.begin(sum(x.nbytes for x in held if x.device.type == device.type))
             with no_autocast(device), devices.unsearched(device), routed(self._weights.routes):
                 yield

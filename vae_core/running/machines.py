@@ -92,12 +92,16 @@ class Network(Protocol):
     def lender(self) -> Lender | None: ...
 
 
+def runs_on(network: Network, plan: Plan) -> torch.device:
+    """Where a network's run of `plan` is."""
+    return device_of(network.device, plan.libraries.refused if plan.libraries else "")
+
+
 def weights_for(network: Network, plan: Plan) -> Weights:
     """The weights of a network for a run of `plan`, on the device that the plan is for, with the
     routes of its convolutions.
     """
-    refused = plan.libraries.refused if plan.libraries else ""
-    device, dtype = device_of(network.device, refused), network.dtype
+    device, dtype = runs_on(network, plan), network.dtype
     card = cards.card_for(device)
     routes = _known(card, dtype).routes if card else {}
     return Weights(network.module, dtype, device, lender=network.lender, routes=routes)
