@@ -33,7 +33,7 @@ from .memory import Memory
 from .plan import Job, Plan, chunk_extent, size_text
 from .projection import Projection
 from .sizes import Sizes
-from .tile_sizes import band_rows, largest_fitting, shrinking
+from .tile_sizes import largest_fitting, shrinking
 
 _WHOLE = sys.maxsize
 """A tile side that no picture reaches."""
@@ -152,10 +152,7 @@ class _Candidate:
         start = self.bounds[index].at_most(cells)
         sizes = self.widest.sizes
         banded = sizes.far_stores and sizes.accelerated
-        least = self.least[index]
-        small = shrinking(usual.at_most(cells), least, cells, banded)
-        if banded:  # of whole rows, which go in one piece
-            usual = replace(usual, h=max(band_rows(usual, cells), least.h), w=start.w)
+        small = shrinking(usual.at_most(cells), self.least[index], cells, banded)
         return shrinking(start, usual, cells, banded), small
 
     def _cells(self, index: int) -> Extent:

@@ -52,15 +52,6 @@ def _cut(tile: Extent, least: Extent, whole: Extent, banded: bool) -> Extent | N
     return replace(tile, t=_next(tile.t, whole.t)) if tile.t > least.t else None
 
 
-def band_rows(tile: Extent, whole: Extent) -> int:
-    """The rows of the flattest tiles as wide as `whole` that see no more twice than those of the
-    size of `tile` do, a row and a column on either side.
-    """
-    above, beside = (-(-a // b) - 1 for a, b in ((whole.h, tile.h), (whole.w, tile.w)))
-    seen = (whole.h + 2 * above) * (whole.w + 2 * beside)
-    return -(-whole.h // ((seen // whole.w - whole.h) // 2 + 1))
-
-
 def _next(side: int, whole: int) -> int:
     """The side of tiles of which one more is needed to cover `whole`; always a smaller one."""
     return min(side - 1, -(-whole // (-(-whole // side) + 1)))
