@@ -120,13 +120,13 @@ def timestep_of(temb: object) -> float | None:
     """
     if temb is None or isinstance(temb, int | float):
         return None if temb is None else float(temb)
-    values = temb.flatten().tolist() if isinstance(temb, Tensor) else []
+    values = [float(one) for one in temb.flatten()] if isinstance(temb, Tensor) else []
     if len(set(values)) != 1:
         raise InputError(
             "an accelerated VAE tells all clips of a batch the same timestep; got"
             f" {temb!r}. Decode them one by one."
         )
-    return float(values[0])
+    return values[0]
 
 
 def check_causal(module: nn.Module, name: str, causal: object) -> None:
