@@ -5,6 +5,7 @@ identity.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -112,20 +113,27 @@ def full_size_module(dtype: torch.dtype = torch.bfloat16) -> AutoencoderKLCogVid
     return unmade_module(dtype, channels=(128, 256, 256, 512), groups=32, layers=3)
 
 
-def unmade_module(dtype: torch.dtype, channels, groups: int, layers: int, latent_channels=16):
-    """A CogVideoX VAE without memory: on the device `meta`."""
+def unmade(build: Callable[[], torch.nn.Module], dtype: torch.dtype) -> torch.nn.Module:
+    """What `build` gives, on `meta` and in `dtype`."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device("meta"):
-            module = AutoencoderKLCogVideoX(
-                down_block_types=("CogVideoXDownBlock3D",) * 4,
-                up_block_types=("CogVideoXUpBlock3D",) * 4,
-                block_out_channels=channels,
-                norm_num_groups=groups,
-                layers_per_block=layers,
-                latent_channels=latent_channels,
-            )
+            module = build()
     finally:
         torch.set_default_dtype(before)
     return module.eval().requires_grad_(False)
+
+
+def unmade_module(dtype: torch.dtype, channels, groups: int, layers: int, latent_channels=16):
+    """A CogVideoX VAE without memory: on the device `meta`."""
+    build = partial(
+        AutoencoderKLCogVideoX,
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=channels,
+        norm_num_groups=groups,
+        layers_per_block=layers,
+        latent_channels=latent_channels,
+    )
+    return unmade(build, dtype)

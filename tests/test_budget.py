@@ -11,10 +11,11 @@ import re
 import pytest
 import torch
 from device_bytes import DeviceBytes
+from measured import measured_and_plan as measured_of
 from networks import full_size_module, unmade_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vae_core import BudgetError, Settings, from_module
+from vae_core import BudgetError, Settings, VideoVAE, from_module
 from vae_core.families.cogvideox import lower_decoder, lower_encoder
 from vae_core.geometry.region import Extent
 from vae_core.planning.machine import Machine
@@ -35,19 +36,11 @@ def measured_and_plan(kind: str, shape, dtype=torch.bfloat16, **settings):
 
     shape: (sample frames, height, width).
     """
-    chosen = Settings(**{"tile_px": None, **settings})
-    frames, height, width = shape
-    with FakeTensorMode():
-        vae = from_module(full_size_module(dtype), device="meta")
-        if kind == "encode":
-            x = torch.empty(1, 3, frames, height, width, dtype=dtype)
-            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
-        else:
-            x = torch.empty(1, 16, (frames - 1) // 4 + 1, height // 8, width // 8, dtype=dtype)
-            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
-        with DeviceBytes("meta") as counter:
-            run(x, chosen)
-    return counter.peak_bytes, plan
+
+    def make() -> VideoVAE:
+        return from_module(full_size_module(dtype), device="meta")
+
+    return measured_of(make, kind, shape, Settings(**{"tile_px": None, **settings}))
 
 
 def assert_honest(measured: int, plan) -> None:

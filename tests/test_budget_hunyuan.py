@@ -4,47 +4,30 @@ neither grows with the clip on a device that has memory of its own.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from device_bytes import DeviceBytes
+from measured import measured_and_plan as measured_of
+from networks import unmade
 from networks_hunyuan import narrow_hunyuan_1_5
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vae_core import Settings, from_module
+from vae_core import Settings, VideoVAE, from_module
 from vae_core.planning.memory import SLACK_BYTES
 
 WIDTHS = (32, 64, 64, 64, 64)
 LATENTS = 16
 
 
-def unmade(dtype: torch.dtype) -> torch.nn.Module:
-    """A HunyuanVideo 1.5 VAE without memory: on the device `meta`."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            module = narrow_hunyuan_1_5(LATENTS, WIDTHS)
-    finally:
-        torch.set_default_dtype(before)
-    return module.eval().requires_grad_(False)
-
-
 def measured_and_plan(kind: str, shape: tuple[int, int, int], dtype: torch.dtype, **settings):
     """Peak device bytes of a run for `shape` (sample frames, height, width), and its plan."""
-    frames, height, width = shape
-    chosen = Settings(**settings)
-    with FakeTensorMode():
-        vae = from_module(unmade(dtype), device="meta")
-        if kind == "encode":
-            x = torch.empty(1, 3, frames, height, width, dtype=dtype)
-            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
-        else:
-            count = (frames - 1) // 4 + 1
-            x = torch.empty(1, LATENTS, count, height // 16, width // 16, dtype=dtype)
-            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
-        with DeviceBytes("meta") as counter:
-            run(x, chosen)
-    return counter.peak_bytes, plan
+
+    def make() -> VideoVAE:
+        return from_module(
+            unmade(partial(narrow_hunyuan_1_5, LATENTS, WIDTHS), dtype), device="meta"
+        )
+
+    return measured_of(make, kind, shape, Settings(**settings))
 
 
 GRID = [

@@ -5,13 +5,15 @@ The device is played by `meta` inside `FakeTensorMode` and counted at the dispat
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from device_bytes import DeviceBytes
+from measured import measured_and_plan as measured_of
+from networks import unmade
 from networks_ltx import narrow_ltx2
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vae_core import Settings, from_module
+from vae_core import Settings, VideoVAE, from_module
 from vae_core.planning.memory import SLACK_BYTES
 
 LATENTS = 32
@@ -22,35 +24,17 @@ WIDER = {
 }
 
 
-def unmade_ltx(dtype: torch.dtype, **numbers):
-    """LTX-2 without memory: on the device `meta`."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            module = narrow_ltx2(**WIDER, **numbers)
-    finally:
-        torch.set_default_dtype(before)
-    return module.eval().requires_grad_(False)
+def vae_on_meta(dtype: torch.dtype, **numbers) -> VideoVAE:
+    """LTX-2 without memory."""
+    return from_module(unmade(partial(narrow_ltx2, **WIDER, **numbers), dtype), device="meta")
 
 
 def measured_and_plan(
     kind: str, shape: tuple[int, int, int], dtype: torch.dtype, numbers=None, **settings
 ):
     """Peak device bytes of a run for `shape` (sample frames, height, width), and its plan."""
-    frames, height, width = shape
-    chosen = Settings(**settings)
-    with FakeTensorMode():
-        vae = from_module(unmade_ltx(dtype, **(numbers or {})), device="meta")
-        if kind == "encode":
-            x = torch.empty(1, 3, frames, height, width, dtype=dtype)
-            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
-        else:
-            x = torch.empty(1, LATENTS, (frames + 7) // 8, height // 32, width // 32, dtype=dtype)
-            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
-        with DeviceBytes("meta") as counter:
-            run(x, chosen)
-    return counter.peak_bytes, plan
+    make = partial(vae_on_meta, dtype, **(numbers or {}))
+    return measured_of(make, kind, shape, Settings(**settings))
 
 
 GRID = [
@@ -83,7 +67,7 @@ def test_the_law_holds_where_a_decoder_is_causal(shape, settings) -> None:
 
 def test_a_longer_clip_takes_no_more() -> None:
     settings = Settings(placement="host", chunk_frames=8)
-    vae = from_module(unmade_ltx(torch.bfloat16), device="meta")
+    vae = vae_on_meta(torch.bfloat16)
     plans = [vae.plan_decode((1, LATENTS, n, 8, 8), settings) for n in (41, 121)]
     assert plans[0].peak_bytes == plans[1].peak_bytes
     assert plans[0].far_bytes == plans[1].far_bytes

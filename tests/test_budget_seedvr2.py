@@ -6,48 +6,30 @@ The device is played by `meta` inside `FakeTensorMode` and counted at the dispat
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from device_bytes import DeviceBytes
-from torch._subclasses.fake_tensor import FakeTensorMode
+from measured import measured_and_plan as measured_of
+from networks import unmade
 
-from vae_core import Settings, from_module
+from vae_core import Settings, VideoVAE, from_module
 from vae_core.families.seedvr2_network import SeedVR2VAE
 from vae_core.planning.memory import SLACK_BYTES
 
 WIDTHS = (32, 64, 128, 128)
 
 
-def unmade(dtype: torch.dtype) -> SeedVR2VAE:
-    """A SeedVR2 VAE without memory: on the device `meta`."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            module = SeedVR2VAE(block_out_channels=WIDTHS, layers_per_block=1)
-    finally:
-        torch.set_default_dtype(before)
-    return module.eval().requires_grad_(False)
-
-
 def measured_and_plan(
     kind: str, shape: tuple[int, int, int], dtype: torch.dtype, batch: int = 1, **settings
 ):
     """Peak device bytes of a run for `shape` (sample frames, height, width), and its plan."""
-    frames, height, width = shape
-    chosen = Settings(**settings)
-    with FakeTensorMode():
-        vae = from_module(unmade(dtype), device="meta")
-        if kind == "encode":
-            x = torch.empty(batch, 3, frames, height, width, dtype=dtype)
-            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
-        else:
-            sides = (frames - 1) // 4 + 1, height // 8, width // 8
-            x = torch.empty(batch, 16, *sides, dtype=dtype)
-            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
-        with DeviceBytes("meta") as counter:
-            run(x, chosen)
-    return counter.peak_bytes, plan
+    build = partial(SeedVR2VAE, block_out_channels=WIDTHS, layers_per_block=1)
+
+    def make() -> VideoVAE:
+        return from_module(unmade(build, dtype), device="meta")
+
+    return measured_of(make, kind, shape, Settings(**settings), batch)
 
 
 GRID = [

@@ -5,13 +5,15 @@ The device is played by `meta` inside `FakeTensorMode` and counted at the dispat
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from device_bytes import DeviceBytes
 from diffusers import AutoencoderKLWan
-from torch._subclasses.fake_tensor import FakeTensorMode
+from measured import measured_and_plan as measured_of
+from networks import unmade
 
-from vae_core import Settings, from_module
+from vae_core import Settings, VideoVAE, from_module
 from vae_core.planning.memory import SLACK_BYTES
 
 WIDTH = 32
@@ -28,36 +30,16 @@ OF_2_2 = {
 """What Wan 2.2 has otherwise."""
 
 
-def unmade_wan(dtype: torch.dtype, **numbers) -> AutoencoderKLWan:
-    """A Wan VAE without memory: on the device `meta`."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            module = AutoencoderKLWan(base_dim=WIDTH, **numbers)
-    finally:
-        torch.set_default_dtype(before)
-    return module.eval().requires_grad_(False)
-
-
 def measured_and_plan(
     kind: str, shape: tuple[int, int, int], dtype: torch.dtype, numbers=None, **settings
 ):
     """Peak device bytes of a run for `shape` (sample frames, height, width), and its plan."""
-    frames, height, width = shape
-    chosen = Settings(**settings)
-    with FakeTensorMode():
-        vae = from_module(unmade_wan(dtype, **(numbers or {})), device="meta")
-        px = vae.ratios.px
-        if kind == "encode":
-            x = torch.empty(1, 3, frames, height, width, dtype=dtype)
-            plan, run = vae.plan_encode(x.shape, chosen), vae.encode
-        else:
-            x = torch.empty(1, 16, (frames - 1) // 4 + 1, height // px, width // px, dtype=dtype)
-            plan, run = vae.plan_decode(x.shape, chosen), vae.decode
-        with DeviceBytes("meta") as counter:
-            run(x, chosen)
-    return counter.peak_bytes, plan
+    build = partial(AutoencoderKLWan, base_dim=WIDTH, **(numbers or {}))
+
+    def make() -> VideoVAE:
+        return from_module(unmade(build, dtype), device="meta")
+
+    return measured_of(make, kind, shape, Settings(**settings))
 
 
 GRID = [

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ...vae_core import VideoVAE
 from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.program.steps import SOURCE
@@ -27,6 +29,14 @@ class Ends:
     channels: int
     ratios: Ratios
     scale: float = 1.0
+
+    def handed_on(self, latents: Tensor) -> Tensor:
+        """Unscaled latents as the host hands them on."""
+        return latents if self.scale == 1.0 else latents * self.scale
+
+    def taken(self, latents: Tensor) -> Tensor:
+        """Latents as the host has them, unscaled."""
+        return latents if self.scale == 1.0 else latents / self.scale
 
     @property
     def px(self) -> int:

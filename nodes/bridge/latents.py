@@ -35,8 +35,7 @@ def latents_for(vae: Any, latent: Any) -> tuple[Tensor, list[str]]:
     samples, notes = checked_latents(latent, channels, Convention.CORE)
     if wan_wrapper.is_theirs(latent):
         return wan_wrapper.from_theirs(latent)
-    scale = vae.ends.scale
-    return samples if scale == 1.0 else samples / scale, notes
+    return vae.ends.taken(samples), notes
 
 
 def _check_wrapper(latent: Mapping[str, Any], family: Family) -> None:

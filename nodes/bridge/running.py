@@ -177,15 +177,9 @@ def chosen_samples(vae: Any, posterior: Posterior, values: dict[str, Any]) -> Te
     say.
     """
     if values["posterior"] == "mode":
-        return handed_on(vae, posterior.mode())
+        return vae.ends.handed_on(posterior.mode())
     sample = posterior.sample(torch.Generator().manual_seed(values["sample_seed"]))
-    return handed_on(vae, sample)
-
-
-def handed_on(vae: Any, latents: Tensor) -> Tensor:
-    """Unscaled latents as the host hands them on."""
-    scale = vae.ends.scale
-    return latents if scale == 1.0 else latents * scale
+    return vae.ends.handed_on(sample)
 
 
 def settings_of(values: dict[str, Any], vae: Any = None) -> Settings:

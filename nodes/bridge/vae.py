@@ -78,8 +78,8 @@ class EngineModule(nn.Module):
         `output_buffer` where there is one.
         """
         settings = replace(self.settings, tile_px=tile_px)
-        z = z if self.ends.scale == 1.0 else z / self.ends.scale
-        video = self.video_vae(z.dtype, z.device).decode(noised(z, self.told), settings)
+        z = noised(self.ends.taken(z), self.told)
+        video = self.video_vae(z.dtype, z.device).decode(z, settings)
         return video if output_buffer is None else output_buffer.copy_(video)
 
     def decode_output_shape(self, shape: Any) -> tuple[int, ...]:
@@ -136,14 +136,14 @@ class ExactMixin:
 
     def _encode(self, pixels: Tensor, settings: Settings) -> Tensor:
         from .live import Watch
-        from .running import encode_image, handed_on
+        from .running import encode_image
 
         clips = pixels if pixels.ndim == 5 else pixels.unsqueeze(0)
         ends = self.ends
         cropped = [_centre(with_colours(clip, ends.colours_in), ends.px) for clip in clips]
         runs = (encode_image(self, clip, settings, Watch("encode")) for clip in cropped)
         latents = joined([run.posterior.mode() for run in runs])
-        return handed_on(self, latents).to(self.output_device, host.result_dtype())
+        return self.ends.handed_on(latents).to(self.output_device, host.result_dtype())
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """Pictures [b, t, h, w, c] in [0, 1]."""
@@ -162,7 +162,7 @@ class ExactMixin:
         from .live import Watch
         from .running import decode_latents
 
-        latents = samples if self.ends.scale == 1.0 else samples / self.ends.scale
+        latents = self.ends.taken(samples)
         return decode_latents(self, latents, settings, None, Watch("decode")).images
 
     def throw_exception_if_invalid(self) -> None:

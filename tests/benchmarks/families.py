@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
-from networks import full_size_module
+from networks import full_size_module, unmade
 from networks_wan import unsettled
 
 FULL_WIDTH = 96
@@ -49,15 +50,8 @@ def _random_cogvideox() -> AutoencoderKLCogVideoX:
     return module.eval().requires_grad_(False)
 
 
-def _unmade_wan(dtype: torch.dtype) -> AutoencoderKLWan:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            module = AutoencoderKLWan(base_dim=FULL_WIDTH)
-    finally:
-        torch.set_default_dtype(before)
-    return module.eval().requires_grad_(False)
+def _unmade_wan(dtype: torch.dtype) -> torch.nn.Module:
+    return unmade(partial(AutoencoderKLWan, base_dim=FULL_WIDTH), dtype)
 
 
 def _random_wan() -> torch.nn.Module:

@@ -6,12 +6,8 @@ latent frame needs none.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-
 import pytest
-from host import server
+from host.beside_core import check, found_by
 
 pytestmark = pytest.mark.host
 
@@ -90,26 +86,8 @@ print(json.dumps([worst, apart]))
 
 
 def test_both_ways_equal_cores_class_with_the_mask_that_it_lacks(capsys) -> None:
-    try:
-        host = server.checkout()
-    except server.HostMissing as error:
-        pytest.skip(str(error))
-    if not (host.folder / "comfy/ldm/hunyuan_video/vae_refiner.py").is_file():
-        pytest.skip("needs a ComfyUI that knows HunyuanVideo 1.5")
-    places = [str(host.folder), str(server.ROOT)]
-    run = subprocess.run(
-        [str(host.python), "-c", SCRIPT, "--cpu"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    worst, apart = json.loads(run.stdout.splitlines()[-1])
+    worst, apart = found_by(SCRIPT, "comfy/ldm/hunyuan_video/vae_refiner.py")
     with capsys.disabled():
         print(f"\n{worst}; without the mask {apart:.2g} of the range apart")  # noqa: T201
-    assert len(worst) == 4
-    for name, error in worst.items():
-        limit = 1e-9 if name.endswith("float64") else 1e-4
-        assert error <= limit, f"{name} differs by {error:.3g} of the range"
+    check(worst, 4)
     assert apart > 1e-3, "core has the mask now: README and help pages need a word"

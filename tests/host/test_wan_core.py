@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-
 import pytest
-from host import server
+from host.beside_core import check, found_by
 
 pytestmark = pytest.mark.host
 
@@ -62,21 +58,4 @@ print(json.dumps(worst))
 
 
 def test_both_ways_equal_cores_class_untiled() -> None:
-    try:
-        host = server.checkout()
-    except server.HostMissing as error:
-        pytest.skip(str(error))
-    places = [str(host.folder), str(server.ROOT)]
-    run = subprocess.run(
-        [str(host.python), "-c", SCRIPT, "--cpu"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    worst = json.loads(run.stdout.splitlines()[-1])
-    assert len(worst) == 8
-    for name, error in worst.items():
-        limit = 1e-9 if name.endswith("float64") else 1e-4
-        assert error <= limit, f"{name} differs by {error:.3g} of the range"
+    check(found_by(SCRIPT), 8)

@@ -37,15 +37,20 @@ def held(stores: int, caches: int, keys: int, sizes: Sizes) -> Held:
 
 def live_stores(program: Program) -> tuple[frozenset[int], ...]:
     """For every step the stores whose memory is held while it runs, the two ends left out."""
-    last = program.last_use()
+    first, last = first_written(program), program.last_use()
     for store, spec in enumerate(program.stores):
         if spec.inside is not None:  # the outer memory lives as long as what lies inside it
             last[spec.inside] = max(last[spec.inside], last[store])
-    first: dict[int, int] = {}
-    for index, step in enumerate(program.steps):
-        first.setdefault(step.dst, index)
     inner = set(range(len(program.stores))) - {SOURCE, program.sink}
     return tuple(
         frozenset(s for s in inner if first[s] <= index <= last[s])
         for index in range(len(program.steps))
     )
+
+
+def first_written(program: Program) -> dict[int, int]:
+    """For every store but the source the index of the first step that writes it."""
+    first: dict[int, int] = {}
+    for index, step in enumerate(program.steps):
+        first.setdefault(step.dst, index)
+    return first

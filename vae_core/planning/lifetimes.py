@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..program.steps import Program
+from .held import first_written
 
 
 def waiting_bytes(program: Program, frame_bytes: Sequence[int], kept: tuple[int, ...]) -> list[int]:
@@ -16,17 +17,9 @@ def waiting_bytes(program: Program, frame_bytes: Sequence[int], kept: tuple[int,
 
     frame_bytes: of a frame of each store. kept: how many wait, by store.
     """
-    first, last = _made(program), program.last_use()
+    first, last = first_written(program), program.last_use()
     sizes = {s: kept[s] * frame_bytes[s] for s in first if s != program.sink}
     return [
         sum(size for s, size in sizes.items() if not first[s] < index < last[s])
         for index in range(len(program.steps))
     ]
-
-
-def _made(program: Program) -> dict[int, int]:
-    """For every store but the source the first step that writes it."""
-    first: dict[int, int] = {}
-    for index, step in enumerate(program.steps):
-        first.setdefault(step.dst, index)
-    return first

@@ -349,7 +349,7 @@ class Memory:
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
-        rows: list[Projection] = []
+        rows, slack = list[Projection](), self._slack_bytes()
         for index, (step, kept) in enumerate(self._held()):
             work = self.tile_bytes(step, self.largest_tile(step, largest[index]))
             rows.append(
@@ -357,7 +357,7 @@ class Memory:
                     step.path,
                     kept.stores,
                     kept.caches,
-                    work + self._weight_bytes(step) + self._slack_bytes(),
+                    work + self._weight_bytes(step) + slack,
                     self.moved_bytes(step, largest[index]),
                     kept.far,
                 )
@@ -371,10 +371,8 @@ class Memory:
 
     def fixed_bytes(self) -> list[int]:
         """Bytes on the device while each step runs that no tile size changes."""
-        return [
-            kept.near + self._weight_bytes(step) + self._slack_bytes()
-            for step, kept in self._held()
-        ]
+        slack = self._slack_bytes()
+        return [kept.near + self._weight_bytes(step) + slack for step, kept in self._held()]
 
 
 def _sides(extent: Extent) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import DeviceMemoryError
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
-from ..planning.held import live_stores
+from ..planning.held import first_written, live_stores
 from ..planning.plan import Plan, chunk_extent
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place, Progress
@@ -68,8 +68,7 @@ class Execution:
         self._pinned = lanes.pinned
         transfers = Transfers(weights.device, weights.dtype, lanes)
         self.tile_runner = TileRunner(program, weights, transfers)
-        self._plan = plan
-        self._on_progress = on_progress
+        self._plan, self._on_progress = plan, on_progress
         self._caches: dict[int, Tensor] = {}
         self._kept = Kept(program, weights, plan, lanes.pinned)
         self._remembered = Remembered(weights, plan, lanes.pinned)
@@ -135,10 +134,9 @@ class Execution:
 
     def _restore(self, at: Pass) -> None:
         """Stores that cross the barrier, where there is one, as they were."""
+        writers = first_written(self._program)
         for store, kept in self._gathered.of(at.index).items():
-            writer = next(i for i, step in enumerate(self._program.steps) if step.dst == store)
-            at.stores[store] = self._new_store(writer, at)
-            at.stores[store].copy_(kept)
+            at.stores[store] = self._new_store(writers[store], at).copy_(kept)
 
     @contextmanager
     def _under_way(self, at: Pass) -> Generator[None]:
@@ -162,16 +160,18 @@ class Execution:
                 self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        dst, band = self._program.steps[index].dst, at.chunk.band
-        if dst not in at.stores:
-            at.stores[dst] = self._new_store(index, at)
-        if band is None or band.cells[dst].size:
+        step, band = self._program.steps[index], at.chunk.band
+        runs = band is None or band.cells[step.dst].size > 0
+        if runs:  # what inputs of the step before took may go before there is a store more
+            self.tile_runner.prepare(step, at, self._course(index, at).largest)
+        if step.dst not in at.stores:
+            at.stores[step.dst] = self._new_store(index, at)
+        if runs:
             self._run_tiles(index, at, last)
         self._free(index, at)
 
     def _run_tiles(self, index: int, at: Pass, last: bool) -> None:
         step, course = self._program.steps[index], self._course(index, at)
-        self.tile_runner.prepare(step, at, course.largest)
         task = self._prepared(index, at)
         at.moments.pop(step.src, None)
         if step.history and not last:

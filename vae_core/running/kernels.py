@@ -104,11 +104,16 @@ def affine(moments: Moments, eps: float, weight: Tensor, bias: Tensor) -> Affine
 
     weight, bias: [c], in the statistics' dtype.
     """
-    b, groups = moments.mean.shape
+    return Affine(*(x[..., None, None, None] for x in _line(moments, eps, weight, bias)))
+
+
+def _line(moments: Moments, eps: float, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift [..., c] of moments [..., groups]."""
+    groups = moments.mean.shape[-1]
     rstd, mean = torch.rsqrt(moments.variance + eps), moments.mean
-    scale = rstd.unsqueeze(2) * weight.view(groups, -1)  # [b, groups, c / groups]
-    shift = bias.view(groups, -1) - mean.unsqueeze(2) * scale
-    return Affine(scale.view(b, -1, 1, 1, 1), shift.view(b, -1, 1, 1, 1))
+    scale = rstd.unsqueeze(-1) * weight.view(groups, -1)  # [..., groups, c / groups]
+    shift = bias.view(groups, -1) - mean.unsqueeze(-1) * scale
+    return scale.flatten(-2), shift.flatten(-2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +134,8 @@ class FrameAffine:
 
 def frame_affine(moments: Moments, eps: float, weight: Tensor, bias: Tensor) -> FrameAffine:
     """As `affine`, where moments are [b, t, groups]."""
-    groups = moments.mean.shape[2]
-    rstd, mean = torch.rsqrt(moments.variance + eps), moments.mean
-    scale = rstd.unsqueeze(3) * weight.view(groups, -1)  # [b, t, groups, c / groups]
-    shift = bias.view(groups, -1) - mean.unsqueeze(3) * scale
-    laid = (x.flatten(2).transpose(1, 2)[..., None, None] for x in (scale, shift))
-    return FrameAffine(*laid)
+    line = _line(moments, eps, weight, bias)  # [b, t, c] each
+    return FrameAffine(*(x.transpose(1, 2)[..., None, None] for x in line))
 
 
 def modulated(norm: Affine, scale: Tensor, shift: Tensor) -> Affine:

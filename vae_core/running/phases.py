@@ -196,8 +196,8 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
         wide, narrow = narrow, wide
     shape = (fold.frames, fold.side, fold.side)
     by_channels = fold.packing is Packing.CHANNELS
-    joins = _joins_in_turn if fold.in_turn else _joins
-    of = joins(wide * prod(shape), narrow, dtype, device)
+    of = torch.zeros(wide * prod(shape), narrow, dtype=dtype, device=device)
+    of = _joined(of, in_turn=fold.in_turn)
     of = of.view(wide, *shape, narrow) if by_channels else of.view(*shape, wide, narrow)
     of = of if by_channels else of.movedim(3, 0)  # [wide, frames, side, side, narrow]
     if not fold.spreads:
@@ -207,25 +207,18 @@ def fold_kernel(step: Step, dtype: torch.dtype, device: torch.device) -> Kernel:
     return rows.permute(1, 2, 3, 0, 4).reshape(-1, narrow, 1, 1, 1), None
 
 
-def _joins(elements: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Which of so many elements belong to which channel: [elements, channels] of ones and zeros.
-    Channels have runs of elements; where there are more channels, elements come again and again.
+def _joined(of: Tensor, *, in_turn: bool) -> Tensor:
+    """`of` [elements, channels], zeros, with ones where an element belongs to a channel.
+
+    Channels have runs of elements, or elements in turn. Where there are more channels, elements
+    come again and again.
     """
-    of = torch.zeros(elements, channels, dtype=dtype, device=device)
-    if channels > elements:
-        laid = torch.arange(channels, device=device)[None]
+    elements, channels = of.shape
+    if channels > elements and not in_turn:
+        laid = torch.arange(channels, device=of.device)[None]
         return of.scatter_(0, laid % elements, 1.0)
-    laid = torch.arange(elements, device=device)[:, None]
-    return of.scatter_(1, laid // (elements // channels), 1.0)
-
-
-def _joins_in_turn(
-    elements: int, channels: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """As `_joins`, with elements for each channel in turn."""
-    of = torch.zeros(elements, channels, dtype=dtype, device=device)
-    laid = torch.arange(elements, device=device)[:, None]
-    return of.scatter_(1, laid % channels, 1.0)
+    laid = torch.arange(elements, device=of.device)[:, None]
+    return of.scatter_(1, laid % channels if in_turn else laid // (elements // channels), 1.0)
 
 
 def add_spread(result: Tensor, added: Tensor, fold: Fold, phase: Phase) -> None:

@@ -126,10 +126,8 @@ def _planned(network: Network, feed: FrameFeed, settings: Settings, count: int |
         count = None
     if count:
         return network.plan_encode((b, c, count, h, w), settings, probing=True)
-    frames, padded = (
-        1 + _CHUNKS_OF_EVERY_KIND * settings.chunk_frames,
-        replace(settings, frame_fit="pad"),
-    )
+    frames = 1 + _CHUNKS_OF_EVERY_KIND * settings.chunk_frames
+    padded = replace(settings, frame_fit="pad")
     plan = network.plan_encode((b, c, frames, h, w), padded, probing=True)
     return replace(plan, settings=replace(plan.settings, frame_fit=settings.frame_fit))
 
