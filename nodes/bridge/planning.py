@@ -196,7 +196,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
         tiles=crops * (plan.tile_count() + left_out * one.tile_count()),
         operations=crops * (plan.operations + left_out * work(chunk_extent(job, middle), middle)),
         untiled_operations=whole + left_out * work(chunk_extent(untiled, middle), middle),
-        moved_bytes=plan.moved_bytes + left_out * one.moved_bytes,
+        moved_bytes=plan.moved_bytes + left_out * plan.moved[min(1, len(plan.chunks) - 1)],
     )
 
 
@@ -296,6 +296,8 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "far_bytes": plan.far_bytes,
         "moved_bytes": totals.moved_bytes,
         "placement": plan.placement.value,
+        "seconds": _seconds(totals),
+        "levels": [[level.px, level.near_bytes, level.far_bytes] for level in plan.levels()],
         "worst_step": worst.path,
         "chunks": totals.chunks,
         "chunk_frames": [chunk.source.size for chunk in plan.chunks[:2]],
@@ -307,6 +309,12 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "arithmetic": round(totals.operations / totals.untiled_operations, 3),
         "words": _words(totals),
     }
+
+
+def _seconds(totals: Totals) -> float | None:
+    """How long all of it is thought to take; None on a processor."""
+    rates, moved = totals.plan.rates, totals.crops * totals.moved_bytes
+    return rates.seconds(totals.operations, moved) if rates else None
 
 
 def _words(totals: Totals) -> str:

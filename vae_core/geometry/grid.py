@@ -67,6 +67,14 @@ class Chunk:
         """
         return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
 
+    @property
+    def anywhere(self) -> Chunk:
+        """One of the same kind: but for bands, no geometry depends on where in a clip it lies."""
+        return Chunk(_NOWHERE, _NOWHERE, self.first, self.layout, self.band)
+
+
+_NOWHERE = Interval(0, 0)
+
 
 def pooled_frames(frames: int, keeps_first: bool) -> int:
     """Frames left when pairs are averaged; the first stays alone where `keeps_first`."""

@@ -14,8 +14,8 @@ MOST_ELEMENTS = 2**31
 def check_elements(memories: Iterable[Memory]) -> None:
     """Raises `SettingsError` where a step's tensor would be too large without tiles."""
     for memory in memories:
-        for step in memory.program.steps:
-            count = memory.elements(step, memory.largest_tile(step, memory.cell_extent(step)))
+        for step, one in zip(memory.program.steps, memory.steps, strict=True):
+            count = one.elements(one.cells)
             if count >= MOST_ELEMENTS:
                 raise SettingsError(
                     f"without tiles {step.path} has a tensor of {count / 1e9:.1f} billion elements;"

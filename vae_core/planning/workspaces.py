@@ -63,7 +63,9 @@ class Workspaces:
     """
 
     default: Workspace = CONTIGUOUS
-    known: Mapping[ConvClass, Workspace] = field(default_factory=dict[ConvClass, Workspace])
+    known: Mapping[ConvClass, Workspace] = field(
+        default_factory=dict[ConvClass, Workspace], hash=False
+    )
     attention: Workspace = PRODUCTS
 
     def bytes(self, kind: ConvClass, input_bytes: int, output_bytes: int) -> int:

@@ -17,7 +17,7 @@ Weights are not here: a step names the module path that holds them. No tensors, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from ..geometry.grid import Chunk, cells_of
@@ -291,6 +291,13 @@ class Program:
     name: str
     steps: tuple[Step, ...]
     stores: tuple[StoreSpec, ...]
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Worked out once: whoever plans looks up by program what is known already."""
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash((self.name, self.steps, self.stores)))
+        return self._hash
 
     @property
     def sink(self) -> int:

@@ -1,0 +1,166 @@
+"""Which tiles may a step take in chunks of one length, what do they need, and what do they read?
+
+1. Tiles shrink by a good part from one to the next that is tried, down to the usual one.
+2. None takes more than is preferred, if the usual one does not.
+3. What they need is worked out with all stores far away, which is the most that it can be; for the
+   step that has them all on the device it is the least of any tile, since none copies more then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+
+from ..geometry.region import Extent
+from .elements import MOST_ELEMENTS
+from .memory import Memory
+from .places import Far, Kind
+from .step_bytes import StepBytes
+
+_SHARE = 0.75
+"""Voxels of a tile that is tried next, as a share of the last one's, at the most."""
+
+NEVER = 2**60
+"""More than there will ever be room for, or than will ever be moved."""
+
+Sizes = Callable[[bool], tuple[Extent, ...]]
+"""The tiles that a step may use, each the next smaller one, where they go as bands or not."""
+
+Flows = frozenset[tuple[bool, bool]]
+"""Whether causal caches come from a chunk before, and go on to one after, in chunks of a length."""
+
+
+Needs = tuple[tuple[int, ...], tuple[int, ...]]
+"""Bytes that each tile of a step takes, with its causal cache near and far."""
+
+SIDES = ((True, False), (False, True), (True, True))
+"""What may be far of what a step reads, and of what it writes and adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The tiles that one step may use in chunks of one length, each the next smaller one.
+
+    needs: for each of `SIDES` that may be far, bytes that they take with the causal cache near or
+        far; cut: the same with everything far, and dst partly, so that there are at least two.
+        reads: bytes of src that all tiles of a size read.
+    others: the tiles with all stores near, and near: what they need.
+    """
+
+    tiles: tuple[Extent, ...]
+    needs: tuple[Needs, ...]
+    cut: Needs
+    reads: tuple[int, ...]
+    others: tuple[Extent, ...]
+    near: Needs
+
+    def tile(self, room: int, far: Far, preferred: int) -> Extent:
+        """The one that reads least, of those that there is room for; where nothing is read from
+        afar, the largest that takes no more than is preferred, if there is one.
+        """
+        if not far.store:
+            near = list(zip(self.near[far.cache], self.others, strict=True))
+            easy = (tile for need, tile in near if need <= min(room, preferred))
+            return next(easy, None) or min(near, key=lambda item: item[0])[1]
+        sides = far.src > 0, far.dst + far.added > 0
+        needs = (self.cut if far.cut else self.needs[SIDES.index(sides)])[far.cache]
+        every = zip(needs, self.reads, self.tiles, strict=True)
+        return min((item for item in every if item[0] <= room), key=lambda item: item[1])[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Chunks of one length. memories: their kinds, with what takes turns in its place. counts: of
+    chunks of each of those. ladders: the tiles of each step.
+    """
+
+    memories: tuple[Memory, ...]
+    counts: tuple[int, ...]
+    ladders: tuple[Ladder, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """What its chunks are."""
+        return self.memories[0].kind
+
+
+def ladder_of(step: StepBytes, flows: Flows, sizes: Sizes, preferred: int, most: Far) -> Ladder:
+    """The ladder of a step; preferred: bytes that no tile needs to take more than; most: all that
+    may be far.
+    """
+    asked = _Asked(step, flows)
+    tiles = _thinned(sizes(step.sizes.accelerated))
+    start = _preferred_start(asked, tiles, most, preferred)
+    tiles, others = tiles[start:], _thinned(sizes(False))
+    sides = [
+        Far(most.src * src, most.dst * out, most.added * out, cut=most.cut) for src, out in SIDES
+    ]
+    known = {far: asked.both(tiles, far) for far in set(sides)}  # some are alike
+    needs = tuple(known[far] for far in sides)
+    few = any(step.count(tile) <= 2 for tile in tiles)
+    cut = asked.both(tiles, replace(most, cut=True)) if few else needs[-1]
+    near = asked.both(others, Far(cut=most.cut))
+    reads = tuple(step.read_bytes(tile) for tile in tiles)
+    return Ladder(tiles, needs, cut, reads, others, near)
+
+
+def all_far(step: StepBytes) -> Far:
+    """All of what a step touches."""
+    site = step.site
+    return Far(site.src.h, site.dst.h, site.added.h if site.added_channels else 0, cache=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the tiles of a step need in the chunk that needs the most."""
+
+    step: StepBytes
+    flows: Flows
+
+    def both(self, tiles: tuple[Extent, ...], far: Far) -> Needs:
+        """Of each size, with these stores far, and the cache near or far too."""
+        near = tuple(self.need(tile, replace(far, cache=False)) for tile in tiles)
+        if not self.step.cache_bytes:
+            return near, near
+        return near, tuple(self.need(tile, replace(far, cache=True)) for tile in tiles)
+
+    def need(self, tile: Extent, far: Far) -> int:
+        """Of one size."""
+        flows = self.flows if far.cache else frozenset({(False, False)})
+        need = max(self.step.tile_bytes(tile, far, *flow) for flow in flows)
+        return NEVER if self._is_too_large(tile, need) else need
+
+    def _is_too_large(self, tile: Extent, need: int) -> bool:
+        step = self.step
+        if need * step.step.phases < MOST_ELEMENTS * step.sizes.element_bytes:
+            return False  # all that it needs has fewer elements
+        return step.elements(tile) >= MOST_ELEMENTS
+
+
+def _preferred_start(asked: _Asked, tiles: tuple[Extent, ...], far: Far, preferred: int) -> int:
+    """The first tile that takes no more than is preferred; the last where none does."""
+    last = len(tiles) - 1
+    if not last or asked.need(tiles[0], far) <= preferred:
+        return 0
+    low, high = 1, last
+    while low < high:
+        middle = (low + high) // 2
+        if asked.need(tiles[middle], far) <= preferred:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@lru_cache(maxsize=1024)
+def _thinned(sizes: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """The first, the last, and of those between them as many as differ by enough; and the last that
+    has all frames, since fewer of them may need more.
+    """
+    found = [sizes[0]]
+    for tile, smaller in pairwise(sizes[1:]):
+        if tile.voxels <= _SHARE * found[-1].voxels or smaller.t < tile.t == sizes[0].t:
+            found.append(tile)
+    return (*found, sizes[-1]) if len(sizes) > 1 else sizes

@@ -1,0 +1,129 @@
+"""How many bytes do all tiles of a step copy, of whatever is far away?
+
+Arithmetic over the geometry of one step in one kind of chunk; see `step_bytes` for what a tile
+allocates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+
+from ..geometry.grid import count_tiles, pieces, time_pieces
+from ..geometry.region import Extent, Halo, Interval, Region
+from ..program.parts import Attend
+from .attending import keys_bytes
+from .places import Far
+from .site import Site
+
+
+class StepTraffic:
+    """What one step copies in one kind of chunk."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.step, self.sizes = site, site.step, site.sizes
+        cells = self.step.mixed_extent(site.src, site.chunk)
+        self.cells = replace(cells, t=max(cells.t, 1))
+        """All cells that the mix is asked for; one frame of them where it is for none."""
+        self._read: dict[Extent, int] = {}
+        self._along: dict[tuple[int, int], int] = {}
+
+    def voxels_bytes(self, channels: int, voxels: int) -> int:
+        """Bytes of so many voxels of all clips."""
+        return self.sizes.batch * channels * voxels * self.sizes.element_bytes
+
+    @cached_property
+    def cache_bytes(self) -> int:
+        """Bytes of the causal cache."""
+        src = self.site.src
+        return self.voxels_bytes(self.step.mix.in_channels, self.step.history * src.h * src.w)
+
+    def moved_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
+        """Bytes that all tiles of no more than `largest` copy to and from the device."""
+        moved = far.cache * (past + future) * self.cache_bytes
+        if not far.store:
+            return moved
+        site = self.site
+        if far.src:
+            moved += self.read_bytes(largest) * far.src // site.src.h
+        if far.dst:
+            moved += self.written_bytes * far.dst // site.dst.h
+        if far.added:
+            moved += self.added_bytes * far.added // site.added.h
+        return moved
+
+    @cached_property
+    def written_bytes(self) -> int:
+        """Bytes of all that it writes."""
+        return self.voxels_bytes(self.step.mix.out_channels, self.site.dst.voxels)
+
+    @cached_property
+    def added_bytes(self) -> int:
+        """Bytes of all that it adds."""
+        residual, site = self.step.residual, self.site
+        extent = site.added if residual and residual.fold else site.dst
+        return self.voxels_bytes(site.added_channels, extent.voxels)
+
+    def read_bytes(self, largest: Extent) -> int:
+        """Bytes that all tiles read of src, keys included."""
+        found = self._read.get(largest)
+        if found is None:
+            mix, keys = self.step.mix, 0
+            if isinstance(mix, Attend) and not mix.looks_ahead:
+                keys = (
+                    self._times(largest) * mix.meetings(self.site.src.t) * self._frame_of_keys(mix)
+                )
+            read = self.voxels_bytes(mix.read_channels, self._read_voxels(largest))
+            found = self._read[largest] = read + keys
+        return found
+
+    def _times(self, largest: Extent) -> int:
+        """How often a frame of keys is brought in for a frame of queries."""
+        return count_tiles(replace(self.cells, t=1), replace(largest, t=1))
+
+    def _frame_of_keys(self, mix: Attend) -> int:
+        return keys_bytes(mix, replace(self.site.src, t=1), self.sizes)
+
+    def kept_moved_bytes(self, largest: Extent, far: Far, others: int) -> int:
+        """Bytes of keys and values of so many frames outside of the chunk that queries bring in,
+        of those inside where all of them come from there, and of their own that are sent to be
+        kept.
+        """
+        mix, keys = self.step.mix, far.keys or self.sizes.far_keys
+        if not isinstance(mix, Attend) or not keys:
+            return 0
+        frames = self.site.src.t
+        met = mix.meetings(frames, others) - mix.meetings(frames) * (not mix.looks_ahead)
+        sent = frames * (mix.looks_back and not far.src)
+        return self._frame_of_keys(mix) * (self._times(largest) * met + sent)
+
+    def _read_voxels(self, largest: Extent) -> int:
+        """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""
+        return prod(self._read_along(axis, limit) for axis, limit in enumerate(sides_of(largest)))
+
+    def _read_along(self, axis: int, limit: int) -> int:
+        """What all pieces of one side read."""
+        found = self._along.get((axis, limit))
+        if found is None:
+            size = sides_of(self.cells)[axis]
+            parts = (pieces if axis else time_pieces)(size, limit)
+            found = self._along[axis, limit] = sum(self._read_by(axis, part) for part in parts)
+        return found
+
+    def _read_by(self, axis: int, part: Interval) -> int:
+        step, src = self.step, self.site.src
+        if not axis:
+            one = Interval(0, 1)
+            return step.source_region(Region(part, one, one), src, self.site.chunk).t.size
+        seen = _AROUND.around(part) if step.upscale == 2 else step.mix.reads(part)
+        return seen.clip(sides_of(src)[axis]).size
+
+
+_AROUND = Halo(1, 1)
+"""What is seen around elements that are shown twice."""
+
+
+def sides_of(extent: Extent) -> tuple[int, int, int]:
+    """Frames, rows and columns."""
+    return extent.t, extent.h, extent.w
