@@ -9,12 +9,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
-from networks import unmade_module
-from test_budget_wan import OF_2_2, unmade_wan
+from diffusers import AutoencoderKLWan
+from networks import unmade, unmade_module
+from test_budget_seedvr2 import WIDTHS
+from test_budget_wan import OF_2_2, WIDTH
 
+from vae_core.families.seedvr2_network import SeedVR2VAE
 from vae_core.planning.machine import Machine
 from vae_core.running import residence, stores
 from vae_core.running.transfers import Transfers
@@ -25,8 +29,11 @@ CARD = Machine(apart=True, workspace_bytes=256 * 2**20)
 
 UNMADE = {
     "cogvideox": lambda: unmade_module(torch.float32, (16, 16, 32, 32), groups=8, layers=1),
-    "wan": lambda: unmade_wan(torch.float32),
-    "wan22": lambda: unmade_wan(torch.float32, **OF_2_2),
+    "wan": partial(unmade, partial(AutoencoderKLWan, base_dim=WIDTH), torch.float32),
+    "wan22": partial(unmade, partial(AutoencoderKLWan, base_dim=WIDTH, **OF_2_2), torch.float32),
+    "seedvr2": partial(
+        unmade, partial(SeedVR2VAE, block_out_channels=WIDTHS, layers_per_block=1), torch.float32
+    ),
 }
 """Narrow networks without memory, to be made and run inside one `FakeTensorMode`."""
 
