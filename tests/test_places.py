@@ -82,6 +82,21 @@ def test_there_are_plans_between_the_placements(family, kind, shape) -> None:
     assert any(len(plan.places.stores) < len(job.program.stores) - 2 for plan in near)
 
 
+def test_memory_lives_as_long_as_all_that_lies_in_it() -> None:
+    """Of Wan 2.2 there is a store inside one inside another."""
+    deepest, last = 0, dict[int, int]()
+    program = job_of("wan22", "decode", (3, 6, 8)).program
+    for index, live in enumerate(live_stores(program)):
+        last |= dict.fromkeys(live, index)
+    for store, spec in enumerate(program.stores):
+        depth = 0
+        while spec.inside is not None:
+            assert last[spec.inside] >= last[store]
+            spec, depth = program.stores[spec.inside], depth + 1
+        deepest = max(deepest, depth)
+    assert deepest == 2
+
+
 def test_the_same_request_has_the_same_plan() -> None:
     job = job_of("cogvideox", "decode", (5, 12, 20))
     for budget in spread(job, 5):
@@ -220,22 +235,23 @@ class Exhaustive:
         self.caches = subsets({step.path for step in program.steps if step.history})
         for kind, memories in alike(bare).items():
             usable = bare_candidate(job, SHORT, memories).usable
-            tiles = [{*usable(i, False), *usable(i, True)} for i in range(len(program.steps))]
             for caches in self.caches:
                 for far in subsets(stores):
                     places = places_of(program, far, caches)
                     there = [replace(memory, places=places) for memory in memories]
                     counts = [flows[m.kind, m.has_past, m.has_future] for m in memories]
                     found = [
-                        self.of_step(there, counts, index, tiles[index])
+                        self.of_step(there, counts, index, usable)
                         for index in range(len(program.steps))
                     ]
                     self.options.setdefault((caches, kind), []).append(found)
 
     @staticmethod
-    def of_step(memories, counts, index, tiles) -> list[tuple[int, int]]:
-        """(bytes needed, bytes moved) of a step for each tile."""
+    def of_step(memories, counts, index, usable) -> list[tuple[int, int]]:
+        """(bytes needed, bytes moved) of a step for each tile: whole rows beside far stores."""
         held = [memory.fixed_bytes()[index] for memory in memories]
+        places, program = memories[0].places, memories[0].program
+        tiles = usable(index, places.of(program.steps[index], memories[0].extents).store)
         return [
             (
                 max(h + m.tile_bytes(index, tile) for m, h in zip(memories, held, strict=True)),

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from card_apart import CARD, card_apart
+from card_apart import CARD, UNMADE, card_apart
 from contract import assert_close
 from networks import NARROW, random_latents
 from test_mending import FullFrom
-from test_places import job_of, spread
+from test_places import job_of, measured, spread
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vae_core import Settings, from_module
 from vae_core.geometry.region import Interval, Region
+from vae_core.planning import between
 from vae_core.planning.bands import Bands, heights_of, rolled, run_of, schedule
+from vae_core.planning.memory import SLACK_BYTES
 from vae_core.planning.plan import Job, chunk_extent
 from vae_core.planning.planner import make_plan
 from vae_core.running.execute import Execution
@@ -72,6 +75,41 @@ def test_every_row_is_made_once_from_rows_that_are_there(family, kind, shape, ro
                         assert turn.windows[step.dst].start <= row < turn.windows[step.dst].stop
         for index in bands.steps:
             assert made[index] == steps[index].cell_extent(extents[steps[index].src], chunk).h
+
+
+@pytest.fixture
+def turning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever each store and cache has a place of its own, steps take turns at high bands."""
+    every = between.Request.variants.func
+
+    def some(request: between.Request) -> tuple[between.Variant, ...]:
+        return tuple(variant for variant in every(request) if variant.there[0].turns)
+
+    monkeypatch.setattr(between, "_BAND_PX", (64,))
+    monkeypatch.setattr(between.Request, "variants", property(some))
+    monkeypatch.setattr(between, "_request", between.Request)  # and none that is known
+
+
+TALL = [
+    ("wan", "decode", (3, 32, 6)),
+    ("wan", "encode", (9, 256, 48)),
+    pytest.param("wan22", "decode", (3, 24, 4), marks=pytest.mark.slow),
+    pytest.param("wan22", "encode", (9, 384, 64), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.usefixtures("turning")
+@pytest.mark.parametrize(("family", "kind", "shape"), TALL)
+def test_measured_is_at_most_projected_and_close_to_it_in_turns(family, kind, shape) -> None:
+    with FakeTensorMode():
+        vae = from_module(UNMADE[family](), device="meta")
+        made = vae.plan_encode if kind == "encode" else vae.plan_decode
+        job = made((1, 3 if kind == "encode" else vae.latent_channels, *shape), Settings()).job
+        every = [Settings(budget_bytes=budget) for budget in spread(job, 12)]
+        settings = next(s for s in every if make_plan(job, s, CARD).places.bands)
+        peak, moved, plan = measured(vae, kind, shape, settings)
+    assert peak <= plan.peak_bytes <= 1.25 * peak + SLACK_BYTES
+    assert plan.moved_bytes == pytest.approx(moved, rel=0.1)
 
 
 def test_steps_with_statistics_take_no_turns() -> None:

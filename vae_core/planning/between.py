@@ -58,8 +58,7 @@ class Request:
         """How many chunks of each of these kinds there are."""
         last = len(self.chunks) - 1
         found = Counter(
-            (kind_of(chunk), index > 0, index < last)
-            for index, chunk in enumerate(self.chunks)
+            (kind_of(chunk), index > 0, index < last) for index, chunk in enumerate(self.chunks)
         )
         return tuple(found[memory.kind, memory.has_past, memory.has_future] for memory in memories)
 

@@ -11,8 +11,8 @@ from ..program.steps import SOURCE, Program
 def live_stores(program: Program) -> tuple[frozenset[int], ...]:
     """For every step the stores whose memory is held while it runs, the two ends left out."""
     first, last = first_written(program), program.last_use()
-    for store, spec in enumerate(program.stores):
-        if spec.inside is not None:  # the outer memory lives as long as what lies inside it
+    for store, spec in reversed(tuple(enumerate(program.stores))):
+        if spec.inside is not None:  # the outer memory lives as long as all that lies inside it
             last[spec.inside] = max(last[spec.inside], last[store])
     inner = set(range(len(program.stores))) - {SOURCE, program.sink}
     return tuple(

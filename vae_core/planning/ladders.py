@@ -121,15 +121,22 @@ class _Asked:
 
     def both(self, tiles: tuple[Extent, ...], far: Far) -> Needs:
         """Of each size, with these stores far, and the cache near or far too."""
-        near = tuple(self.need(tile, replace(far, cache=False)) for tile in tiles)
-        if not self.step.cache_bytes:
-            return near, near
-        return near, tuple(self.need(tile, replace(far, cache=True)) for tile in tiles)
+        near = self._needs(tiles, replace(far, cache=False))
+        return near, self._needs(tiles, replace(far, cache=True)) if self.step.cache_bytes else near
 
     def need(self, tile: Extent, far: Far) -> int:
         """Of one size."""
-        flows = self.flows if far.cache else frozenset({(False, False)})
-        need = max(self.step.tile_bytes(tile, far, *flow) for flow in flows)
+        return self._needs((tile,), far)[0]
+
+    def _needs(self, tiles: tuple[Extent, ...], far: Far) -> tuple[int, ...]:
+        flows = self.flows if far.cache else ((False, False),)
+        flags = {self.step.flags(far, *flow) for flow in flows}
+        return tuple(
+            self._possible(tile, max([self.step.need(tile, one, cut=far.cut) for one in flags]))
+            for tile in tiles
+        )
+
+    def _possible(self, tile: Extent, need: int) -> int:
         return NEVER if self._is_too_large(tile, need) else need
 
     def _is_too_large(self, tile: Extent, need: int) -> bool:

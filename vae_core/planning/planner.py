@@ -169,8 +169,7 @@ def _moved_by_chunk(
     if chunks[0].band:
         return tuple(found.values()) * len(chunks)
     return tuple(
-        found[kind_of(chunk), index > 0, index < last]
-        for index, chunk in enumerate(chunks)
+        found[kind_of(chunk), index > 0, index < last] for index, chunk in enumerate(chunks)
     )
 
 

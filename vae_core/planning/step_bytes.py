@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ..geometry.grid import Chunk, count_tiles, longest_piece
+from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Keys, TimeMap
 from ..program.steps import Program
 from .attending import block_bytes, keys_bytes, wide_bytes
 from .classes import mixed, shortcut_class
-from .norm_bytes import latent_bytes, most_cells, norm_bytes
+from .norm_bytes import latent_bytes, latent_frames, most_cells, norm_bytes
 from .places import Far
 from .projection import Reads
 from .site import Site, site_of
@@ -51,7 +51,17 @@ class Tile:
     keys: int
 
 
-class _Flags(NamedTuple):
+class Side(NamedTuple):
+    """A tile along one side: its cells, what they see of the input of the mix, and what of src is
+    read for that.
+    """
+
+    cells: int
+    seen: int
+    read: int
+
+
+class Flags(NamedTuple):
     """What of a tile has far to go: what it reads, writes and adds, the cache that comes and the
     one that is kept, keys that are met, and its own where those are copied to be kept, and sent.
     """
@@ -66,7 +76,7 @@ class _Flags(NamedTuple):
     sent: bool
 
 
-def _fetched(reads: Reads, flags: _Flags) -> int:
+def _fetched(reads: Reads, flags: Flags) -> int:
     """Bytes that are copied in for a tile."""
     found = reads.src * flags.src + reads.added * flags.added
     return found + reads.latents + reads.past * flags.past
@@ -86,10 +96,12 @@ class StepBytes(StepTraffic):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        self._tiles: dict[Region, Tile] = {}
+        self._tiles: dict[Extent, Tile] = {}
+        self._known: tuple[dict[int, Side], ...] = ({}, {}, {})
+        self._latents: dict[int, int] = {}
         self._largest: dict[Extent, tuple[int, tuple[Tile, ...]]] = {}
         self._elements: dict[Extent, int] = {}
-        self._needs: dict[tuple[Extent, _Flags, bool], int] = {}
+        self._needs: dict[tuple[Extent, Flags, bool], int] = {}
         self._stacks = self.sizes.accelerated and self.step.upscale == 2
         mix = self.step.mix
         self._attends = isinstance(mix, Attend)
@@ -105,27 +117,15 @@ class StepBytes(StepTraffic):
         apart = len(runs) > 1 and self.step.rate.first is not First.PICTURE  # which shares them
         return weight_bytes(self.step, self.sizes, self.site.ends.channels, apart)
 
-    def largest_tile(self, largest: Extent) -> Region:
-        """A tile of the greatest size, with a halo on every side where there is one."""
-        cells = self.cells
-        t = Interval(0, min(largest.t, cells.t))
-        if cells.t >= 2 * t.size:
-            t = t.shift(t.size)
-        t = t.shift(self.step.lone(self.site.src, self.site.chunk))
-        return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
-
     def elements(self, largest: Extent) -> int:
         """Of the largest tensor that a tile is computed in."""
         found = self._elements.get(largest)
         if found is None:
-            found = self._elements[largest] = self._elements_of(largest)
+            t, h, w = self._sides(self._size(largest))
+            seen = self.step.mix.in_channels * t.seen * h.seen * w.seen
+            made = self.step.mix.out_channels * self.step.phases * t.cells * h.cells * w.cells
+            found = self._elements[largest] = self.sizes.batch * max(seen, made)
         return found
-
-    def _elements_of(self, largest: Extent) -> int:
-        cells = self.largest_tile(largest)
-        seen = self.step.mix.in_channels * self.step.seen_region(cells).voxels
-        made = self.step.mix.out_channels * self.step.phases * cells.voxels
-        return self.sizes.batch * max(seen, made)
 
     def tile_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
         """The most that is allocated at once while tiles of no more than `largest` are computed.
@@ -134,9 +134,13 @@ class StepBytes(StepTraffic):
         tile before it on its way out (see `transfers`). Of two tiles each has but one of these.
         past, future: whether causal caches come from a chunk before, and go on to one after.
         """
+        return self.need(largest, self.flags(far, past, future), cut=far.cut)
+
+    def flags(self, far: Far, past: bool, future: bool) -> Flags:
+        """What of its tiles has far to go."""
         keys = far.keys or self.sizes.far_keys
         copied = self._looks_back and keys and not far.src
-        flags = _Flags(
+        return Flags(
             far.src > 0 or self.site.reads_source,
             far.dst > 0 or self.site.writes_sink,
             far.added > 0,
@@ -146,13 +150,16 @@ class StepBytes(StepTraffic):
             copied,
             copied and future,
         )
-        key = largest, flags, far.cut
+
+    def need(self, largest: Extent, flags: Flags, *, cut: bool) -> int:
+        """The same, for what has far to go; cut: whether there are others before and after it."""
+        key = largest, flags, cut
         found = self._needs.get(key)
         if found is None:
-            found = self._needs[key] = self._most_at_once(largest, flags, far.cut)
+            found = self._needs[key] = self._most_at_once(largest, flags, cut)
         return found
 
-    def _most_at_once(self, largest: Extent, flags: _Flags, cut: bool) -> int:
+    def _most_at_once(self, largest: Extent, flags: Flags, cut: bool) -> int:
         count, tiles = self._counted(largest)
         one = tiles[0]
         if count > 2 or cut:
@@ -177,19 +184,23 @@ class StepBytes(StepTraffic):
         """How many tiles there are, and what one of them takes; or each, where there are two."""
         found = self._largest.get(largest)
         if found is None:
-            cells = self.largest_tile(largest)
-            count = count_tiles(self.cells, cells.extent)
-            regions = (cells, _rest(cells, self.cells)) if count == 2 else (cells,)
-            found = count, tuple(self._tile(region) for region in regions)
+            size, whole = self._size(largest), self.cells
+            count = count_tiles(whole, size)
+            sizes = (size, _rest(size, whole)) if count == 2 else (size,)
+            found = count, tuple(map(self._tile, sizes))
             self._largest[largest] = found
         return found
 
-    def _sent(self, tile: Tile, flags: _Flags) -> int:
+    def _size(self, largest: Extent) -> Extent:
+        """The greatest size of tiles of no more than `largest`."""
+        return largest_of(self.cells, largest)
+
+    def _sent(self, tile: Tile, flags: Flags) -> int:
         """Bytes of a tile on their way out."""
         kept = tile.kept * flags.sent if self._attends else 0
         return max(tile.result * flags.dst, kept)
 
-    def _beside(self, tile: Tile, flags: _Flags, ahead: int, before: int) -> int:
+    def _beside(self, tile: Tile, flags: Flags, ahead: int, before: int) -> int:
         """The most that is allocated while a tile is computed.
 
         ahead: what has been copied in for another. before: the result of another on its way out.
@@ -212,96 +223,114 @@ class StepBytes(StepTraffic):
             finished + tile.result + max(shortcut, tile.measured),
         )
 
-    def _tile(self, cells: Region) -> Tile:
-        found = self._tiles.get(cells)
+    def _tile(self, size: Extent) -> Tile:
+        found = self._tiles.get(size)
         if found is None:
-            found = self._tiles[cells] = self._worked_out(cells)
+            found = self._tiles[size] = self._worked_out(size)
         return found
 
-    def _worked_out(self, cells: Region) -> Tile:
-        step, mix, where = self.step, self.step.mix, self._read_region(cells)
-        history = self.voxels_bytes(mix.in_channels, step.history * where.h.size * where.w.size)
-        latents = latent_bytes(self.site, step.norm, where) if step.norm else 0
+    def _worked_out(self, size: Extent) -> Tile:
+        step, mix, site = self.step, self.step.mix, self.site
+        t, h, w = self._sides(size)
+        where = Extent(t.read, h.read, w.read)
+        history = self.voxels_bytes(mix.in_channels, step.history * h.read * w.read)
+        latents = latent_bytes(site, step.norm, where, self._latents[t.cells]) if step.norm else 0
         src = self.voxels_bytes(mix.read_channels, where.voxels)
-        reads = Reads(src, self._added_bytes(cells), latents, history)
+        reads = Reads(src, self._added_bytes(size), latents, history)
         if isinstance(mix, Attend):
-            result = self.voxels_bytes(mix.channels, cells.voxels)
-            given = mix, cells.extent, self.site.src, self.sizes
+            result = self.voxels_bytes(mix.channels, size.voxels)
+            given = mix, size, site.src, self.sizes
             wide, keys = wide_bytes(*given), block_bytes(*given)
-            kept = keys_bytes(mix, cells.extent, self.sizes)
+            kept = keys_bytes(mix, size, self.sizes)
             return Tile(reads, kept, 0, 0, result, wide, 0, 0, 0, keys)
-        buffer = self.voxels_bytes(mix.in_channels, step.seen_region(cells).voxels)
-        result = self.voxels_bytes((4 if self._stacks else 1) * mix.out_channels, cells.voxels)
-        maps = norm_bytes(self.site, step.norm, where) if step.norm else 0
-        shortcut, copied = self._shortcut_bytes(cells, reads.added, result)
+        buffer = self.voxels_bytes(mix.in_channels, t.seen * h.seen * w.seen)
+        result = self.voxels_bytes((4 if self._stacks else 1) * mix.out_channels, size.voxels)
+        maps = norm_bytes(site, step.norm, where, self._latents[t.cells]) if step.norm else 0
+        shortcut, copied = self._shortcut_bytes(size, reads.added, result)
         return Tile(
             reads,
             history,
             buffer,
-            buffer + self._gathered(cells, where) + maps,
+            buffer + self._gathered(t.seen, where) + maps,
             result,
-            self._conv_bytes(mix, cells, buffer),
+            self._conv_bytes(mix, size, buffer),
             self._measured(result),
             shortcut,
             copied,
             0,
         )
 
-    def _conv_bytes(self, conv: Conv, cells: Region, input_bytes: int) -> int:
+    def _conv_bytes(self, conv: Conv, size: Extent, input_bytes: int) -> int:
         """What the convolution of a tile allocates: what it makes, and beside it what its library
         takes, or what it is put in order in.
         """
-        made = self.voxels_bytes(conv.out_channels, cells.voxels)
+        made = self.voxels_bytes(conv.out_channels, size.voxels)
         kind = mixed(self.step, accelerated=self.sizes.accelerated)
         if not self._stacks:
             return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
-        around = cells.t.size * (cells.h.size + 1) * (cells.w.size + 1)
+        around = size.t * (size.h + 1) * (size.w + 1)
         stacked = self.voxels_bytes(kind.out_channels, around)
         return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
 
-    def _added_bytes(self, cells: Region) -> int:
+    def _added_bytes(self, size: Extent) -> int:
         """Bytes of what is added to a tile."""
         residual = self.step.residual
         if residual is None:
             return 0
         if residual.fold:
-            return self.voxels_bytes(self.site.added_channels, cells.voxels)
-        frames = cells.t.size * self.step.frames_made
+            return self.voxels_bytes(self.site.added_channels, size.voxels)
+        frames = size.t * self.step.frames_made
         if residual.repeated:
-            frames = min(most_cells(cells.t.size, 2), self.site.added.t)
-        voxels = frames * cells.h.size * cells.w.size * self.step.side_made**2
+            frames = min(most_cells(size.t, 2), self.site.added.t)
+        voxels = frames * size.h * size.w * self.step.side_made**2
         return self.voxels_bytes(self.site.added_channels, voxels)
 
-    def _gathered(self, cells: Region, where: Region) -> int:
-        """Frames that are repeated in a copy."""
+    def _gathered(self, frames: int, where: Extent) -> int:
+        """So many frames that are repeated in a copy."""
         if self.step.time_map is not TimeMap.REPEAT_PAIRS:
             return 0
-        frames = self.step.seen_region(cells).t.size
-        return self.voxels_bytes(self.step.mix.in_channels, frames * where.h.size * where.w.size)
+        return self.voxels_bytes(self.step.mix.in_channels, frames * where.h * where.w)
 
-    def _read_region(self, cells: Region) -> Region:
-        """What a tile of this size reads at the most.
+    def _sides(self, size: Extent) -> tuple[Side, Side, Side]:
+        """What a tile of this size sees and reads along each side, at the most.
 
         One that is not the whole of a side may lie anywhere, so that no picture's edge spares it
         anything; nor does a chunk's first frame, which may be in another chunk.
         """
-        step, whole, src = self.step, self.cells, self.site.src
-        seen = step.seen_region(cells)
-        h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
-        w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
-        if self.site.chunk.band:
-            return Region(Interval(0, min(seen.t.size, self.site.read_frames)), h, w)
-        if cells.t.size == whole.t:
-            return Region(step.source_region(cells, src, self.site.chunk).t, h, w)
-        later = Interval(seen.t.size, 2 * seen.t.size)
-        return Region(step.time_map.source(later, keeps_first=False), h, w)
+        return self._frames(size.t), self._along(1, size.h), self._along(2, size.w)
+
+    def _frames(self, cells: int) -> Side:
+        found = self._known[0].get(cells)
+        if found is None:
+            step, src, chunk = self.step, self.site.src, self.site.chunk
+            t = Interval(0, cells).shift(step.lone(src, chunk))
+            region = Region(t, _ONE, _ONE)
+            seen = step.seen_region(region).t.size
+            if chunk.band:
+                read = Interval(0, min(seen, self.site.read_frames))
+            elif cells == self.cells.t:
+                read = step.source_region(region, src, chunk).t
+            else:
+                read = step.time_map.source(Interval(seen, 2 * seen), keeps_first=False)
+            found = self._known[0][cells] = Side(cells, seen, read.size)
+            shown = step.norm is not None and step.norm.modulated
+            self._latents[cells] = latent_frames(self.site, read) if shown else 0
+        return found
+
+    def _along(self, axis: int, cells: int) -> Side:
+        found = self._known[axis].get(cells)
+        if found is None:
+            seen, whole = self.seen_along(Interval(0, cells)), cells == sides_of(self.cells)[axis]
+            read = seen.clip(sides_of(self.site.src)[axis]).size if whole else seen.size
+            found = self._known[axis][cells] = Side(cells, seen.size, read)
+        return found
 
     def _measured(self, result_bytes: int) -> int:
         if not self.site.measures or self.sizes.accelerated:
             return 0
         return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
 
-    def _shortcut_bytes(self, cells: Region, added: int, result: int) -> tuple[int, int]:
+    def _shortcut_bytes(self, size: Extent, added: int, result: int) -> tuple[int, int]:
         """What a residual's convolution makes, and on an accelerator its input in one piece, where
         that is a part of a store.
         """
@@ -310,18 +339,14 @@ class StepBytes(StepTraffic):
             return 0, 0
         kind = shortcut_class(shortcut)
         beside = self.sizes.workspaces.bytes(kind, added, result)
-        part = cells.extent != self.cells
+        part = size != self.cells
         return result + beside, added * (part and self.sizes.accelerated)
 
 
-def _rest(cells: Region, whole: Extent) -> Region:
+def _rest(size: Extent, whole: Extent) -> Extent:
     """The other of two tiles."""
-    sides = zip(sides_of(cells.extent), sides_of(whole), (cells.t, cells.h, cells.w), strict=True)
-    return Region(*(Interval(size, of) if size < of else side for size, of, side in sides))
+    pairs = zip(sides_of(size), sides_of(whole), strict=True)
+    return Extent(*(of - side if side < of else side for side, of in pairs))
 
 
-def _inner(size: int, limit: int) -> Interval:
-    """The longest piece of [0, size), one that touches no edge where there are three or more."""
-    longest = longest_piece(size, limit)
-    start = min(longest, size - longest) if size > 2 * limit else 0
-    return Interval(start, start + longest)
+_ONE = Interval(0, 1)

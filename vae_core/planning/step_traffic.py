@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 
-from ..geometry.grid import count_tiles, pieces, time_pieces
+from ..geometry.grid import count_tiles, time_pieces
 from ..geometry.region import Extent, Halo, Interval, Region
 from ..program.parts import Attend
 from .attending import keys_bytes
@@ -27,7 +28,7 @@ class StepTraffic:
         self.cells = replace(cells, t=max(cells.t, 1))
         """All cells that the mix is asked for; one frame of them where it is for none."""
         self._read: dict[Extent, int] = {}
-        self._along: dict[tuple[int, int], int] = {}
+        self._read_so_far: dict[tuple[int, int], int] = {}
 
     def voxels_bytes(self, channels: int, voxels: int) -> int:
         """Bytes of so many voxels of all clips."""
@@ -104,20 +105,31 @@ class StepTraffic:
 
     def _read_along(self, axis: int, limit: int) -> int:
         """What all pieces of one side read."""
-        found = self._along.get((axis, limit))
+        found = self._read_so_far.get((axis, limit))
         if found is None:
             size = sides_of(self.cells)[axis]
-            parts = (pieces if axis else time_pieces)(size, limit)
-            found = self._along[axis, limit] = sum(self._read_by(axis, part) for part in parts)
+            read = self._read_in_pieces(axis, size, limit) if axis else self._in_time(size, limit)
+            found = self._read_so_far[axis, limit] = read
         return found
 
-    def _read_by(self, axis: int, part: Interval) -> int:
-        step, src = self.step, self.site.src
-        if not axis:
-            one = Interval(0, 1)
-            return step.source_region(Region(part, one, one), src, self.site.chunk).t.size
-        seen = _AROUND.around(part) if step.upscale == 2 else step.mix.reads(part)
-        return seen.clip(sides_of(src)[axis]).size
+    def _in_time(self, size: int, limit: int) -> int:
+        one, src, chunk = Interval(0, 1), self.site.src, self.site.chunk
+        regions = (Region(part, one, one) for part in time_pieces(size, limit))
+        return sum(self.step.source_region(region, src, chunk).t.size for region in regions)
+
+    def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
+        first, second = (self.seen_along(Interval(at, at + 1)) for at in range(2))
+        start, stride, seen = first.start, second.start - first.start, first.size
+        count, of = -(-size // limit), sides_of(self.site.src)[axis]
+        edges = [size * index // count for index in range(count + 1)]
+        return sum(
+            min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
+            for one, last in pairwise(edges)
+        )
+
+    def seen_along(self, cells: Interval) -> Interval:
+        """What cells see of the mix's input along a side of the picture."""
+        return _AROUND.around(cells) if self.step.upscale == 2 else self.step.mix.reads(cells)
 
 
 _AROUND = Halo(1, 1)

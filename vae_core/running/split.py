@@ -61,9 +61,10 @@ class Rolling:
     def roll(self, start: int, stop: int) -> None:
         """Let the window be [start, stop) from now on; what both have in common stays."""
         kept, by = self._stop - start, start - self._start
-        if by and kept > 0:
-            # rows may lie over each other
-            self._memory[:, :, :, :kept].copy_(self._memory[:, :, :, by : by + kept].clone())
+        for top in range(0, kept, by) if by else ():  # no more rows at a time than they move by
+            rows = min(by, kept - top)
+            below = self._memory[:, :, :, top + by : top + by + rows]
+            self._memory[:, :, :, top : top + rows].copy_(below)
         self._start, self._stop = start, stop
 
     def __getitem__(self, place: tuple[Any, ...]) -> Tensor:
