@@ -174,20 +174,20 @@ def between(request: Request, budget: int) -> Chosen | None:
         if variant.least(budget) >= moved:
             continue
         chosen = _each_by_itself(request, variant, budget)
-        variant.known[budget] = moved_bytes(request, chosen) if chosen else NEVER
+        variant.known[budget] = _cost(request, chosen) if chosen else NEVER
         if variant.known[budget] < moved:
             best, moved = chosen, variant.known[budget]
     if best is None or moved <= request.least_away:
         return best
     away = _everything(request, request.away, budget, flat=True)
-    return away if away and moved_bytes(request, away) < moved else best
+    return away if away and _cost(request, away) < moved else best
 
 
-def moved_bytes(request: Request, chosen: Chosen) -> int:
-    """Bytes that all chunks move."""
+def _cost(request: Request, chosen: Chosen) -> int:
+    """Bytes that all chunks move, those twice that the processor copies too."""
     candidate, ways = chosen
     return sum(
-        count * memory.moved_in_all(ways[memory.kind].tiles)
+        count * memory.traffic(ways[memory.kind].tiles).cost
         for memory, count in zip(
             candidate.memories, request.counts(candidate.memories), strict=True
         )

@@ -147,7 +147,7 @@ class Candidate:
         start = self.bounds[index].at_most(cells)
         least = self.least[index]
         small = shrinking(usual.at_most(cells), least, cells, banded)
-        if banded:  # rows that go in one piece are worth more than tiles that are not flat
+        if banded:  # rows in one piece, which no processor copies, are worth more than their halos
             usual = replace(usual, h=least.h, w=start.w)
         return shrinking(start, usual, cells, banded), small
 
@@ -210,8 +210,13 @@ def _worst(kinds: tuple[Projection, ...]) -> Projection:
     """What a step needs at the most, in one kind of chunk or another: more is far away where less
     is on the device.
     """
-    near, moved = max(kinds, key=lambda row: row.peak_bytes), max(row.moved_bytes for row in kinds)
-    return replace(near, far_bytes=max(row.far_bytes for row in kinds), moved_bytes=moved)
+    near = max(kinds, key=lambda row: row.peak_bytes)
+    return replace(
+        near,
+        far_bytes=max(row.far_bytes for row in kinds),
+        moved_bytes=max(row.moved_bytes for row in kinds),
+        copied_bytes=max(row.copied_bytes for row in kinds),
+    )
 
 
 def bare_candidate(job: Job, settings: Settings, memories: tuple[Memory, ...]) -> Candidate:

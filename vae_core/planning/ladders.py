@@ -45,20 +45,23 @@ class Ladder:
 
     needs: for each of `SIDES` that may be far, bytes that they take with the causal cache near or
         far; cut: the same with everything far, and dst partly, so that there are at least two.
-        reads: bytes of src that all tiles of a size read.
+        reads: bytes of src that all tiles of a size read. narrow: whether they are narrower than
+        the picture, so that the processor copies, too, what they move.
     others: the tiles with all stores near, and near: what they need.
     """
 
+    step: StepBytes
     tiles: tuple[Extent, ...]
     needs: tuple[Needs, ...]
     cut: Needs
     reads: tuple[int, ...]
+    narrow: tuple[bool, ...]
     others: tuple[Extent, ...]
     near: Needs
 
     def tile(self, room: int, far: Far, preferred: int) -> Extent:
-        """The one that reads least, of those that there is room for; where nothing is read from
-        afar, the largest that takes no more than is preferred, if there is one.
+        """The one that copies least, of those that there is room for; where nothing is far, the
+        largest that takes no more than is preferred, if there is one.
         """
         if not far.store:
             near = list(zip(self.near[far.cache], self.others, strict=True))
@@ -66,8 +69,8 @@ class Ladder:
             return next(easy, None) or min(near, key=lambda item: item[0])[1]
         sides = far.src > 0, far.dst + far.added > 0
         needs = (self.cut if far.cut else self.needs[SIDES.index(sides)])[far.cache]
-        every = zip(needs, self.reads, self.tiles, strict=True)
-        return min((item for item in every if item[0] <= room), key=lambda item: item[1])[2]
+        some = (tile for need, tile in zip(needs, self.tiles, strict=True) if need <= room)
+        return min(some, key=lambda tile: self.step.cost(tile, far))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ def ladder_of(step: StepBytes, flows: Flows, sizes: Sizes, preferred: int, most:
     cut = asked.both(tiles, replace(most, cut=True)) if few else needs[-1]
     near = asked.both(others, Far(cut=most.cut))
     reads = tuple(step.read_bytes(tile) for tile in tiles)
-    return Ladder(tiles, needs, cut, reads, others, near)
+    narrow = tuple(map(step.is_narrow, tiles))
+    return Ladder(step, tiles, needs, cut, reads, narrow, others, near)
 
 
 def all_far(step: StepBytes) -> Far:

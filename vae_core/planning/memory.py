@@ -25,7 +25,7 @@ from .classes import attends
 from .held import first_written
 from .lifetimes import waiting_bytes
 from .places import ALL_NEAR, Far, Kind, Places, kind_of
-from .projection import Projection
+from .projection import Projection, Traffic
 from .sizes import Sizes, frame_statistics_bytes
 from .step_bytes import StepBytes
 
@@ -159,6 +159,11 @@ class Memory:
         passes = far.cache * (self.has_past + self.has_future)
         return moved + passes * self.more_of_cache(index)
 
+    def copied_bytes(self, index: int, largest: Extent) -> int:
+        """Of those, bytes that the processor copies, too."""
+        far = self.places.of(self.program.steps[index], self.extents)
+        return self.steps[index].copied_bytes(largest, far)
+
     def _kept_moved(self, index: int, largest: Extent, far: Far) -> int:
         """Bytes of keys and values of other chunks that a step copies, and of its own that it
         keeps for them.
@@ -179,9 +184,11 @@ class Memory:
         rows, cache = self.steps[index].site.src.h, self.steps[index].cache_bytes
         return cache * (turns.read[index - turns.bands.start] - rows) // rows
 
-    def moved_in_all(self, tiles: tuple[Extent, ...]) -> int:
-        """Bytes that all steps copy, given the largest tile of each."""
-        return sum(self.moved_bytes(index, tile) for index, tile in enumerate(tiles))
+    def traffic(self, tiles: tuple[Extent, ...]) -> Traffic:
+        """What all steps copy, given the largest tile of each."""
+        every = tuple(enumerate(tiles))
+        moved = sum(self.moved_bytes(index, tile) for index, tile in every)
+        return Traffic(moved, sum(self.copied_bytes(index, tile) for index, tile in every))
 
     @property
     def kind(self) -> Kind:
@@ -215,6 +222,7 @@ class Memory:
                 caches[index] + keys[index],
                 self.tile_bytes(index, largest[index]) + self.weight_bytes(index),
                 self.moved_bytes(index, largest[index]),
+                self.copied_bytes(index, largest[index]),
                 far_stores[index] + far_caches[index] + far_keys[index],
             )
             for index, step in enumerate(self.program.steps)

@@ -21,7 +21,7 @@ from ..settings import Place, Placement, Settings
 from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way, cache_paths, kind_of
-from .projection import Projection
+from .projection import Projection, Traffic
 from .rates import USUAL, Rates
 from .routes import Libraries
 
@@ -74,7 +74,7 @@ class Plan:
     blend: the crops that go through the whole network one by one; None where the picture does.
     libraries: of the device that it is for; None for a processor that was asked for.
     ways: where each store and cache lives in chunks of each kind, and the tiles there.
-    moved: bytes copied to and from the device in each chunk.
+    traffic: what is copied in each chunk.
     machine: what it was made for.
     """
 
@@ -88,7 +88,7 @@ class Plan:
     blend: BlendGeometry | None = None
     libraries: Libraries | None = None
     ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
-    moved: tuple[int, ...] = ()
+    traffic: tuple[Traffic, ...] = ()
     machine: Machine | None = None
 
     @property
@@ -141,13 +141,18 @@ class Plan:
     @property
     def moved_bytes(self) -> int:
         """Bytes copied to and from the device in all chunks; of one crop, where there are more."""
-        return sum(self.moved)
+        return sum(chunk.moved_bytes for chunk in self.traffic)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of those, what the processor copies too, on its way to or from the device."""
+        return sum(chunk.copied_bytes for chunk in self.traffic)
 
     @property
     def seconds(self) -> float | None:
         """How long it is thought to take on a card; None on a processor."""
-        crops = self.blend.count if self.blend else 1
-        return self.rates.seconds(self.operations, crops * self.moved_bytes) if self.rates else None
+        crops, moved = self.blend.count if self.blend else 1, self.moved_bytes + self.copied_bytes
+        return self.rates.seconds(self.operations, crops * moved) if self.rates else None
 
     @property
     def rates(self) -> Rates | None:
@@ -224,6 +229,7 @@ class Plan:
             "workspace_bytes": worst.workspace_bytes,
             "far_bytes": self.far_bytes,
             "moved_bytes": self.moved_bytes,
+            "copied_bytes": self.copied_bytes,
             "seconds": self.seconds,
             "levels": [[level.px, level.near_bytes, level.far_bytes] for level in self.levels()],
             "far_stores": len(self.places.stores),

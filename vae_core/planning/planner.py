@@ -37,7 +37,7 @@ from .machine import Machine
 from .memory import Memory
 from .places import ALL_NEAR, Kind, Places, Way, corner, kind_of
 from .plan import Job, Plan, chunk_extent, size_text
-from .projection import Projection
+from .projection import Projection, Traffic
 
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 
@@ -80,15 +80,20 @@ def _choose(
 
 
 def _cost(plan: Plan) -> tuple[int, int, int]:
-    """What speaks against a plan: the bytes that are moved and held.
+    """What speaks against a plan: the bytes that are copied and held.
 
     Within a budget moving counts first, but for a file; where there is none, how far away things
     live does, and what is held, to a tenth.
     """
     held = plan.peak_bytes.bit_length() * 8 + (plan.peak_bytes * 8 >> plan.peak_bytes.bit_length())
     if plan.settings.budget_bytes is None:
-        return list(Placement).index(plan.placement), held, plan.moved_bytes
-    return int(plan.placement is Placement.MMAP), plan.moved_bytes, held
+        return list(Placement).index(plan.placement), held, _copied(plan)
+    return int(plan.placement is Placement.MMAP), _copied(plan), held
+
+
+def _copied(plan: Plan) -> int:
+    """Bytes that are moved, twice where the processor copies them too."""
+    return plan.moved_bytes + plan.copied_bytes
 
 
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
@@ -101,7 +106,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     check_mirrors(job)
     settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
     for length in chunk_lengths(job, settings):
-        kept = (plan.moved_bytes for plan in found if plan.placement is not Placement.MMAP)
+        kept = (_copied(plan) for plan in found if plan.placement is not Placement.MMAP)
         try:
             plan = _plan(
                 job, replace(settings, chunk_frames=length), machine, min(kept, default=NEVER)
@@ -116,7 +121,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
 
 
 def _plan(job: Job, settings: Settings, machine: Machine, most: int = NEVER) -> Plan | None:
-    """The plan for chunks of one length, its operations not yet counted; None where it would move
+    """The plan for chunks of one length, its operations not yet counted; None where it would copy
     more than `most`.
     """
     chunks, blend = chunks_of(job, settings), _blend(job, settings)
@@ -145,24 +150,22 @@ def _plan(job: Job, settings: Settings, machine: Machine, most: int = NEVER) -> 
     candidate, ways = chosen
     rows = candidate.rows(ways)
     ways = _spilled(ways, rows, machine)
-    moved = _moved_by_chunk(candidate.memories, ways, chunks)
+    traffic = _traffic_by_chunk(candidate.memories, ways, chunks)
     way = ways[candidate.widest.kind]
     spilled = way.places.away is Place.DISK
     name = Placement.MMAP if spilled else candidate.placement
     libraries = libraries_of(machine, candidate.memories, ways)
     return Plan(
-        job, settings, chunks, way.tiles, name, 0, rows, blend, libraries, ways, moved, machine
+        job, settings, chunks, way.tiles, name, 0, rows, blend, libraries, ways, traffic, machine
     )
 
 
-def _moved_by_chunk(
+def _traffic_by_chunk(
     memories: tuple[Memory, ...], ways: Mapping[Kind, Way], chunks: tuple[Chunk, ...]
-) -> tuple[int, ...]:
-    """Bytes that are moved in each chunk."""
+) -> tuple[Traffic, ...]:
+    """What is copied in each chunk."""
     found = {
-        (memory.kind, memory.has_past, memory.has_future): memory.moved_in_all(
-            ways[memory.kind].tiles
-        )
+        (memory.kind, memory.has_past, memory.has_future): memory.traffic(ways[memory.kind].tiles)
         for memory in memories
     }
     last = len(chunks) - 1

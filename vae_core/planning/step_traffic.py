@@ -42,10 +42,26 @@ class StepTraffic:
 
     def moved_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
         """Bytes that all tiles of no more than `largest` copy to and from the device."""
-        moved = far.cache * (past + future) * self.cache_bytes
-        if not far.store:
-            return moved
-        site = self.site
+        cache = far.cache * (past + future) * self.cache_bytes
+        return cache + (self._stored_bytes(largest, far) if far.store else 0)
+
+    def copied_bytes(self, largest: Extent, far: Far) -> int:
+        """Bytes of stores that the processor copies on their way: all, where tiles are narrower
+        than the picture, so that their rows do not lie in one piece.
+        """
+        return self._stored_bytes(largest, far) if far.store and self.is_narrow(largest) else 0
+
+    def cost(self, largest: Extent, far: Far) -> int:
+        """Bytes of stores that all tiles move, those twice that the processor copies too."""
+        return self._stored_bytes(largest, far) * (1 + self.is_narrow(largest))
+
+    def is_narrow(self, largest: Extent) -> bool:
+        """Whether tiles are narrower than the picture."""
+        return largest.w < self.cells.w
+
+    def _stored_bytes(self, largest: Extent, far: Far) -> int:
+        """Bytes that tiles read from stores that are far, and write to them."""
+        site, moved = self.site, 0
         if far.src:
             moved += self.read_bytes(largest) * far.src // site.src.h
         if far.dst:

@@ -15,7 +15,7 @@ So the way back through the notes finds what is best for the whole (dynamic prog
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..program.parts import Attend
@@ -47,12 +47,12 @@ class _Options:
 @dataclass(frozen=True, slots=True)
 class _Rungs:
     """The tiles of a step: what they need for each of `SIDES` and where dst is cut, with caches
-    near or far [lengths, 4, 2, tiles]; what they read [lengths, tiles]; what there must be with all
-    near [lengths, 2].
+    near or far [lengths, 4, 2, tiles]; what they read [lengths, tiles], of those that are as wide
+    as the picture and of others, if any are; what there must be with all near [lengths, 2].
     """
 
     needs: Numbers
-    reads: Numbers
+    reads: tuple[Numbers, ...]
     near: Numbers
 
 
@@ -196,27 +196,31 @@ class Walk:
         case = np.where(cut, 3, sides)
         if not case.ndim:  # of a step that touches no store with options
             case = case.reshape([1] * len(self._axes))
-        fits, reads = self._tiles(index, room, case)
         steps = [memory.steps[index] for memory in self._memories]
         writes = np.array([[one.written_bytes] for one in steps], np.int64)[many]
         adds = np.array([[one.added_bytes] for one in steps], np.int64)[many]
-        cost = reads * read // src + writes * written // dst + adds * added // add
+        others = writes * written // dst + adds * added // add
+        least = np.array(NEVER)
+        for times, reads in enumerate(self._read(index, room, case), start=1):
+            fits = reads < NEVER
+            cost = times * (np.where(fits, reads, 0) * read // src + others)
+            least = np.minimum(least, np.where(fits, cost, NEVER))
         far, near = read + written + added > 0, self._rungs[index].near[:, self._far[:, index]]
-        fits = np.where(far, fits, room >= near[many])
-        cost = np.where(far, cost, 0) * self._counts[:, None][many]
+        fits = np.where(far, least < NEVER, room >= near[many])
+        cost = np.where(far & fits, least, 0) * self._counts[:, None][many]
         return np.where(fits & (moved < NEVER), moved + cost, NEVER)
 
-    def _tiles(self, index: int, room: Numbers, case: Numbers) -> tuple[Numbers, Numbers]:
-        """Whether there is a tile that there is room for, and what the largest of them read; case:
-        which of `SIDES` are far, or 3 where dst is cut.
+    def _read(self, index: int, room: Numbers, case: Numbers) -> Iterator[Numbers]:
+        """What tiles read that there is room for, those as wide as the picture and then narrower
+        ones, which the processor copies, too: `NEVER` where there is none. case: which of `SIDES`
+        are far, or 3 where dst is cut.
         """
         rungs, far = self._rungs[index], self._far[:, index]
         many = (slice(None), slice(None), *[None] * len(self._axes))
         needs = rungs.needs[:, :, far].transpose(0, 2, 1, 3)[:, :, case]
         fitting = needs <= room[..., None]
-        reads = np.where(fitting, rungs.reads[:, None][many], NEVER).min(-1)
-        fits = reads < NEVER
-        return fits, np.where(fits, reads, 0)
+        for reads in rungs.reads:
+            yield np.where(fitting, reads[:, None][many], NEVER).min(-1)
 
 
 def windows_of(memory: Memory) -> Numbers:
@@ -284,6 +288,9 @@ def _rungs_of(ladders: Sequence[Ladder]) -> _Rungs:
     def filled(numbers: Sequence[int]) -> list[int]:
         return [*numbers, *[NEVER] * (longest - len(numbers))]
 
+    narrow = np.array([filled(ladder.narrow) for ladder in ladders]) == 1
+    read = np.array([filled(ladder.reads) for ladder in ladders], np.int64)
+    reads = np.where(narrow, NEVER, read), np.where(narrow, read, NEVER)
     return _Rungs(
         np.array(
             [
@@ -292,7 +299,7 @@ def _rungs_of(ladders: Sequence[Ladder]) -> _Rungs:
             ],
             np.int64,
         ),
-        np.array([filled(ladder.reads) for ladder in ladders], np.int64),
+        reads if narrow.any() else reads[:1],
         np.array([[min(some) for some in ladder.near] for ladder in ladders], np.int64),
     )
 
