@@ -159,7 +159,8 @@ class Totals:
 
     plan: of a clip with the same kinds of chunks, and of one crop where tiles are blended.
     chunks: how many there are. crops: that go through the network one by one.
-    tiles, operations, moved_bytes, copied_bytes: of the whole clip. untiled_operations: without blended tiles.
+    tiles, operations, moved_bytes, copied_bytes: of the whole clip.
+    untiled_operations: without blended tiles.
     """
 
     plan: Plan

@@ -26,4 +26,17 @@ else:
 
     np, Numbers = _Later(), Any
 
-__all__ = ["Numbers", "np"]
+__all__ = ["Numbers", "Whole", "least", "most", "np"]
+
+Whole = Any
+"""A whole number, or an array of them: arithmetic that is the same for both."""
+
+
+def most(one: Whole, other: Whole) -> Whole:
+    """The greater of two, one by one where there are arrays."""
+    return max(one, other) if type(one) is type(other) is int else np.maximum(one, other)
+
+
+def least(one: Whole, other: Whole) -> Whole:
+    """The smaller of two, one by one where there are arrays."""
+    return min(one, other) if type(one) is type(other) is int else np.minimum(one, other)

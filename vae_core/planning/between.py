@@ -11,7 +11,7 @@ Each of them never moves more where there is more room, and so the best of them 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import cast
@@ -23,13 +23,15 @@ from .bands import Bands, heights_of, run_of, turns_of
 from .candidates import Candidate, bare_candidate, candidate_of, is_reasonable
 from .floor import floor_of
 from .kinds import alike, memories_of, placed
-from .ladders import NEVER, Ladder, Length, all_far, ladder_of
+from .ladders import Ladder, Length, all_far, ladder_of
+from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
 from .places import ALL_NEAR, Far, Kind, Places, Way, corner, kind_of, places_of
 from .plan import Job
 from .residency import choose
 from .sizes import Sizes
+from .walk import Rungs, rungs_of
 
 Chosen = tuple[Candidate, Mapping[Kind, Way]]
 """The arithmetic of all that is in its place, and how chunks of each length are run."""
@@ -39,13 +41,19 @@ class Request:
     """What is to be planned for chunks of one choice of lengths, and all of it that no budget
     changes.
 
-    job: with the largest crop. chunks: of the whole clip. bare: the arithmetic of their kinds,
-    whatever lives where.
+    job: with the largest crop. chunks: of the whole clip. longest: whether there may be no longer
+    ones. bare: the arithmetic of the kinds of chunk, whatever lives where.
     """
 
     def __init__(
-        self, job: Job, settings: Settings, machine: Machine, chunks: tuple[Chunk, ...]
+        self,
+        job: Job,
+        settings: Settings,
+        machine: Machine,
+        chunks: tuple[Chunk, ...],
+        longest: bool,
     ) -> None:
+        self.longest = longest
         self.job, self.settings, self.machine, self.chunks = job, settings, machine, chunks
         self.bare = memories_of(job, chunks, sizes_of(job, machine))
 
@@ -89,7 +97,8 @@ class Request:
     @cached_property
     def variants(self) -> tuple[Variant, ...]:
         """The ways to go through the steps: in turns, by bands of several heights, or not."""
-        found = (_in_turns(self, bands) for bands in (*_bands(self), None))
+        heights = _BAND_PX if self.longest else _BAND_PX[:1]
+        found = (_in_turns(self, one) for one in (*_bands(self, heights), None))
         return tuple(Variant(self, there) for there in found if there)
 
     def least(self, budget: int) -> int:
@@ -126,6 +135,11 @@ class Variant:
             for own in self.owns.values()
         )
 
+    @cached_property
+    def rungs(self) -> tuple[Rungs, ...]:
+        """The numbers of their tiles."""
+        return rungs_of(self.lengths)
+
     def least(self, budget: int) -> int:
         """No fewer bytes move within a budget, as far as that is known: a larger one moves no
         more.
@@ -136,17 +150,19 @@ class Variant:
 
 
 @lru_cache(maxsize=24)
-def _request(job: Job, settings: Settings, machine: Machine, chunks: tuple[Chunk, ...]) -> Request:
-    return Request(job, settings, machine, chunks)
+def _request(
+    job: Job, settings: Settings, machine: Machine, chunks: tuple[Chunk, ...], longest: bool
+) -> Request:
+    return Request(job, settings, machine, chunks, longest)
 
 
 def request_of(
-    job: Job, settings: Settings, machine: Machine, chunks: tuple[Chunk, ...]
+    job: Job, settings: Settings, machine: Machine, chunks: tuple[Chunk, ...], *, longest: bool
 ) -> Request:
     """The request for chunks of a clip; the same again where nothing but the budget is another."""
     settings = replace(settings, budget_bytes=None, on_progress=None)
     bare = Machine(machine.apart, machine.workspace_bytes, None, machine.shared, machine.workspaces)
-    return _request(job, settings, bare, chunks)
+    return _request(job, settings, bare, chunks, longest)
 
 
 def sizes_of(job: Job, machine: Machine) -> Sizes:
@@ -209,11 +225,13 @@ def _everything(
     return candidate, {memory.kind: way for memory in candidate.memories}
 
 
-_BAND_PX = (16, 64)
-"""Heights of bands that are tried: low ones have small windows, high ones read little twice."""
+_BAND_PX = (16, 32)
+"""Heights of bands that are tried: low ones have small windows, high ones read less twice. In
+chunks that are shorter than they may be, what is kept from chunk to chunk counts more than that.
+"""
 
 
-def _bands(request: Request) -> Iterator[Bands]:
+def _bands(request: Request, heights: Sequence[int]) -> Iterator[Bands]:
     """How steps may take turns."""
     program, settings = request.job.program, request.settings
     run = run_of(program)
@@ -221,7 +239,7 @@ def _bands(request: Request) -> Iterator[Bands]:
         return
     last = program.steps[run[1] - 1]
     px = program.stores[last.dst].px * last.side_made
-    for height in _BAND_PX:
+    for height in heights:
         yield Bands(*run, max(height // px, 1))
 
 
@@ -244,7 +262,7 @@ def _in_turns(request: Request, bands: Bands | None) -> tuple[Memory, ...] | Non
 def _each_by_itself(request: Request, variant: Variant, budget: int) -> Chosen | None:
     """Every store and cache in a place of its own."""
     owns, preferred = variant.owns, request.machine.workspace_bytes
-    found = choose(variant.lengths, budget)
+    found = choose(variant.lengths, variant.rungs, budget)
     if found is None:
         return None
     memories = placed(request.bare, found, reused_near=False)
@@ -304,6 +322,6 @@ def _tiles(
     """The best tiles that there is room for, of those that were tried."""
     memory, fixed = own.memories[0], [max(some) for some in zip(*own.fixed, strict=True)]
     return tuple(
-        ladder.tile(budget - held, own.places.of(step, memory.extents), preferred)
-        for step, ladder, held in zip(memory.program.steps, ladders, fixed, strict=True)
+        ladder.tile(budget - held, far, preferred)
+        for far, ladder, held in zip(memory.far, ladders, fixed, strict=True)
     )

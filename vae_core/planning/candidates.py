@@ -16,8 +16,8 @@ from typing import cast
 from ..geometry.region import Extent
 from ..program.steps import Step
 from ..settings import SMALLEST_TILE_PX, NormScope, Placement, Settings, Tiling
-from .elements import MOST_ELEMENTS
 from .kinds import placed
+from .limits import MOST_ELEMENTS
 from .machine import Machine
 from .memory import Memory
 from .places import ALL_NEAR, Far, Kind, Places, Way
@@ -138,7 +138,7 @@ class Candidate:
     def _sizes(self, index: int) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
         """The tiles that a step may use, each the next smaller one: down to the usual, and on."""
         widest = self.widest
-        far = self.places.of(widest.program.steps[index], widest.extents).store
+        far = widest.far[index].store
         return self.sizes(index, far and widest.sizes.accelerated)
 
     def sizes(self, index: int, banded: bool) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
@@ -147,7 +147,7 @@ class Candidate:
         start = self.bounds[index].at_most(cells)
         least = self.least[index]
         small = shrinking(usual.at_most(cells), least, cells, banded)
-        if banded:  # rows in one piece, which no processor copies, are worth more than their halos
+        if banded:  # rows in one piece, which no processor copies, outweigh their halos
             usual = replace(usual, h=least.h, w=start.w)
         return shrinking(start, usual, cells, banded), small
 
@@ -225,7 +225,7 @@ def bare_candidate(job: Job, settings: Settings, memories: tuple[Memory, ...]) -
     known: dict[tuple[int, Extent, tuple[Far, ...]], Extent] = {}
     for index, step in enumerate(job.program.steps):
         bounds.append(_bounds(job, settings, step))
-        far = tuple(memory.places.of(step, memory.extents) for memory in memories)
+        far = tuple(memory.far[index] for memory in memories)
         key = id(_widest(memories).steps[index]), bounds[-1], far  # others are alike with it
         if key not in known:
             known[key] = _least(job, settings, memories, index)

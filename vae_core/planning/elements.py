@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import SettingsError
+from .limits import MOST_ELEMENTS
 from .memory import Memory
-
-MOST_ELEMENTS = 2**31
-"""Libraries count the elements of a tensor in 32 bits, or leave their quick ways for more."""
 
 
 def check_elements(memories: Iterable[Memory]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..program.steps import SOURCE
-from .ladders import NEVER
+from .limits import NEVER
 from .memory import Memory
 
 

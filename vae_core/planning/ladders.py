@@ -14,16 +14,14 @@ from functools import lru_cache
 from itertools import pairwise
 
 from ..geometry.region import Extent
-from .elements import MOST_ELEMENTS
+from .arrays import np
+from .limits import MOST_ELEMENTS, NEVER
 from .memory import Memory
 from .places import Far, Kind
-from .step_bytes import StepBytes
+from .step_bytes import Flags, StepBytes
 
 _SHARE = 0.75
 """Voxels of a tile that is tried next, as a share of the last one's, at the most."""
-
-NEVER = 2**60
-"""More than there will ever be room for, or than will ever be moved."""
 
 Sizes = Callable[[bool], tuple[Extent, ...]]
 """The tiles that a step may use, each the next smaller one, where they go as bands or not."""
@@ -94,20 +92,16 @@ def ladder_of(step: StepBytes, flows: Flows, sizes: Sizes, preferred: int, most:
     may be far.
     """
     asked = _Asked(step, flows)
-    tiles = _thinned(sizes(step.sizes.accelerated))
-    start = _preferred_start(asked, tiles, most, preferred)
-    tiles, others = tiles[start:], _thinned(sizes(False))
+    tiles, others = _thinned(sizes(step.sizes.accelerated)), _thinned(sizes(False))
+    tiles = tiles[_preferred_start(asked, tiles, most, preferred) :]
     sides = [
-        Far(most.src * src, most.dst * out, most.added * out, cut=most.cut) for src, out in SIDES
+        Far(most.src * src, most.dst * out, most.added * out, cache=True, cut=most.cut)
+        for src, out in SIDES
     ]
-    known = {far: asked.both(tiles, far) for far in set(sides)}  # some are alike
-    needs = tuple(known[far] for far in sides)
-    few = any(step.count(tile) <= 2 for tile in tiles)
-    cut = asked.both(tiles, replace(most, cut=True)) if few else needs[-1]
-    near = asked.both(others, Far(cut=most.cut))
-    reads = tuple(step.read_bytes(tile) for tile in tiles)
-    narrow = tuple(map(step.is_narrow, tiles))
-    return Ladder(step, tiles, needs, cut, reads, narrow, others, near)
+    *needs, cut = asked.needs(tiles, (*sides, replace(most, cut=True)))
+    (near,) = asked.needs(others, (Far(cache=True, cut=most.cut),))
+    reads, narrow = map(step.read_bytes, tiles), map(step.is_narrow, tiles)
+    return Ladder(step, tiles, tuple(needs), cut, tuple(reads), tuple(narrow), others, near)
 
 
 def all_far(step: StepBytes) -> Far:
@@ -123,31 +117,29 @@ class _Asked:
     step: StepBytes
     flows: Flows
 
-    def both(self, tiles: tuple[Extent, ...], far: Far) -> Needs:
-        """Of each size, with these stores far, and the cache near or far too."""
-        near = self._needs(tiles, replace(far, cache=False))
-        return near, self._needs(tiles, replace(far, cache=True)) if self.step.cache_bytes else near
+    def needs(self, tiles: tuple[Extent, ...], every: tuple[Far, ...]) -> list[Needs]:
+        """Of each size, for each choice of far stores, with the cache near and far."""
+        kinds, flags = list(dict.fromkeys(every)), list[Flags]()
+        starts, cut = list[int](), list[bool]()
+        for far in kinds:
+            for flows in (_NONE, self.flows if self.step.cache_bytes else _NONE):
+                starts.append(len(flags))
+                flags += [self.step.flags(far, *flow) for flow in flows]
+                cut += [far.cut] * len(flows)
+        found = np.maximum.reduceat(self.step.needs(tiles, flags, cut), starts).tolist()
+        pairs = zip(map(tuple, found[::2]), map(tuple, found[1::2]), strict=True)
+        known = dict(zip(kinds, pairs, strict=True))
+        return [known[far] for far in every]
 
     def need(self, tile: Extent, far: Far) -> int:
-        """Of one size."""
-        return self._needs((tile,), far)[0]
+        """Of one size, with the cache far."""
+        if self.step.elements(tile) >= MOST_ELEMENTS:
+            return NEVER
+        flags = (self.step.flags(far, *flow) for flow in self.flows)
+        return max(self.step.need(tile, some, cut=far.cut) for some in flags)
 
-    def _needs(self, tiles: tuple[Extent, ...], far: Far) -> tuple[int, ...]:
-        flows = self.flows if far.cache else ((False, False),)
-        flags = {self.step.flags(far, *flow) for flow in flows}
-        return tuple(
-            self._possible(tile, max([self.step.need(tile, one, cut=far.cut) for one in flags]))
-            for tile in tiles
-        )
 
-    def _possible(self, tile: Extent, need: int) -> int:
-        return NEVER if self._is_too_large(tile, need) else need
-
-    def _is_too_large(self, tile: Extent, need: int) -> bool:
-        step = self.step
-        if need * step.step.phases < MOST_ELEMENTS * step.sizes.element_bytes:
-            return False  # all that it needs has fewer elements
-        return step.elements(tile) >= MOST_ELEMENTS
+_NONE = ((False, False),)
 
 
 def _preferred_start(asked: _Asked, tiles: tuple[Extent, ...], far: Far, preferred: int) -> int:

@@ -13,7 +13,7 @@ Weights as they are, the caller's own input and the result are not counted: they
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..geometry.grid import Band, Chunk
 from ..geometry.region import Extent
@@ -46,6 +46,7 @@ class Memory:
     pooled_near, pooled_far: bytes held for stores on the device and away from it while each step
         runs, where memory is reused (see `pool`); None where stores come from an allocator.
     turns: what the steps that take turns come to, if any do.
+    far: what each step has far away.
     """
 
     program: Program
@@ -62,6 +63,11 @@ class Memory:
     pooled_near: tuple[int, ...] | None = None
     pooled_far: tuple[int, ...] | None = None
     turns: Turns | None = None
+    far: tuple[Far, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        far = tuple(self.places.of(step, self.extents) for step in self.program.steps)
+        object.__setattr__(self, "far", far)
 
     def store_bytes(self, store: int, far: bool) -> int:
         """Bytes of memory of its own that a store has on the device, or away from it; none inside
@@ -146,14 +152,14 @@ class Memory:
 
     def tile_bytes(self, index: int, largest: Extent) -> int:
         """The most that is allocated while the tiles of a step, none beyond `largest`, run."""
-        far = self.places.of(self.program.steps[index], self.extents)
+        far = self.far[index]
         if any(index in run.steps for run in self._runs):
             far = replace(far, cut=True)  # there are always others before and after it
         return self.steps[index].tile_bytes(largest, far, self.has_past, self.has_future)
 
     def moved_bytes(self, index: int, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""
-        far = self.places.of(self.program.steps[index], self.extents)
+        far = self.far[index]
         moved = self.steps[index].moved_bytes(largest, far, self.has_past, self.has_future)
         moved += self._kept_moved(index, largest, far)
         passes = far.cache * (self.has_past + self.has_future)
@@ -161,8 +167,7 @@ class Memory:
 
     def copied_bytes(self, index: int, largest: Extent) -> int:
         """Of those, bytes that the processor copies, too."""
-        far = self.places.of(self.program.steps[index], self.extents)
-        return self.steps[index].copied_bytes(largest, far)
+        return self.steps[index].copied_bytes(largest, self.far[index])
 
     def _kept_moved(self, index: int, largest: Extent, far: Far) -> int:
         """Bytes of keys and values of other chunks that a step copies, and of its own that it

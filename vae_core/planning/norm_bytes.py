@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..geometry.grid import cells_of
 from ..geometry.region import Extent, Interval
 from ..program.parts import Form, Norm
+from .arrays import Whole, least
 from .classes import mapped
 from .site import Site
 
@@ -19,7 +20,7 @@ def latent_frames(site: Site, frames: Interval) -> int:
     return cells_of(frames, ratio, site.chunk.keeps_first(site.src.t)).size
 
 
-def latent_bytes(site: Site, norm: Norm, where: Extent, frames: int) -> int:
+def latent_bytes(site: Site, norm: Norm, where: Extent, frames: Whole) -> Whole:
     """Bytes of the latents that modulate so many elements of src; frames: those of the latents."""
     if not norm.modulated:
         return 0
@@ -28,7 +29,7 @@ def latent_bytes(site: Site, norm: Norm, where: Extent, frames: int) -> int:
     return sizes.batch * site.ends.channels * cells * columns * sizes.element_bytes
 
 
-def norm_bytes(site: Site, norm: Norm, where: Extent, frames: int) -> int:
+def norm_bytes(site: Site, norm: Norm, where: Extent, frames: Whole) -> Whole:
     """Bytes of what is made of a norm for so many elements of src; frames: those of the latents."""
     sizes = site.sizes
     if norm.per_voxel:
@@ -45,13 +46,13 @@ def norm_bytes(site: Site, norm: Norm, where: Extent, frames: int) -> int:
     return made + 2 * wide * sizes.statistics_bytes
 
 
-def _latent_cells(site: Site, where: Extent, frames: int) -> tuple[int, int]:
+def _latent_cells(site: Site, where: Extent, frames: Whole) -> tuple[Whole, Whole]:
     """The most latent cells that so many elements show: in time times height, and in width."""
     px, all_of = site.ends.px // site.here.px, site.latents
-    rows = min(most_cells(where.h, px), all_of.h)
-    return rows * frames, min(most_cells(where.w, px), all_of.w)
+    rows = least(most_cells(where.h, px), all_of.h)
+    return rows * frames, least(most_cells(where.w, px), all_of.w)
 
 
-def most_cells(size: int, ratio: int) -> int:
+def most_cells(size: Whole, ratio: int) -> Whole:
     """The most cells that `size` elements can touch, wherever they lie."""
     return (size + ratio - 2) // ratio + 1

@@ -31,8 +31,8 @@ from .between import between, request_of
 from .candidates import Candidate, is_reasonable
 from .chunking import check_mirrors, chunk_lengths, chunks_of, meant
 from .elements import check_elements
-from .ladders import NEVER
 from .libraries import libraries_of
+from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
 from .places import ALL_NEAR, Kind, Places, Way, corner, kind_of
@@ -105,12 +105,12 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     """
     check_mirrors(job)
     settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
-    for length in chunk_lengths(job, settings):
+    lengths = chunk_lengths(job, settings)
+    for length in lengths:
         kept = (_copied(plan) for plan in found if plan.placement is not Placement.MMAP)
+        most, asked = min(kept, default=NEVER), replace(settings, chunk_frames=length)
         try:
-            plan = _plan(
-                job, replace(settings, chunk_frames=length), machine, min(kept, default=NEVER)
-            )
+            plan = _plan(job, asked, machine, most, longest=length == lengths[0])
             found += [plan] if plan else []
         except BudgetError as error:
             failed.append(error)
@@ -120,13 +120,16 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     return replace(best, operations=_operations(best))
 
 
-def _plan(job: Job, settings: Settings, machine: Machine, most: int = NEVER) -> Plan | None:
+def _plan(
+    job: Job, settings: Settings, machine: Machine, most: int = NEVER, *, longest: bool = True
+) -> Plan | None:
     """The plan for chunks of one length, its operations not yet counted; None where it would copy
-    more than `most`.
+    more than `most`. longest: whether there are no longer ones to choose from.
     """
     chunks, blend = chunks_of(job, settings), _blend(job, settings)
     widest = job if blend is None else replace(job, source=blend.largest)
-    request, tried = request_of(widest, settings, machine, chunks), list[Candidate]()
+    tried = list[Candidate]()
+    request = request_of(widest, settings, machine, chunks, longest=longest)
     budget = _budget(settings, machine)
 
     def candidates() -> Iterator[Candidate]:

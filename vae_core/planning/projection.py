@@ -41,22 +41,3 @@ class Projection:
     def peak_bytes(self) -> int:
         """All of it together on the device."""
         return self.store_bytes + self.cache_bytes + self.workspace_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """Bytes that are copied to the device for one tile, 0 for what is there already.
-
-    src: of the store that is read. added: of the one that is added. latents: for modulation. past:
-    of the causal cache.
-    """
-
-    src: int
-    added: int
-    latents: int
-    past: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.src + self.added + self.latents + self.past

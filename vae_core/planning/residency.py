@@ -25,10 +25,11 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from .arrays import Numbers, np
-from .ladders import NEVER, Length
+from .ladders import Length
+from .limits import NEVER
 from .memory import Memory
 from .places import Kind, Places, places_of
-from .walk import Walk, windows_of
+from .walk import Rungs, Walk, windows_of
 
 _SHARES = 16
 """Parts of all caches' bytes, in steps of which they are kept on the device."""
@@ -37,16 +38,19 @@ _FEW = 6
 """Of no more caches than these every set is tried."""
 
 
-def choose(lengths: tuple[Length, ...], budget: int) -> Mapping[Kind, Places] | None:
+def choose(
+    lengths: tuple[Length, ...], rungs: tuple[Rungs, ...], budget: int
+) -> Mapping[Kind, Places] | None:
     """The places that move the fewest bytes within `budget`; None where usual tiles do not fit even
-    with everything away.
+    with everything away. rungs: of those lengths.
     """
     memory = lengths[0].memories[0]
     choices = _cache_choices(lengths)
     far = np.zeros((len(choices), len(memory.steps)), bool)
     for row, some in zip(far, choices, strict=True):
         row[list(some)] = True
-    walk = Walk(lengths, far, np.stack([_rooms(length, far, budget) for length in lengths]))
+    rooms = np.stack([_rooms(length, far, budget) for length in lengths])
+    walk = Walk(lengths, rungs, far, rooms)
     moved = walk.moved + np.stack([_caches_moved(length, far) for length in lengths])
     fits = (walk.moved < NEVER).all(0)
     if not fits.any():

@@ -10,7 +10,7 @@ Arithmetic over the geometry of one step in one kind of chunk:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,47 +18,52 @@ from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Keys, TimeMap
 from ..program.steps import Program
+from .arrays import Numbers, Whole, least, most, np
 from .attending import block_bytes, keys_bytes, wide_bytes
 from .classes import mixed, shortcut_class
+from .limits import MOST_ELEMENTS, NEVER
 from .norm_bytes import latent_bytes, latent_frames, most_cells, norm_bytes
 from .places import Far
-from .projection import Reads
 from .site import Site, site_of
 from .sizes import Sizes, weight_bytes
 from .step_traffic import StepTraffic, sides_of
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Bytes of what a tile uses.
+class Tile(NamedTuple):
+    """Bytes of what a tile uses, as whole numbers or as arrays of many tiles'.
 
-    reads: what it would copy in, were all of it far. kept: its part of the new cache. buffer: the
-        input of its mix. before: of that, while the input is made (maps and gathered frames
-        included). result: what one convolution makes, as it is written. mixed: what its mix
-        allocates. measured: for statistics. shortcut: of the residual's convolution, its copied
-        input apart, which takes copied; 0 without. keys: of a block, where it attends.
+    src, added, latents, past: what it would copy in, were all of it far, of the store that it
+        reads, of the one that it adds, of latents and of the cache that came. kept: its part of the
+        new cache. buffer: the input of its mix. before: of that, while the input is made (maps and
+        gathered frames included). result: what one convolution makes, as it is written. mixed: what
+        its mix allocates. measured: for statistics. shortcut: of the residual's convolution, its
+        copied input apart, which takes copied; 0 without. keys: of a block, where it attends.
     """
 
-    reads: Reads
-    kept: int
-    buffer: int
-    before: int
-    result: int
-    mixed: int
-    measured: int
-    shortcut: int
-    copied: int
-    keys: int
+    src: Whole
+    added: Whole
+    latents: Whole
+    past: Whole
+    kept: Whole
+    buffer: Whole
+    before: Whole
+    result: Whole
+    mixed: Whole
+    measured: Whole
+    shortcut: Whole
+    copied: Whole
+    keys: Whole
 
 
 class Side(NamedTuple):
     """A tile along one side: its cells, what they see of the input of the mix, and what of src is
-    read for that.
+    read for that. latents: in time, frames of latents that these show.
     """
 
-    cells: int
-    seen: int
-    read: int
+    cells: Whole
+    seen: Whole
+    read: Whole
+    latents: Whole = 0
 
 
 class Flags(NamedTuple):
@@ -66,20 +71,20 @@ class Flags(NamedTuple):
     one that is kept, keys that are met, and its own where those are copied to be kept, and sent.
     """
 
-    src: bool
-    dst: bool
-    added: bool
-    past: bool
-    kept: bool
-    keys: bool
-    copied: bool
-    sent: bool
+    src: Whole
+    dst: Whole
+    added: Whole
+    past: Whole
+    kept: Whole
+    keys: Whole
+    copied: Whole
+    sent: Whole
 
 
-def _fetched(reads: Reads, flags: Flags) -> int:
+def _fetched(tile: Tile, flags: Flags) -> Whole:
     """Bytes that are copied in for a tile."""
-    found = reads.src * flags.src + reads.added * flags.added
-    return found + reads.latents + reads.past * flags.past
+    found = tile.src * flags.src + tile.added * flags.added
+    return found + tile.latents + tile.past * flags.past
 
 
 def steps_bytes(
@@ -97,8 +102,7 @@ class StepBytes(StepTraffic):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._tiles: dict[Extent, Tile] = {}
-        self._known: tuple[dict[int, Side], ...] = ({}, {}, {})
-        self._latents: dict[int, int] = {}
+        self._by_frames: dict[int, Side] = {}
         self._largest: dict[Extent, tuple[int, tuple[Tile, ...]]] = {}
         self._elements: dict[Extent, int] = {}
         self._needs: dict[tuple[Extent, Flags, bool], int] = {}
@@ -121,11 +125,15 @@ class StepBytes(StepTraffic):
         """Of the largest tensor that a tile is computed in."""
         found = self._elements.get(largest)
         if found is None:
-            t, h, w = self._sides(self._size(largest))
-            seen = self.step.mix.in_channels * t.seen * h.seen * w.seen
-            made = self.step.mix.out_channels * self.step.phases * t.cells * h.cells * w.cells
-            found = self._elements[largest] = self.sizes.batch * max(seen, made)
+            sides = self._sides(largest_of(self.cells, largest))
+            found = self._elements[largest] = self._elements_of(*sides)
         return found
+
+    def _elements_of(self, t: Side, h: Side, w: Side) -> Whole:
+        mix = self.step.mix
+        seen = mix.in_channels * t.seen * h.seen * w.seen
+        made = mix.out_channels * self.step.phases * t.cells * h.cells * w.cells
+        return self.sizes.batch * most(seen, made)
 
     def tile_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
         """The most that is allocated at once while tiles of no more than `largest` are computed.
@@ -159,96 +167,119 @@ class StepBytes(StepTraffic):
             found = self._needs[key] = self._most_at_once(largest, flags, cut)
         return found
 
+    def needs(
+        self, sizes: Sequence[Extent], flags: Sequence[Flags], cut: Sequence[bool]
+    ) -> Numbers:
+        """The same of every size, for each of `flags` and `cut` [flags, sizes]; more than there
+        will ever be room for where a tile would be computed in too large a tensor.
+        """
+        counts, one, elements = self._all_worked_out(sizes)
+        far = Flags(*np.array(flags, np.int64).T[..., None])
+        several = (counts > _PAIR) | np.array(cut)[:, None]
+        ahead, before = (what * several for what in self._around(one, far))
+        found: Numbers = self._beside(one, far, ahead, before)
+        for place in np.flatnonzero(counts == _PAIR).tolist():
+            for row, more in enumerate(flags):
+                found[row, place] = self.need(sizes[place], more, cut=cut[row])
+        return np.where(elements < MOST_ELEMENTS, found, NEVER)
+
     def _most_at_once(self, largest: Extent, flags: Flags, cut: bool) -> int:
         count, tiles = self._counted(largest)
         one = tiles[0]
-        if count > 2 or cut:
-            ahead = _fetched(one.reads, flags)
-            return self._beside(one, flags, ahead, self._sent(one, flags))
+        if count > _PAIR or cut:
+            return self._beside(one, flags, *self._around(one, flags))
         if count == 1:
             return self._beside(one, flags, 0, 0)
         return max(
-            most
+            need
             for one, other in (tiles, tiles[::-1])
-            for most in (
-                self._beside(one, flags, _fetched(other.reads, flags), 0),
-                self._beside(one, flags, 0, self._sent(other, flags)),
+            for ahead, before in [self._around(other, flags)]
+            for need in (
+                self._beside(one, flags, ahead, 0),
+                self._beside(one, flags, 0, before),
             )
         )
 
     def count(self, largest: Extent) -> int:
         """How many tiles of no more than `largest` there are."""
-        return self._counted(largest)[0]
+        return count_tiles(self.cells, largest)
 
     def _counted(self, largest: Extent) -> tuple[int, tuple[Tile, ...]]:
         """How many tiles there are, and what one of them takes; or each, where there are two."""
         found = self._largest.get(largest)
         if found is None:
-            size, whole = self._size(largest), self.cells
+            size, whole = largest_of(self.cells, largest), self.cells
             count = count_tiles(whole, size)
             sizes = (size, _rest(size, whole)) if count == 2 else (size,)
             found = count, tuple(map(self._tile, sizes))
             self._largest[largest] = found
         return found
 
-    def _size(self, largest: Extent) -> Extent:
-        """The greatest size of tiles of no more than `largest`."""
-        return largest_of(self.cells, largest)
-
-    def _sent(self, tile: Tile, flags: Flags) -> int:
-        """Bytes of a tile on their way out."""
+    def _around(self, tile: Tile, flags: Flags) -> tuple[Whole, Whole]:
+        """Bytes that are copied in ahead for a tile, and those on their way out of it."""
         kept = tile.kept * flags.sent if self._attends else 0
-        return max(tile.result * flags.dst, kept)
+        return _fetched(tile, flags), most(tile.result * flags.dst, kept)
 
-    def _beside(self, tile: Tile, flags: Flags, ahead: int, before: int) -> int:
+    def _beside(self, tile: Tile, flags: Flags, ahead: Whole, before: Whole) -> Whole:
         """The most that is allocated while a tile is computed.
 
         ahead: what has been copied in for another. before: the result of another on its way out.
         """
-        reads, added = _fetched(tile.reads, flags), tile.reads.added * flags.added
+        reads, added = _fetched(tile, flags), tile.added * flags.added
         if self._attends:
-            work = max(tile.mixed + tile.keys * flags.keys, tile.kept * flags.copied)
+            work = most(tile.mixed + tile.keys * flags.keys, tile.kept * flags.copied)
             return ahead + before + reads + tile.result + work
         kept = tile.kept * flags.kept
-        leaving = kept or before
+        leaving = kept + before * (kept == 0)
         if self._leaves_early:
-            leaving = max(leaving, tile.result * flags.dst)
-        shortcut = tile.shortcut + tile.copied * (not flags.added)
+            leaving = most(leaving, tile.result * flags.dst)
+        shortcut = tile.shortcut + tile.copied * (1 - flags.added)
         # the input is kept for the next phase, or for the next tile
         finished = added + leaving + tile.buffer
-        return ahead + max(
-            reads + tile.before + before,
-            added + tile.buffer + kept + before,
-            finished + tile.mixed,
-            finished + tile.result + max(shortcut, tile.measured),
-        )
+        coming = most(reads + tile.before, added + tile.buffer + kept) + before
+        going = finished + most(tile.mixed, tile.result + most(shortcut, tile.measured))
+        return ahead + most(coming, going)
 
     def _tile(self, size: Extent) -> Tile:
         found = self._tiles.get(size)
         if found is None:
-            found = self._tiles[size] = self._worked_out(size)
+            found = self._tiles[size] = self._worked_out(size, *self._sides(size))
         return found
 
-    def _worked_out(self, size: Extent) -> Tile:
+    def _all_worked_out(self, sizes: Sequence[Extent]) -> tuple[Numbers, Tile, Numbers]:
+        """How many tiles there are of each size, what one of them takes, and its elements."""
+        all_of, bounds = self.cells, np.array([sides_of(size) for size in sizes], np.int64).T
+        counts = [-(-side // bound) for side, bound in zip(sides_of(all_of), bounds, strict=True)]
+        t = Side(*np.array([self._frames(min(size.t, all_of.t)) for size in sizes], np.int64).T)
+        h, w = (self._along(a, -(-sides_of(all_of)[a] // counts[a])) for a in (1, 2))
+        elements = self._elements_of(t, h, w)
+        if self._attends:
+            some = [self._tile(largest_of(all_of, size)) for size in sizes]
+            one = Tile(*np.array(some, np.int64).T)
+        else:
+            one = self._worked_out(Extent(t.cells, h.cells, w.cells), t, h, w)
+        return counts[0] * counts[1] * counts[2], one, elements
+
+    def _worked_out(self, size: Extent, t: Side, h: Side, w: Side) -> Tile:
+        """A tile of this size, or many, whose sides are arrays."""
         step, mix, site = self.step, self.step.mix, self.site
-        t, h, w = self._sides(size)
         where = Extent(t.read, h.read, w.read)
         history = self.voxels_bytes(mix.in_channels, step.history * h.read * w.read)
-        latents = latent_bytes(site, step.norm, where, self._latents[t.cells]) if step.norm else 0
-        src = self.voxels_bytes(mix.read_channels, where.voxels)
-        reads = Reads(src, self._added_bytes(size), latents, history)
+        latents = latent_bytes(site, step.norm, where, t.latents) if step.norm else 0
+        src, added = self.voxels_bytes(mix.read_channels, where.voxels), self._added_bytes(size)
+        reads = src, added, latents, history
         if isinstance(mix, Attend):
             result = self.voxels_bytes(mix.channels, size.voxels)
             given = mix, size, site.src, self.sizes
             wide, keys = wide_bytes(*given), block_bytes(*given)
             kept = keys_bytes(mix, size, self.sizes)
-            return Tile(reads, kept, 0, 0, result, wide, 0, 0, 0, keys)
+            return Tile(*reads, kept, 0, 0, result, wide, 0, 0, 0, keys)
         buffer = self.voxels_bytes(mix.in_channels, t.seen * h.seen * w.seen)
         result = self.voxels_bytes((4 if self._stacks else 1) * mix.out_channels, size.voxels)
-        maps = norm_bytes(site, step.norm, where, self._latents[t.cells]) if step.norm else 0
-        shortcut, copied = self._shortcut_bytes(size, reads.added, result)
+        maps = norm_bytes(site, step.norm, where, t.latents) if step.norm else 0
+        shortcut, copied = self._shortcut_bytes(size, added, result)
         return Tile(
-            reads,
+            *reads,
             history,
             buffer,
             buffer + self._gathered(t.seen, where) + maps,
@@ -260,7 +291,7 @@ class StepBytes(StepTraffic):
             0,
         )
 
-    def _conv_bytes(self, conv: Conv, size: Extent, input_bytes: int) -> int:
+    def _conv_bytes(self, conv: Conv, size: Extent, input_bytes: Whole) -> Whole:
         """What the convolution of a tile allocates: what it makes, and beside it what its library
         takes, or what it is put in order in.
         """
@@ -270,9 +301,9 @@ class StepBytes(StepTraffic):
             return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
         around = size.t * (size.h + 1) * (size.w + 1)
         stacked = self.voxels_bytes(kind.out_channels, around)
-        return stacked + max(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
+        return stacked + most(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
 
-    def _added_bytes(self, size: Extent) -> int:
+    def _added_bytes(self, size: Extent) -> Whole:
         """Bytes of what is added to a tile."""
         residual = self.step.residual
         if residual is None:
@@ -281,11 +312,11 @@ class StepBytes(StepTraffic):
             return self.voxels_bytes(self.site.added_channels, size.voxels)
         frames = size.t * self.step.frames_made
         if residual.repeated:
-            frames = min(most_cells(size.t, 2), self.site.added.t)
+            frames = least(most_cells(size.t, 2), self.site.added.t)
         voxels = frames * size.h * size.w * self.step.side_made**2
         return self.voxels_bytes(self.site.added_channels, voxels)
 
-    def _gathered(self, frames: int, where: Extent) -> int:
+    def _gathered(self, frames: Whole, where: Extent) -> Whole:
         """So many frames that are repeated in a copy."""
         if self.step.time_map is not TimeMap.REPEAT_PAIRS:
             return 0
@@ -300,7 +331,7 @@ class StepBytes(StepTraffic):
         return self._frames(size.t), self._along(1, size.h), self._along(2, size.w)
 
     def _frames(self, cells: int) -> Side:
-        found = self._known[0].get(cells)
+        found = self._by_frames.get(cells)
         if found is None:
             step, src, chunk = self.step, self.site.src, self.site.chunk
             t = Interval(0, cells).shift(step.lone(src, chunk))
@@ -312,25 +343,29 @@ class StepBytes(StepTraffic):
                 read = step.source_region(region, src, chunk).t
             else:
                 read = step.time_map.source(Interval(seen, 2 * seen), keeps_first=False)
-            found = self._known[0][cells] = Side(cells, seen, read.size)
             shown = step.norm is not None and step.norm.modulated
-            self._latents[cells] = latent_frames(self.site, read) if shown else 0
+            latents = latent_frames(self.site, read) if shown else 0
+            found = self._by_frames[cells] = Side(cells, seen, read.size, latents)
         return found
 
-    def _along(self, axis: int, cells: int) -> Side:
-        found = self._known[axis].get(cells)
-        if found is None:
-            seen, whole = self.seen_along(Interval(0, cells)), cells == sides_of(self.cells)[axis]
-            read = seen.clip(sides_of(self.site.src)[axis]).size if whole else seen.size
-            found = self._known[axis][cells] = Side(cells, seen.size, read)
-        return found
+    def _along(self, axis: int, cells: Whole) -> Side:
+        beyond, (_, stride, size) = self._beyond[axis], self.reach
+        seen = (cells - 1) * stride + size
+        return Side(cells, seen, seen - beyond * (cells == sides_of(self.cells)[axis]))
 
-    def _measured(self, result_bytes: int) -> int:
+    @cached_property
+    def _beyond(self) -> tuple[int, int, int]:
+        """Rows and columns beyond the picture's edges that all cells together see."""
+        seen = (self.seen_along(Interval(0, side)) for side in sides_of(self.cells)[1:])
+        pairs = zip(seen, sides_of(self.site.src)[1:], strict=True)
+        return 0, *(interval.size - interval.clip(side).size for interval, side in pairs)
+
+    def _measured(self, result_bytes: Whole) -> Whole:
         if not self.site.measures or self.sizes.accelerated:
             return 0
         return result_bytes * self.sizes.statistics_bytes // self.sizes.element_bytes
 
-    def _shortcut_bytes(self, size: Extent, added: int, result: int) -> tuple[int, int]:
+    def _shortcut_bytes(self, size: Extent, added: Whole, result: Whole) -> tuple[int, int]:
         """What a residual's convolution makes, and on an accelerator its input in one piece, where
         that is a part of a store.
         """
@@ -339,8 +374,9 @@ class StepBytes(StepTraffic):
             return 0, 0
         kind = shortcut_class(shortcut)
         beside = self.sizes.workspaces.bytes(kind, added, result)
-        part = size != self.cells
-        return result + beside, added * (part and self.sizes.accelerated)
+        whole = self.cells
+        part = (size.t < whole.t) | (size.h < whole.h) | (size.w < whole.w)
+        return result + beside, added * (part & self.sizes.accelerated)
 
 
 def _rest(size: Extent, whole: Extent) -> Extent:
@@ -350,3 +386,6 @@ def _rest(size: Extent, whole: Extent) -> Extent:
 
 
 _ONE = Interval(0, 1)
+
+_PAIR = 2
+"""Of so many tiles each has one other, before it or after it."""

@@ -14,6 +14,7 @@ from math import prod
 from ..geometry.grid import count_tiles, time_pieces
 from ..geometry.region import Extent, Halo, Interval, Region
 from ..program.parts import Attend
+from .arrays import Whole
 from .attending import keys_bytes
 from .places import Far
 from .site import Site
@@ -30,7 +31,7 @@ class StepTraffic:
         self._read: dict[Extent, int] = {}
         self._read_so_far: dict[tuple[int, int], int] = {}
 
-    def voxels_bytes(self, channels: int, voxels: int) -> int:
+    def voxels_bytes(self, channels: int, voxels: Whole) -> Whole:
         """Bytes of so many voxels of all clips."""
         return self.sizes.batch * channels * voxels * self.sizes.element_bytes
 
@@ -134,14 +135,21 @@ class StepTraffic:
         return sum(self.step.source_region(region, src, chunk).t.size for region in regions)
 
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
-        first, second = (self.seen_along(Interval(at, at + 1)) for at in range(2))
-        start, stride, seen = first.start, second.start - first.start, first.size
+        start, stride, seen = self.reach
         count, of = -(-size // limit), sides_of(self.site.src)[axis]
         edges = [size * index // count for index in range(count + 1)]
         return sum(
             min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
             for one, last in pairwise(edges)
         )
+
+    @cached_property
+    def reach(self) -> tuple[int, int, int]:
+        """The first that a cell sees of the mix's input along a side of the picture, from there to
+        the first of the next cell, and how much it sees.
+        """
+        first, second = (self.seen_along(Interval(at, at + 1)) for at in range(2))
+        return first.start, second.start - first.start, first.size
 
     def seen_along(self, cells: Interval) -> Interval:
         """What cells see of the mix's input along a side of the picture."""

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from ..program.parts import Attend
 from ..program.steps import Program, Step
 from .arrays import Numbers, np
-from .ladders import NEVER, Ladder, Length
+from .ladders import Ladder, Length
+from .limits import NEVER
 from .memory import Memory
 
 _PARTS = 4
@@ -45,14 +46,22 @@ class _Options:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rungs:
-    """The tiles of a step: what they need for each of `SIDES` and where dst is cut, with caches
-    near or far [lengths, 4, 2, tiles]; what they read [lengths, tiles], of those that are as wide
-    as the picture and of others, if any are; what there must be with all near [lengths, 2].
+class _Tiles:
+    """Tiles of a step: what they need with caches near or far, for each of `SIDES` and where dst is
+    cut [lengths, 2, 4, tiles]; what they read [lengths, tiles].
     """
 
     needs: Numbers
-    reads: tuple[Numbers, ...]
+    reads: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Rungs:
+    """All of them: those that are as wide as the picture and then others, if there are any. near:
+    what there must be room for with all near [lengths, 2].
+    """
+
+    tiles: tuple[_Tiles, ...]
     near: Numbers
 
 
@@ -72,8 +81,15 @@ class Walk:
         where there is no room.
     """
 
-    def __init__(self, lengths: Sequence[Length], far_caches: Numbers, rooms: Numbers) -> None:
-        self._lengths, self._far, self._rooms = lengths, far_caches.astype(int), rooms
+    def __init__(
+        self,
+        lengths: Sequence[Length],
+        rungs: Sequence[Rungs],
+        far_caches: Numbers,
+        rooms: Numbers,
+    ) -> None:
+        self._lengths, self._rungs = lengths, rungs
+        self._far, self._rooms = far_caches.astype(int), rooms
         self._memories = [length.memories[0] for length in lengths]
         self._program: Program = self._memories[0].program
         self._counts = np.array([sum(length.counts) for length in lengths], np.int64)
@@ -81,7 +97,6 @@ class Walk:
         self._options: dict[int, _Options] = {}
         self._axes: list[int] = []
         self._notes: list[_Note] = []
-        self._rungs = _all_rungs(lengths)
         self._whole = self._fits_whole()
         self.moved: Numbers = np.where(self._whole, 0, self._walked())
 
@@ -191,6 +206,9 @@ class Walk:
         )
         many = (..., *[None] * len(self._axes))
         room = self._rooms[:, :, index][many] - self._held()
+        near = room >= self._rungs[index].near[:, self._far[:, index]][many]
+        if not any(rows.ndim or rows for rows in (read, written, added)):
+            return np.where(near, moved, NEVER)
         cut = np.asarray((written > 0) & (written < dst))
         sides = np.where(read == 0, 1, np.where(written + added == 0, 0, 2))
         case = np.where(cut, 3, sides)
@@ -205,8 +223,8 @@ class Walk:
             fits = reads < NEVER
             cost = times * (np.where(fits, reads, 0) * read // src + others)
             least = np.minimum(least, np.where(fits, cost, NEVER))
-        far, near = read + written + added > 0, self._rungs[index].near[:, self._far[:, index]]
-        fits = np.where(far, least < NEVER, room >= near[many])
+        far = read + written + added > 0
+        fits = np.where(far, least < NEVER, near)
         cost = np.where(far & fits, least, 0) * self._counts[:, None][many]
         return np.where(fits & (moved < NEVER), moved + cost, NEVER)
 
@@ -215,12 +233,10 @@ class Walk:
         ones, which the processor copies, too: `NEVER` where there is none. case: which of `SIDES`
         are far, or 3 where dst is cut.
         """
-        rungs, far = self._rungs[index], self._far[:, index]
-        many = (slice(None), slice(None), *[None] * len(self._axes))
-        needs = rungs.needs[:, :, far].transpose(0, 2, 1, 3)[:, :, case]
-        fitting = needs <= room[..., None]
-        for reads in rungs.reads:
-            yield np.where(fitting, reads[:, None][many], NEVER).min(-1)
+        far, many = self._far[:, index], (slice(None), slice(None), *[None] * len(self._axes))
+        for rungs in self._rungs[index].tiles:
+            fitting = rungs.needs[:, far][:, :, case] <= room[..., None]
+            yield np.where(fitting, rungs.reads[:, None][many], NEVER).min(-1)
 
 
 def windows_of(memory: Memory) -> Numbers:
@@ -269,39 +285,41 @@ def _turns_touch(program: Program, run: range, store: int) -> bool:
     )
 
 
-def _all_rungs(lengths: Sequence[Length]) -> list[_Rungs]:
+def rungs_of(lengths: Sequence[Length]) -> tuple[Rungs, ...]:
     """Of each step; steps that are alike have the same."""
-    known: dict[tuple[int, ...], _Rungs] = {}
-    found: list[_Rungs] = []
+    known: dict[tuple[int, ...], Rungs] = {}
+    found: list[Rungs] = []
     for ladders in zip(*(length.ladders for length in lengths), strict=True):
         key = tuple(map(id, ladders))
         if key not in known:
-            known[key] = _rungs_of(ladders)
+            known[key] = _of_step(ladders)
         found.append(known[key])
-    return found
+    return tuple(found)
 
 
-def _rungs_of(ladders: Sequence[Ladder]) -> _Rungs:
-    """The numbers of a step's ladders; shorter ones go on with tiles for which there is no room."""
-    longest = max(len(ladder.tiles) for ladder in ladders)
+def _of_step(ladders: Sequence[Ladder]) -> Rungs:
+    """The numbers of a step's ladders."""
+    sorts = (_tiles_of(ladders, narrow=narrow) for narrow in (False, True))
+    near = np.array([[min(some) for some in ladder.near] for ladder in ladders], np.int64)
+    return Rungs(tuple(tiles for tiles in sorts if tiles.reads.size), near)
 
-    def filled(numbers: Sequence[int]) -> list[int]:
-        return [*numbers, *[NEVER] * (longest - len(numbers))]
 
-    narrow = np.array([filled(ladder.narrow) for ladder in ladders]) == 1
-    read = np.array([filled(ladder.reads) for ladder in ladders], np.int64)
-    reads = np.where(narrow, NEVER, read), np.where(narrow, read, NEVER)
-    return _Rungs(
-        np.array(
-            [
-                [[filled(some) for some in needs] for needs in (*ladder.needs, ladder.cut)]
-                for ladder in ladders
-            ],
-            np.int64,
-        ),
-        reads if narrow.any() else reads[:1],
-        np.array([[min(some) for some in ladder.near] for ladder in ladders], np.int64),
-    )
+def _tiles_of(ladders: Sequence[Ladder], *, narrow: bool) -> _Tiles:
+    """Those tiles of each ladder that are narrow, or not; shorter ones go on with tiles for which
+    there is no room.
+    """
+    places = [[i for i, is_so in enumerate(one.narrow) if is_so is narrow] for one in ladders]
+    longest = max(map(len, places))
+
+    def filled(numbers: Sequence[int], some: list[int]) -> list[int]:
+        return [*(numbers[i] for i in some), *[NEVER] * (longest - len(some))]
+
+    both, needs = tuple(zip(ladders, places, strict=True)), list[list[list[list[int]]]]()
+    for ladder, some in both:
+        every = (*ladder.needs, ladder.cut)
+        needs.append([[filled(need[far], some) for need in every] for far in range(2)])
+    reads = [filled(ladder.reads, some) for ladder, some in both]
+    return _Tiles(np.array(needs, np.int64), np.array(reads, np.int64))
 
 
 def _parts_of(program: Program, memory: Memory, store: int) -> Numbers:
