@@ -246,22 +246,20 @@ class Exhaustive:
                     places = places_of(program, far, caches)
                     there = [replace(memory, places=places) for memory in memories]
                     counts = [flows[m.kind, m.has_past, m.has_future] for m in memories]
-                    found = [
-                        self.of_step(there, counts, index, tiles[index])
-                        for index in range(len(program.steps))
-                    ]
+                    held = [memory.fixed_bytes() for memory in there]
+                    every = list(zip(there, held, counts, strict=True))
+                    found = [self.of_step(every, index, some) for index, some in enumerate(tiles)]
                     self.options.setdefault((caches, kind), []).append(found)
 
     @staticmethod
-    def of_step(memories, counts, index, tiles) -> list[tuple[int, int]]:
+    def of_step(memories, index, tiles) -> list[tuple[int, int]]:
         """(bytes needed, bytes copied) of a step for each tile."""
-        held = [memory.fixed_bytes()[index] for memory in memories]
         return [
             (
-                max(h + m.tile_bytes(index, tile) for m, h in zip(memories, held, strict=True)),
+                max(held[index] + memory.tile_bytes(index, tile) for memory, held, _ in memories),
                 sum(
-                    n * (m.moved_bytes(index, tile) + m.copied_bytes(index, tile))
-                    for m, n in zip(memories, counts, strict=True)
+                    count * (memory.moved_bytes(index, tile) + memory.copied_bytes(index, tile))
+                    for memory, _, count in memories
                 ),
             )
             for tile in tiles

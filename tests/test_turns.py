@@ -79,15 +79,23 @@ def test_every_row_is_made_once_from_rows_that_are_there(family, kind, shape, ro
 
 @pytest.fixture
 def turning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever each store and cache has a place of its own, steps take turns at high bands."""
+    """Wherever each store and cache has a place of its own, steps take turns."""
     every = between.Request.variants.func
 
     def some(request: between.Request) -> tuple[between.Variant, ...]:
         return tuple(variant for variant in every(request) if variant.there[0].turns)
 
-    monkeypatch.setattr(between, "_BAND_PX", (64,))
+    monkeypatch.setattr(between, "_BAND_PX", (32,))
     monkeypatch.setattr(between.Request, "variants", property(some))
     monkeypatch.setattr(between, "_request", between.Request)  # and none that is known
+
+
+def in_turns(job: Job, count: int) -> list[Settings]:
+    """Of so many budgets those within which steps take turns."""
+    every = [Settings(budget_bytes=budget) for budget in spread(job, count)]
+    found = [settings for settings in every if make_plan(job, settings, CARD).places.bands]
+    assert found
+    return found
 
 
 TALL = [
@@ -105,8 +113,7 @@ def test_measured_is_at_most_projected_and_close_to_it_in_turns(family, kind, sh
         vae = from_module(UNMADE[family](), device="meta")
         made = vae.plan_encode if kind == "encode" else vae.plan_decode
         job = made((1, 3 if kind == "encode" else vae.latent_channels, *shape), Settings()).job
-        every = [Settings(budget_bytes=budget) for budget in spread(job, 12)]
-        settings = next(s for s in every if make_plan(job, s, CARD).places.bands)
+        settings = in_turns(job, 12)[0]
         peak, moved, plan = measured(vae, kind, shape, settings)
     assert peak <= plan.peak_bytes <= 1.25 * peak + SLACK_BYTES
     assert plan.moved_bytes == pytest.approx(moved, rel=0.1)
@@ -116,10 +123,11 @@ def test_steps_with_statistics_take_no_turns() -> None:
     assert run_of(job_of("cogvideox", "decode", (3, 6, 8)).program) is None
 
 
+@pytest.mark.usefixtures("turning")
 @pytest.mark.parametrize("family", WITHOUT_STATISTICS)
 def test_turns_make_the_same_picture(family, monkeypatch) -> None:
     vae = from_module(NARROW[family](torch.float64))
-    latents = random_latents(3, 16, 12, torch.float64, channels=vae.latent_channels)
+    latents = random_latents(3, 24, 6, torch.float64, channels=vae.latent_channels)
     expected, taken, run = vae.decode(latents), [], Execution._run_turns
 
     def noted(self, bands, *rest) -> None:
@@ -129,20 +137,21 @@ def test_turns_make_the_same_picture(family, monkeypatch) -> None:
     monkeypatch.setattr(Execution, "_run_turns", noted)
     with card_apart():
         job = vae.plan_decode(latents.shape, Settings()).job
-        for budget in spread(job, 6):
-            assert_close(vae.decode(latents, Settings(budget_bytes=budget)), expected)
-    assert taken
+        for settings in in_turns(job, 8):
+            assert_close(vae.decode(latents, settings), expected)
+            assert taken
+            taken.clear()
 
 
+@pytest.mark.usefixtures("turning")
 @pytest.mark.parametrize("family", WITHOUT_STATISTICS)
 def test_memory_that_runs_out_in_a_turn_changes_nothing(family, monkeypatch) -> None:
     vae = from_module(NARROW[family](torch.float64))
-    latents = random_latents(3, 16, 12, torch.float64, channels=vae.latent_channels)
+    latents = random_latents(3, 24, 6, torch.float64, channels=vae.latent_channels)
     expected = vae.decode(latents)
     with card_apart():
         job = vae.plan_decode(latents.shape, Settings()).job
-        plans = [vae.plan_decode(latents.shape, Settings(budget_bytes=b)) for b in spread(job, 8)]
-        plan = next(plan for plan in plans if plan.places.bands)
+        plan = make_plan(job, in_turns(job, 8)[0], CARD)
         assert plan.places.bands
         for index in list(plan.places.bands.steps)[::11]:
             path = job.program.steps[index].path
