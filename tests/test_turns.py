@@ -124,7 +124,7 @@ def test_steps_with_statistics_take_no_turns() -> None:
 
 
 @pytest.mark.usefixtures("turning")
-@pytest.mark.parametrize("family", WITHOUT_STATISTICS)
+@pytest.mark.parametrize("family", ["wan", pytest.param("wan22", marks=pytest.mark.slow)])
 def test_turns_make_the_same_picture(family, monkeypatch) -> None:
     vae = from_module(NARROW[family](torch.float64))
     latents = random_latents(3, 24, 6, torch.float64, channels=vae.latent_channels)
@@ -137,14 +137,14 @@ def test_turns_make_the_same_picture(family, monkeypatch) -> None:
     monkeypatch.setattr(Execution, "_run_turns", noted)
     with card_apart():
         job = vae.plan_decode(latents.shape, Settings()).job
-        for settings in in_turns(job, 8):
+        for settings in in_turns(job, 8)[:2]:
             assert_close(vae.decode(latents, settings), expected)
             assert taken
             taken.clear()
 
 
 @pytest.mark.usefixtures("turning")
-@pytest.mark.parametrize("family", WITHOUT_STATISTICS)
+@pytest.mark.parametrize("family", ["wan", pytest.param("wan22", marks=pytest.mark.slow)])
 def test_memory_that_runs_out_in_a_turn_changes_nothing(family, monkeypatch) -> None:
     vae = from_module(NARROW[family](torch.float64))
     latents = random_latents(3, 24, 6, torch.float64, channels=vae.latent_channels)

@@ -1,43 +1,49 @@
 """How few bytes can move within a budget at the very least, before any tile is looked at?
 
-1. Of a cache that is far all bytes move, each way. No more of them than the budget are near; where
-   steps take turns, each that is near is there twice while they do, beside all windows.
-2. Of what a step touches no more than the budget is near, and the rest moves.
+1. Of a cache that is far all bytes move, each way; those that are near are the same in all chunks.
+2. Of what a step touches no more is near than a budget leaves beside weights, windows and, between
+   other chunks, near caches; the rest moves.
 
-What is near is counted as though each of the two had all of the budget. So this is less than what
-any choice of places moves, and one that cannot be the best need not be made.
+So for each choice of how many bytes of caches are near there is a sum, which falls and rises with
+it in straight lines: its least is at one of their ends. That is no more than what any choice of
+places moves, and one that cannot be the best need not be made.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..program.steps import SOURCE
+from .arrays import Numbers, np
 from .limits import NEVER
 from .memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """Of chunks of one kind. passes: how often a cache goes either way in all of them, which is
-    `once` or twice in each. touched: bytes of stores for each step. windows: bytes of them.
+    """Of chunks of one kind. passes: how often a cache goes either way in all of them, in each of
+    which it is there `once` or twice; between: whether it is so while every step runs. weights:
+    bytes for each step, with windows where steps take turns. touched: of stores for each step.
     """
 
     count: int
     passes: int
     once: int
+    between: bool
     caches: int
-    windows: int
-    touched: tuple[int, ...]
+    weights: Numbers
+    touched: Numbers
 
-    def least(self, budget: int) -> int:
-        """Bytes that move in all of these chunks at the least."""
-        room = budget - self.windows
-        if room < 0:
-            return NEVER
-        near = room // self.once if self.once else 0
-        stores = sum(size - budget for size in self.touched if size > budget)
-        return self.passes * max(self.caches - near, 0) + self.count * stores
+    def moved(self, near: Numbers, budget: int) -> Numbers:
+        """Bytes that move in all of these chunks at the least, for each choice of near caches."""
+        rooms = budget - self.weights - near[:, None] * self.once * self.between
+        stores = np.maximum(self.touched - np.maximum(rooms, 0), 0).sum(1)
+        return self.passes * (self.caches - near) + self.count * stores
+
+    def ends(self, budget: int) -> Numbers:
+        """Where lines of it end."""
+        return (budget - self.weights - self.touched) // max(self.once, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,19 @@ class Floor:
 
     def least(self, budget: int) -> int:
         """Bytes that move at the least."""
-        return min(sum(share.least(budget) for share in self.shares), NEVER)
+        rooms = [int((budget - share.weights).min()) for share in self.shares]
+        if min(rooms) < 0:
+            return NEVER
+        most = min(
+            min(share.caches, room // max(share.once, 1))
+            for share, room in zip(self.shares, rooms, strict=True)
+        )
+        ends = np.concatenate([share.ends(budget) + one for share in self.shares for one in (0, 1)])
+        near = np.clip(np.append(ends, (0, most)), 0, most)
+        return int(sum(share.moved(near, budget) for share in self.shares).min())
 
 
-def floor_of(memories: tuple[Memory, ...], counts: tuple[int, ...]) -> Floor:
+def floor_of(memories: tuple[Memory, ...], counts: Sequence[int]) -> Floor:
     """counts: of chunks of each kind."""
     return Floor(tuple(_share(*both) for both in zip(memories, counts, strict=True)))
 
@@ -61,7 +76,7 @@ def _share(memory: Memory, count: int) -> _Share:
     run = memory.turns.bands.steps if memory.turns else range(0)
     turning = sum(memory.steps[index].cache_bytes for index in run)
     caches = sum(step.cache_bytes for step in memory.steps)
-    rolled, touched = memory.places.rolled, list[int]()
+    rolled, touched, weights = memory.places.rolled, list[int](), list[int]()
     for index, step in enumerate(memory.program.steps):
         one, added = memory.steps[index], step.residual.store if step.residual else step.src
         sizes = {
@@ -71,6 +86,8 @@ def _share(memory: Memory, count: int) -> _Share:
         }
         ends = rolled | {SOURCE, memory.program.sink}
         touched.append(sum(size for store, size in sizes.items() if store not in ends))
-    # where all caches take turns, each that is near is there in both of its forms
-    once = ways if turning == caches else min(ways, 1)
-    return _Share(count, count * ways, once, caches, memory.windows_bytes, tuple(touched))
+        weights.append(memory.weight_bytes(index) + memory.windows_bytes * (index in run))
+    # where all caches take turns, each that is near is there in both of its forms while they do
+    once = ways if turning == caches and len(run) == len(memory.steps) else min(ways, 1)
+    given = count, count * ways, once, ways > 1, caches
+    return _Share(*given, np.array(weights, np.int64), np.array(touched, np.int64))
