@@ -102,8 +102,8 @@ class Request:
         return tuple(Variant(self, there) for there in found if there)
 
     def is_beaten(self, budget: int, most: int) -> bool:
-        """Whether there is a way that would copy no less than `most`."""
-        return most < NEVER and any(one.least(budget) >= most for one in self.variants)
+        """Whether there is a way that would copy more than `most`."""
+        return any(one.least(budget) > most for one in self.variants)
 
     def least(self, budget: int) -> int:
         """No fewer bytes move within a budget."""
@@ -184,14 +184,15 @@ def sizes_of(job: Job, machine: Machine) -> Sizes:
 
 def between(request: Request, budget: int, most: int) -> Chosen | None:
     """The best within a budget; None where there is no room for tiles of a usual size, whatever
-    lives where, or where no less than `most` would be copied.
+    lives where, or where more than `most` would be copied.
     """
     near = _everything(request, request.near, budget)
     if near is not None:
         return near
     best, moved = cast("Chosen | None", None), NEVER
     for variant in request.variants:
-        if variant.least(budget) >= min(moved, most):
+        least = variant.least(budget)
+        if least >= moved or least > most:
             continue
         chosen = _each_by_itself(request, variant, budget)
         variant.known[budget] = _cost(request, chosen) if chosen else NEVER

@@ -142,7 +142,7 @@ def _plan(
         check_elements(request.bare)
     chosen = None
     if _is_free(job.program, settings, machine) and budget is not None:
-        if request.least(budget) >= most:
+        if request.least(budget) > most:
             return None
         chosen = between(request, budget, most)
         if chosen is None and request.is_beaten(budget, most):
