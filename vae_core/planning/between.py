@@ -101,10 +101,6 @@ class Request:
         found = (_in_turns(self, one) for one in (*_bands(self, heights), None))
         return tuple(Variant(self, there) for there in found if there)
 
-    def is_beaten(self, budget: int, most: int) -> bool:
-        """Whether there is a way that would copy more than `most`."""
-        return any(one.least(budget) > most for one in self.variants)
-
     def least(self, budget: int) -> int:
         """No fewer bytes move within a budget."""
         if max(max(fixed) for fixed in self.near.fixed) <= budget:

@@ -144,9 +144,8 @@ def _plan(
     if _is_free(job.program, settings, machine) and budget is not None:
         if request.least(budget) > most:
             return None
-        chosen = between(request, budget, most)
-        if chosen is None and request.is_beaten(budget, most):
-            return None
+        # where none is so good there may still be others, beside which the named ones do not count
+        chosen = between(request, budget, most) or between(request, budget, NEVER)
     if chosen is None:
         named = _choose(candidates(), budget, machine.workspace_bytes)
         if named is None:
