@@ -61,9 +61,10 @@ class Floor:
             min(share.caches, room // max(share.once, 1))
             for share, room in zip(self.shares, rooms, strict=True)
         )
-        ends = np.concatenate([share.ends(budget) + one for share in self.shares for one in (0, 1)])
-        near = np.clip(np.append(ends, (0, most)), 0, most)
-        return int(sum(share.moved(near, budget) for share in self.shares).min())
+        ends = [share.ends(budget) + one for share in self.shares for one in (0, 1)]
+        near = np.clip(np.concatenate([*ends, np.array((0, most))]), 0, most)
+        moved: Numbers = np.stack([share.moved(near, budget) for share in self.shares]).sum(0)
+        return int(moved.min())
 
 
 def floor_of(memories: tuple[Memory, ...], counts: Sequence[int]) -> Floor:

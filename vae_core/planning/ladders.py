@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from ..geometry.region import Extent
-from .arrays import np
+from .arrays import Numbers, np
 from .limits import MOST_ELEMENTS, NEVER
 from .memory import Memory
 from .places import Far, Kind
@@ -126,9 +126,11 @@ class _Asked:
                 starts.append(len(flags))
                 flags += [self.step.flags(far, *flow) for flow in flows]
                 cut += [far.cut] * len(flows)
-        found = np.maximum.reduceat(self.step.needs(tiles, flags, cut), starts).tolist()
-        pairs = zip(map(tuple, found[::2]), map(tuple, found[1::2]), strict=True)
-        known = dict(zip(kinds, pairs, strict=True))
+        most: Numbers = np.maximum.reduceat(self.step.needs(tiles, flags, cut), starts)
+        found: list[list[int]] = most.tolist()
+        pairs = zip(found[::2], found[1::2], strict=True)
+        both = ((tuple(near), tuple(far)) for near, far in pairs)
+        known = dict(zip(kinds, both, strict=True))
         return [known[far] for far in every]
 
     def need(self, tile: Extent, far: Far) -> int:

@@ -356,9 +356,9 @@ class StepBytes(StepTraffic):
     @cached_property
     def _beyond(self) -> tuple[int, int, int]:
         """Rows and columns beyond the picture's edges that all cells together see."""
-        seen = (self.seen_along(Interval(0, side)) for side in sides_of(self.cells)[1:])
-        pairs = zip(seen, sides_of(self.site.src)[1:], strict=True)
-        return 0, *(interval.size - interval.clip(side).size for interval, side in pairs)
+        cells, src = self.cells, self.site.src
+        h, w = self.seen_along(Interval(0, cells.h)), self.seen_along(Interval(0, cells.w))
+        return 0, h.size - h.clip(src.h).size, w.size - w.clip(src.w).size
 
     def _measured(self, result_bytes: Whole) -> Whole:
         if not self.site.measures or self.sizes.accelerated:
