@@ -32,8 +32,11 @@ def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 def meant(program: Program, settings: Settings) -> Settings:
     """`settings` as far as they mean something for a program, and otherwise the usual ones.
 
-    Where no statistics are gathered there is no scope of them, and no layout of frames but one.
+    Where no statistics are gathered there is no scope of them, and no layout of frames but one; nor
+    is there a choice where the network's own are of the whole clip.
     """
+    if program.needs_whole_clip:
+        return replace(settings, norm_scope=NormScope.CLIP, layout=Layout.ALIGNED)
     if program.has_statistics:
         return settings
     return replace(settings, norm_scope=NormScope.CHUNK, layout=Layout.ALIGNED)

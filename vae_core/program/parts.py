@@ -355,11 +355,12 @@ class Timestep:
 
 class Scope(Enum):
     """Over which voxels the statistics of a group are taken: each frame by itself, or all frames of
-    a chunk or a clip, a `NormScope`.
+    a chunk or a clip, a `NormScope`; or those of the clip, whatever is asked for.
     """
 
     FRAME = "frame"
     CHUNK = "chunk"
+    CLIP = "clip"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from .parts import (
     Keys,
     Norm,
     Rate,
+    Scope,
     Start,
     TimeMap,
     shown_cells,
@@ -366,6 +367,11 @@ class Program:
     def measures(self) -> bool:
         """Whether statistics are gathered, of whatever."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
+
+    @property
+    def needs_whole_clip(self) -> bool:
+        """Whether statistics are of the whole clip, whatever the caller's scope."""
+        return any(step.norm and step.norm.scope is Scope.CLIP for step in self.steps)
 
     @property
     def barrier(self) -> int | None:
