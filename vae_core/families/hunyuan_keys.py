@@ -33,12 +33,12 @@ _NAMES = (
 )
 """ComfyUI's names, and diffusers' in their place."""
 
-_UP = re.compile(r"(?<=decoder\.)up\.(\d+)\.(block|upsample)(?=\.)")
+_UP = re.compile(r"(?<=^decoder\.)up\.(\d+)\.(block|upsample)(?=\.)")
 _IN_LEVEL = {"block": "resnets", "upsample": "upsamplers.0"}
 
 
 def _translate(names: Collection[str]) -> dict[str, str]:
-    if not any(name.startswith("decoder.mid.") for name in names):
+    if not any(_UP.search(name) for name in names):
         return {name: name for name in names}
     levels = count(names, r"decoder\.up\.(\d+)\.")
     return {name: _diffusers_name(name, levels) for name in names}

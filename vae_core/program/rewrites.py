@@ -23,6 +23,7 @@ from dataclasses import replace
 from ..errors import SettingsError
 from ..settings import Reference
 from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
+from .scopes import needs_clip
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -126,7 +127,7 @@ def as_referred(program: Program, reference: object) -> Program:
     """
     if reference is not Reference.CORE:
         return program
-    if program.needs_whole_clip:
+    if needs_clip(program):
         raise SettingsError(
             "ComfyUI core's result is not to be had for this network, whose statistics core takes"
             " over a few frames at a time. Leave reference at official."

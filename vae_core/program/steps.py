@@ -33,7 +33,6 @@ from .parts import (
     Keys,
     Norm,
     Rate,
-    Scope,
     Start,
     TimeMap,
     shown_cells,
@@ -367,11 +366,6 @@ class Program:
     def measures(self) -> bool:
         """Whether statistics are gathered, of whatever."""
         return any(step.norm and not step.norm.per_voxel for step in self.steps)
-
-    @property
-    def needs_whole_clip(self) -> bool:
-        """Whether statistics are of the whole clip, whatever the caller's scope."""
-        return any(step.norm and step.norm.scope is Scope.CLIP for step in self.steps)
 
     @property
     def barrier(self) -> int | None:
