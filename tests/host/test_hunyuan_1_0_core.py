@@ -50,7 +50,8 @@ def masked(q, k, v):
     found = F.scaled_dot_product_attention(q, k, v, attn_mask=frames[:, None] >= frames)
     return found.transpose(2, 3).reshape(b, c, t, h, w)
 
-def in_phase(xl, op, carry_in=None, carry_out=None):
+def in_phase(xl, op, conv_carry_in=None, conv_carry_out=None):
+    carry_in, carry_out = conv_carry_in, conv_carry_out
     x = xl.pop()
     if isinstance(op, model.CarriedConv3d):
         kept = 3 - op.conv.stride[0]
