@@ -164,7 +164,10 @@ BROKEN = {
         lambda name: name.startswith("encoder."),
         r"this HunyuanVideo VAE is incomplete",
     ),
-    "no middle": (lambda name: "coder.mid." in name, r"this HunyuanVideo VAE, .* missing .*mid_block"),
+    "no middle": (
+        lambda name: "coder.mid." in name,
+        r"this HunyuanVideo VAE, .* missing .*mid_block",
+    ),
     "no ends": (lambda name: name.startswith("decoder.conv_in"), r"HunyuanVideo VAE .*conv_in"),
 }
 
