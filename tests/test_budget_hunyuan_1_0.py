@@ -4,6 +4,7 @@ measured <= projected, and nothing on a device that has memory of its own grows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from networks_hunyuan import narrow_hunyuan
 
 from vae_core import BudgetError, Settings, VideoVAE, from_module
 from vae_core.planning.memory import SLACK_BYTES
+from vae_core.planning.plan import Plan
 
 WIDTHS = (16, 32, 64, 64)
 LATENTS = 16
@@ -46,26 +48,40 @@ def test_measured_is_at_most_projected_and_close_to_it(kind, dtype, shape, setti
     assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
 
 
+def least_of(kind: str, frames: int, **settings) -> tuple[int, Callable[..., Plan]]:
+    """The smallest budget that a plan for so many sample frames fits, and what plans it."""
+    vae = from_module(narrow_hunyuan(LATENTS, WIDTHS), device="meta")
+    if kind == "encode":
+        plan, shape = vae.plan_encode, (1, 3, frames, 96, 96)
+    else:
+        plan, shape = vae.plan_decode, (1, LATENTS, frames // 4 + 1, 12, 12)
+    with pytest.raises(BudgetError) as told:
+        plan(shape, Settings(budget_bytes=1, **settings))
+    return told.value.smallest_bytes, partial(plan, shape)
+
+
 @pytest.mark.parametrize("kind", ["encode", "decode"])
-def test_nothing_on_the_device_grows_with_the_clip_where_stores_are_on_the_host(kind) -> None:
-    settings = {"placement": "host", "tile_px": 48}
-    runs = [
-        measured_and_plan(kind, (frames, 48, 48), torch.bfloat16, **settings) for frames in (13, 29)
-    ]
-    (short, plan), (long, longer) = runs
+def test_the_smallest_budget_does_not_grow_with_the_clip(kind) -> None:
+    """Stores lie on the host, and tiles are cut in time as well."""
+    (short, _), (long, plan) = (least_of(kind, frames) for frames in (13, 61))
     assert long == short
-    assert longer.peak_bytes == plan.peak_bytes
-    assert longer.far_bytes > plan.far_bytes
+    assert plan(Settings(budget_bytes=long)).peak_bytes <= long
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode"])
 def test_the_smallest_budget_fits_and_a_byte_less_does_not(kind) -> None:
-    vae = from_module(narrow_hunyuan(LATENTS, WIDTHS), device="meta")
-    plan = vae.plan_encode if kind == "encode" else vae.plan_decode
-    shape = (1, 3, 21, 96, 96) if kind == "encode" else (1, LATENTS, 6, 12, 12)
-    with pytest.raises(BudgetError) as told:
-        plan(shape, Settings(budget_bytes=1))
-    least = told.value.smallest_bytes
-    assert plan(shape, Settings(budget_bytes=least)).peak_bytes <= least
+    least, plan = least_of(kind, 21)
+    assert plan(Settings(budget_bytes=least)).peak_bytes <= least
     with pytest.raises(BudgetError):
-        plan(shape, Settings(budget_bytes=least - 1))
+        plan(Settings(budget_bytes=least - 1))
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_a_run_in_the_smallest_budget_takes_no_more(kind) -> None:
+    vae = from_module(narrow_hunyuan(LATENTS, WIDTHS).bfloat16(), device="meta")
+    shape = (1, 3, 13, 48, 48) if kind == "encode" else (1, LATENTS, 4, 6, 6)
+    with pytest.raises(BudgetError) as told:
+        getattr(vae, f"plan_{kind}")(shape, Settings(budget_bytes=1))
+    least = told.value.smallest_bytes
+    measured, plan = measured_and_plan(kind, (13, 48, 48), torch.bfloat16, budget_bytes=least)
+    assert measured <= plan.peak_bytes <= least
