@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.families.family import LTX, SEEDVR2, WAN_2_2
+from ...vae_core.families.family import HUNYUAN, LTX, SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -78,6 +78,9 @@ def network(name: str) -> torch.nn.Module:
         return _ltx()
     if name == "hunyuan15":
         return _hunyuan_1_5()
+    if name == "hunyuan":
+        with torch.device("meta"):
+            return HUNYUAN.published.network()
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
 
 

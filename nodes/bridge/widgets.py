@@ -140,7 +140,7 @@ REFERENCE: Widget = (
         "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5"
         " alone. official: its authors', whose attention sees a frame and those before it. core:"
         " that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
-        " whole clip is then kept in host memory.",
+        " whole clip is then kept in host memory. HunyuanVideo 1.0 has official alone.",
     },
 )
 
