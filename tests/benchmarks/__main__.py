@@ -34,6 +34,10 @@ from benchmarks.quick import quick_limits
 TIMED_CLIPS = {
     "cogvideox": (Clip(9, 128, 192), Clip(9, 240, 360)),
     "wan": (Clip(9, 240, 416),),
+    "wan22": (Clip(5, 96, 128),),
+    "hunyuan15": (Clip(5, 96, 128),),
+    "seedvr2": (Clip(5, 96, 128),),
+    "ltx": (Clip(25, 256, 384),),
 }
 
 
@@ -54,6 +58,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ours", nargs="+", choices=timing.SETTINGS, default=timing.SETTINGS)
     parser.add_argument("--rounds", type=int, default=5, help="of timing, after one to warm up")
     parser.add_argument("--jobs", type=int, default=1, help="processes that count")
+    parser.add_argument("--seconds-only", action="store_true", help="time without resident memory")
     parser.add_argument("--dry", action="store_true", help="keep no timed rows")
     parser.add_argument("--fresh", action="store_true", help="count kept rows too")
     return parser.parse_args(argv)
@@ -124,7 +129,8 @@ def _time(arguments: argparse.Namespace) -> int:
         for clip in arguments.clip or TIMED_CLIPS[family]:
             for kind in arguments.kind:
                 what = timing.Subject(family, kind, clip)
-                for row in timing.time_clip(what, arguments.rounds, arguments.ours):
+                resident = not arguments.seconds_only
+                for row in timing.time_clip(what, arguments.rounds, arguments.ours, resident):
                     row["machine"] = table.processor()
                     kept[_timed_key(row)] = row
                 if not arguments.dry:

@@ -243,6 +243,10 @@ TIMES = {
         (("of_core_tiled",), 0.70),
         (("of_bare",), 1.12),
     ),
+    "wan22": ((("of_whole", "of_core"), 0.90),),
+    "hunyuan15": ((("of_whole", "of_core"), 0.90),),
+    "seedvr2": ((("of_core",), 0.90),),
+    "ltx": ((("of_core",), 0.95),),
 }
 """For a family: ratios of medians, of which the largest holds, and its bound."""
 

@@ -29,9 +29,10 @@ from vae_core.jobs.peak_memory import peak_bytes, start_peak
 from vae_core.planning.plan import Plan
 
 from . import core
-from .clips import Clip
+from .clips import Clip, Grid
 from .families import FAMILIES
 from .recording import Recorder, Replay
+from .sides import input_shape
 from .waiting import Waiting
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -45,6 +46,10 @@ CORE, CORE_TILED = "ComfyUI core", "ComfyUI core tiled"
 PEERS = {
     "cogvideox": (WHOLE, QUARTERS),
     "wan": (WHOLE, DIFFUSERS_TILED, CORE, CORE_TILED),
+    "wan22": (WHOLE, CORE),
+    "hunyuan15": (WHOLE, CORE),
+    "seedvr2": (CORE,),
+    "ltx": (WHOLE, CORE),
 }
 """Whom each family is compared with, the untiled reference first."""
 
@@ -65,14 +70,14 @@ class Subject:
 
     def tensor(self) -> Tensor:
         """The video to encode, or latents to decode."""
-        return clip_tensor(self.kind, self.clip)
+        return clip_tensor(self.kind, self.clip, FAMILIES[self.family].grid)
 
 
-def clip_tensor(kind: str, clip: Clip) -> Tensor:
+def clip_tensor(kind: str, clip: Clip, grid: Grid) -> Tensor:
     """The video to encode, or latents to decode."""
     if kind == "encode":
         return random_video(clip.frames, clip.height, clip.width)
-    _, channels, frames, height, width = clip.latent_shape
+    _, channels, frames, height, width = clip.latent_shape(grid)
     return random_latents(frames, height, width, channels=channels)
 
 
@@ -87,7 +92,7 @@ def quarter_px(clip: Clip) -> tuple[int, int]:
 def plan_of(side: str, subject: Subject, module: Any) -> Plan:
     """The plan that one of our sides follows."""
     vae, kind = from_module(module), subject.kind
-    shape = subject.clip.video_shape if kind == "encode" else subject.clip.latent_shape
+    shape = input_shape(kind, subject.clip, subject.family)
     return (vae.plan_encode if kind == "encode" else vae.plan_decode)(shape, SETTINGS[side])
 
 
@@ -109,7 +114,8 @@ def runner(side: str, subject: Subject, module: Any) -> Callable[[Tensor], Tenso
             module.enable_tiling(*quarter_px(subject.clip))
         elif side == DIFFUSERS_TILED:
             module.enable_tiling()
-        return module._encode(x) if kind == "encode" else module._decode(x).sample
+        made = module._encode(x) if kind == "encode" else module._decode(x)
+        return getattr(made, "sample", made)
 
     return peer
 
@@ -192,10 +198,13 @@ def _runs(names: Iterable[str], subject: Subject, module: Any, stack: ExitStack)
 
 
 def time_clip(
-    subject: Subject, rounds: int, of_ours: Iterable[str] = tuple(SETTINGS)
+    subject: Subject,
+    rounds: int,
+    of_ours: Iterable[str] = tuple(SETTINGS),
+    resident: bool = True,
 ) -> list[dict]:
     """A row for each peer and each of ours that is named in `of_ours`, as `timed_table` takes
-    them.
+    them; without resident memory where it is not asked for.
     """
     module, x = subject.module(), subject.tensor()
     peers = [name for name in PEERS[subject.family] if name not in _missing()]
@@ -208,7 +217,7 @@ def time_clip(
             timed.error = _error(result, whole, FAMILIES[subject.family].clamps == subject.kind)
         for _ in range(rounds):
             _round(sides, x)
-    for timed in sides:
+    for timed in sides if resident else ():
         timed.resident_bytes = resident_elsewhere(timed.side, subject)
     medians = {timed.side: statistics.median(timed.seconds) for timed in sides}
     plans = {side: plan_of(side, subject, module) for side in of_ours}
@@ -236,7 +245,7 @@ def _row(timed: Timed, subject: Subject, medians: dict[str, float], plan: Plan |
         "seconds": median,
         "fastest": min(timed.seconds),
         "slowest": max(timed.seconds),
-        "of_whole": median / medians[WHOLE],
+        "of_whole": median / medians[WHOLE] if WHOLE in medians else None,
         "of_quarters": median / medians[QUARTERS] if QUARTERS in medians else None,
         "of_core": median / medians[CORE] if CORE in medians else None,
         "of_core_tiled": median / medians[CORE_TILED] if CORE_TILED in medians else None,
