@@ -34,7 +34,7 @@ from benchmarks.quick import quick_limits
 TIMED_CLIPS = {
     "cogvideox": (Clip(9, 128, 192), Clip(9, 240, 360)),
     "wan": (Clip(9, 240, 416),),
-    "wan22": (Clip(5, 96, 128),),
+    "wan22": (Clip(9, 96, 128),),
     "hunyuan15": (Clip(5, 96, 128),),
     "seedvr2": (Clip(5, 96, 128),),
     "ltx": (Clip(25, 256, 384),),
@@ -58,7 +58,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ours", nargs="+", choices=timing.SETTINGS, default=timing.SETTINGS)
     parser.add_argument("--rounds", type=int, default=5, help="of timing, after one to warm up")
     parser.add_argument("--jobs", type=int, default=1, help="processes that count")
-    parser.add_argument("--seconds-only", action="store_true", help="time without resident memory")
+    parser.add_argument(
+        "--seconds-only", action="store_true", help="time no bare convolutions, and no memory"
+    )
     parser.add_argument("--dry", action="store_true", help="keep no timed rows")
     parser.add_argument("--fresh", action="store_true", help="count kept rows too")
     return parser.parse_args(argv)
@@ -108,7 +110,7 @@ def _report(found: list[rows.Row]) -> None:
     for family in FAMILIES.values():
         timed = [row for row in rows.section("timed") if _family(row) == family.name]
         if timed:
-            parts += [f"## Timed: {family.title}", table.timed_report(timed)]
+            parts += [f"## Timed: {family.title}", table.timed_report(timed, family.width)]
     text = "\n\n".join(parts) + "\n"
     print(text)
     (rows.ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
@@ -129,14 +131,14 @@ def _time(arguments: argparse.Namespace) -> int:
         for clip in arguments.clip or TIMED_CLIPS[family]:
             for kind in arguments.kind:
                 what = timing.Subject(family, kind, clip)
-                resident = not arguments.seconds_only
-                for row in timing.time_clip(what, arguments.rounds, arguments.ours, resident):
+                figures = arguments.rounds, arguments.ours, not arguments.seconds_only
+                for row in timing.time_clip(what, *figures):
                     row["machine"] = table.processor()
                     kept[_timed_key(row)] = row
                 if not arguments.dry:
                     rows.save("timed", kept.values())
         found = [row for row in kept.values() if _family(row) == family]
-        print(table.timed_report(found))
+        print(table.timed_report(found, FAMILIES[family].width))
     return _verdict(chain(*(limits.of_times(kept.values(), each) for each in arguments.family)))
 
 

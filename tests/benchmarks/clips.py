@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """channels: of latents. frames, px: sample frames and pixels of a side to each of their cells."""
+    """channels: of latents. frames, px: sample frames and pixels of a side to each latent cell."""
 
     channels: int = 16
     frames: int = 4
     px: int = 8
+
+
+USUAL = Grid()
+"""That of CogVideoX, Wan 2.1 and SeedVR2."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -27,7 +27,7 @@ from networks import full_size_module, unmade
 from vae_core.families.family import BY_NAME
 from vae_core.families.seedvr2_network import SeedVR2VAE
 
-from .clips import Grid
+from .clips import USUAL, Grid
 
 FULL_WIDTH = 96
 """The base width of the published Wan 2.1."""
@@ -51,7 +51,7 @@ class Family:
     made: Callable[[], Any]
     code: str
     clamps: str | None = None
-    grid: Grid = Grid()
+    grid: Grid = USUAL
     width: str | None = None
 
 
@@ -126,9 +126,7 @@ HUNYUAN_1_5 = Family(
     "families/hunyuan15",
     grid=Grid(32, 4, 16),
 )
-SEEDVR2 = Family(
-    "seedvr2", "SeedVR2", _published("seedvr2"), _random_seedvr2, "families/seedvr2"
-)
+SEEDVR2 = Family("seedvr2", "SeedVR2", _published("seedvr2"), _random_seedvr2, "families/seedvr2")
 LTX = Family(
     "ltx",
     "LTX-2",
@@ -136,9 +134,7 @@ LTX = Family(
     _half_wide_ltx,
     "families/ltx",
     grid=Grid(128, 8, 32),
-    width="half as wide",
+    width="half-width",
 )
 
-FAMILIES = {
-    family.name: family for family in (COGVIDEOX, WAN, WAN_2_2, HUNYUAN_1_5, SEEDVR2, LTX)
-}
+FAMILIES = {family.name: family for family in (COGVIDEOX, WAN, WAN_2_2, HUNYUAN_1_5, SEEDVR2, LTX)}

@@ -168,8 +168,9 @@ def _error(result: Tensor, whole: Tensor, clamped: bool) -> float | None:
     """
     if clamped:
         result, whole = result.clamp(-1, 1), whole.clamp(-1, 1)
-    if result.shape[2:] == whole.shape[2:] and whole.shape[1] == 2 * result.shape[1]:
-        whole = whole.chunk(2, dim=1)[0]
+    channels = min(result.shape[1], whole.shape[1])
+    if {result.shape[1], whole.shape[1]} == {channels, 2 * channels}:
+        result, whole = result[:, :channels], whole[:, :channels]
     if result.shape != whole.shape:
         return None
     return float((result - whole).abs().max() / (whole.max() - whole.min()))
@@ -201,10 +202,10 @@ def time_clip(
     subject: Subject,
     rounds: int,
     of_ours: Iterable[str] = tuple(SETTINGS),
-    resident: bool = True,
+    all_figures: bool = True,
 ) -> list[dict]:
     """A row for each peer and each of ours that is named in `of_ours`, as `timed_table` takes
-    them; without resident memory where it is not asked for.
+    them; without bare convolutions and resident memory where they are not asked for.
     """
     module, x = subject.module(), subject.tensor()
     peers = [name for name in PEERS[subject.family] if name not in _missing()]
@@ -213,11 +214,12 @@ def time_clip(
         whole = None
         for timed in sides:
             result = _warm_up(timed, x)
+            timed.replay = timed.replay if all_figures else None
             whole = result if whole is None else whole
             timed.error = _error(result, whole, FAMILIES[subject.family].clamps == subject.kind)
         for _ in range(rounds):
             _round(sides, x)
-    for timed in sides if resident else ():
+    for timed in sides if all_figures else ():
         timed.resident_bytes = resident_elsewhere(timed.side, subject)
     medians = {timed.side: statistics.median(timed.seconds) for timed in sides}
     plans = {side: plan_of(side, subject, module) for side in of_ours}
