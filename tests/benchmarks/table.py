@@ -176,8 +176,9 @@ def timed_report(rows: list[dict], width: str | None = None) -> str:
     title = (
         f"Timed on {first['machine']}, {first['threads']} threads, float32,"
         f" {size} network with random weights, no budget; {versions()}. Warm-up 1,"
-        f" median of {first['rounds']}, sides taking turns in one process, ComfyUI core in its own. Resident: of a process of its"
-        " own, weights included. Error: the largest, over the range of the untiled result."
+        f" median of {first['rounds']}, sides taking turns in one process, ComfyUI core in its"
+        " own. Resident: of a process of its own, weights included. Error: the largest, over the"
+        " range of the untiled result."
     )
     parts, ratios = [title], [name for name in _OF if any(row.get(name) for row in rows)]
     head = (*TIMED_HEAD, *map(_OF.get, ratios), "error against whole")
