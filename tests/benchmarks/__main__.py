@@ -34,9 +34,9 @@ from benchmarks.quick import quick_limits
 TIMED_CLIPS = {
     "cogvideox": (Clip(9, 128, 192), Clip(9, 240, 360)),
     "wan": (Clip(9, 240, 416),),
-    "wan22": (Clip(9, 96, 128),),
-    "hunyuan15": (Clip(5, 96, 128),),
-    "seedvr2": (Clip(5, 96, 128),),
+    "wan22": (Clip(5, 192, 256),),
+    "hunyuan15": (Clip(5, 128, 192),),
+    "seedvr2": (Clip(5, 192, 256),),
     "ltx": (Clip(25, 256, 384),),
 }
 
