@@ -37,7 +37,7 @@ TIMED_CLIPS = {
     "wan22": (Clip(5, 192, 256),),
     "hunyuan15": (Clip(5, 128, 192),),
     "seedvr2": (Clip(5, 192, 256),),
-    "ltx": (Clip(25, 256, 384),),
+    "ltx": (Clip(17, 512, 768),),
 }
 
 

@@ -52,12 +52,15 @@ class Template:
 TEMPLATES = (
     Template("video_ltx2_t2v", "ltx", (3, 3, 18, 128), 32, 2, apart=True),
     Template("video_wan2_2_5B_ti2v", "wan22", (3, 4, 6, 48), 16, 2),
-    Template("video_hunyuan_video_1.5_720p_t2v", "hunyuan15", (3, 3, 34, 32), 16, 4, apart=True),
-    Template("video_hunyuan_video_1.5_720p_i2v", "hunyuan15", (3, 3, 5, 32), 16, 5),
+    Template("video_hunyuan_video_1.5_720p_t2v", "hunyuan15", (3, 3, 34, 32), 16, 5, apart=True),
+    Template("video_hunyuan_video_1.5_720p_i2v", "hunyuan15", (3, 3, 5, 32), 16, 6),
     Template("utility_seedvr2_3b_int8_upscale_video", "seedvr2", (3, 5, 66, 16), 8, 2, apart=True),
 )
 CODERS = ("VAEDecode", "VAEDecodeTiled", "VAEEncode", "VAEEncodeTiled")
-CONDITIONED = {"HunyuanVideo15ImageToVideo": "concat_latent_image"}
+CONDITIONED = {
+    "HunyuanVideo15ImageToVideo": "concat_latent_image",
+    "HunyuanVideo15SuperResolution": "concat_latent_image",
+}
 """What a node of that kind hangs on its conditioning."""
 
 
@@ -77,12 +80,14 @@ def folder() -> Path:
 
 
 def with_vae(name: str) -> list[dict[str, Any]]:
-    """The nodes of a template, and of the subgraphs in it, that take a VAE of pictures."""
+    """The nodes of a template, and of the subgraphs in it, that take a VAE of pictures and no model
+    beside it.
+    """
     workflow = json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
     graphs = workflow, *workflow.get("definitions", {}).get("subgraphs", ())
     nodes = [node for graph in graphs for node in graph["nodes"]]
-    takers = [node for node in nodes if any(slot["name"] == "vae" for slot in node["inputs"])]
-    return [node for node in takers if "Audio" not in node["type"]]
+    taken = [(node, {slot["name"] for slot in node["inputs"]}) for node in nodes]
+    return [node for node, names in taken if "vae" in names and "upscale_model" not in names]
 
 
 def loaders(family: str) -> dict[str, Prompt]:
@@ -110,6 +115,7 @@ def sources(template: Template) -> Prompt:
 LINKS = {
     "vae": ["1", 0],
     "samples": ["samples", 0],
+    "latent": ["samples", 0],
     "pixels": ["pixels", 0],
     "start_image": ["start_image", 0],
     "positive": ["positive", 0],

@@ -124,13 +124,12 @@ def vae_of(family: str) -> object:
 def _unsettled(module: torch.nn.Module) -> torch.nn.Module:
     """The module with random weights: norms around one, the rest by how much is summed."""
     torch.manual_seed(0)
-    for name, one in (*module.named_parameters(), *module.named_buffers()):
+    for name, one in module.state_dict().items():
         norm = name.endswith("gamma") or ("norm" in name and one.ndim == 1)
-        if norm or one.ndim < 2:
+        if name.endswith("std-of-means"):
+            torch.nn.init.uniform_(one, 0.5, 2.0)
+        elif norm or one.ndim < 2:
             torch.nn.init.normal_(one, float(norm and not name.endswith("bias")), 0.3)
         else:
             torch.nn.init.normal_(one, 0.0, 0.7 * one[0].numel() ** -0.5)
-    for name, one in module.named_buffers():
-        if name.endswith("std-of-means"):
-            torch.nn.init.uniform_(one, 0.5, 2.0)
     return module.requires_grad_(False)
