@@ -20,6 +20,7 @@ from vae_core.planning.memory import SLACK_BYTES
 from .clips import Clip
 from .rows import Case, Row
 from .sides import Core, Diffusers, Ours, Side
+from .timing import OURS
 
 GIB = 2**30
 
@@ -278,7 +279,8 @@ TIMES = {
 
 def of_times(rows: Iterable[dict], family: str) -> Iterator[Limit]:
     """The limits on seconds, of rows as they are kept."""
-    ours = [row for row in rows if row.get("family") == family and row["side"] == "ours, planner"]
+    side = OURS[family][0]
+    ours = [row for row in rows if row.get("family") == family and row["side"] == side]
     for row in ours:
         for names, bound in TIMES.get(family, ()):
             found = [row[name] for name in names if row.get(name)]

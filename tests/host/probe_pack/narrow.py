@@ -19,7 +19,7 @@ import torch
 
 _PLACE = "comfy.ldm.hunyuan_video.vae_refiner."
 _HUNYUAN = {
-    "block_out_channels": [8, 16, 16, 16, 16],
+    "block_out_channels": [16, 32, 64, 64, 64],
     "in_channels": 3,
     "out_channels": 3,
     "num_res_blocks": 2,
