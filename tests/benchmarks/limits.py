@@ -116,7 +116,7 @@ BOUNDS = {
     ),
     "wan22": _decoded(_WAN_720, Clip(241, 720, 1280), 7.0),
     "hunyuan15": _decoded(_WAN_720, Clip(161, 720, 1280), 13.5),
-    "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920), 34.2, longer=1.05),
+    "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920), 34.2, longer=1.03),
     "ltx": Bounds(
         (("host", "decode", _LTX, 0.7), ("device", "decode", _LTX, 1.1 * 6.33)),
         Clip(481, 1088, 1920),
