@@ -54,7 +54,8 @@ def attention_operations(plan: Plan) -> int:
             if isinstance(step.mix, Attend):
                 cells, src = step.mixed_extent(extents[step.src], chunk), extents[step.src]
                 total += times * job.batch * step.operations(cells, src)
-    return total
+    whole = (crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)
+    return total + plan.job.batch * sum(whole)
 
 
 @lru_cache(maxsize=2)
