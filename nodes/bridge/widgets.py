@@ -96,8 +96,9 @@ FRAME_POLICY: Widget = (
     {
         "default": "pad",
         "advanced": True,
-        "tooltip": "What to do with frame counts other than 1, 5, 9, 13, ...: repeat the last frame"
-        " (taken off again after decoding), drop frames at the end, or stop with an error.",
+        "tooltip": "What to do with frame counts other than 1, 5, 9, 13, ... (for LTX 1, 9, 17,"
+        " 25, ...): repeat the last frame (taken off again after decoding), drop frames at the end,"
+        " or stop with an error.",
     },
 )
 SIZE_POLICY: Widget = (
