@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..geometry.grid import Chunk
+from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent
-from ..program.parts import Attend, Keys
+from ..program.parts import Attend
 from ..program.steps import Program
 from .sizes import Sizes
 
@@ -27,16 +27,35 @@ def keys_bytes(mix: Attend, frames: Extent, sizes: Sizes) -> int:
 def attended_bytes(mix: Attend, queries: Extent, frame: Extent, sizes: Sizes) -> int:
     """The most that is allocated beside the queries of a tile, while they are attended or their
     keys are sent to be kept.
+
+    frame: the extent of the store that they are in.
     """
+    if mix.column:
+        return _column_bytes(mix, queries, frame, sizes)
     count, keys = queries.h * queries.w, mix.key_rows(queries, frame) * frame.w
     sums = count * (3 * mix.channels + 4)  # queries, their sums, and one more of these
     block = keys * 2 * mix.channels + count * keys
     wide = sizes.batch * (sums + block) * sizes.statistics_bytes
-    outward = mix.keys is not Keys.FRAME
-    fetches = sizes.far_stores or (outward and sizes.far_keys)
-    fetched = sizes.batch * 2 * mix.channels * keys * sizes.element_bytes if fetches else 0
+    fetched = _block_bytes(mix, keys, sizes)
     result = sizes.batch * mix.channels * queries.voxels * sizes.element_bytes
     return result + max(wide + fetched, kept_bytes(mix, queries, sizes))
+
+
+def _column_bytes(mix: Attend, queries: Extent, store: Extent, sizes: Sizes) -> int:
+    """The same where keys come by frames; see `running.columns`."""
+    keys = min(mix.frames_met, store.t) * queries.h * queries.w
+    sums = queries.voxels * (2 * mix.channels + 5 * mix.heads)  # queries, their sums and scales
+    weights = mix.heads * keys * (queries.t + 1)
+    both = mix.channels * (keys + max(keys, queries.voxels))  # keys go before values are summed
+    wide = sizes.batch * (sums + weights + both) * sizes.statistics_bytes
+    result = sizes.batch * mix.channels * queries.voxels * sizes.element_bytes
+    return result + max(wide + _block_bytes(mix, keys, sizes), kept_bytes(mix, queries, sizes))
+
+
+def _block_bytes(mix: Attend, keys: int, sizes: Sizes) -> int:
+    """Bytes of so many keys with their values, copied in where they have far to come."""
+    fetches = sizes.far_stores or (mix.looks_outward and sizes.far_keys)
+    return sizes.batch * 2 * mix.channels * keys * sizes.element_bytes if fetches else 0
 
 
 def kept_bytes(mix: Attend, queries: Extent, sizes: Sizes) -> int:
@@ -45,13 +64,28 @@ def kept_bytes(mix: Attend, queries: Extent, sizes: Sizes) -> int:
     return keys_bytes(mix, queries, sizes) if copied else 0
 
 
+def key_rounds(mix: Attend, cells: Extent, largest: Extent) -> int:
+    """How often tiles go through all keys: once for each piece of a frame, or in a column of
+    time.
+    """
+    if mix.column:
+        return count_tiles(replace(cells, h=1, w=1), replace(largest, h=1, w=1))
+    return count_tiles(replace(cells, t=1), replace(largest, t=1))
+
+
 def fetched_bytes(mix: Attend, times: int, frames: Extent, others: int, sizes: Sizes) -> int:
     """Bytes of keys and values that all queries of `frames` frames bring in, each frame of them
     `times` times, and of their own that they send away to be kept.
 
+    times: see `key_rounds`.
     others: frames before the chunk, or around it where queries look ahead.
     """
     one = keys_bytes(mix, Extent(1, frames.h, frames.w), sizes)
+    if mix.column:
+        own = frames.t if mix.of_clip else -(-frames.t * (times + 1) // (2 * times))
+        met = own * sizes.far_stores + others * sizes.far_keys
+        sent = frames.t * (mix.looks_back and sizes.far_keys and not sizes.far_stores)
+        return one * (times * met + sent)
     own = mix.meetings(frames.t)
     away = mix.meetings(frames.t, others) - own
     sent = frames.t * (mix.looks_back and sizes.far_keys and not sizes.far_stores)

@@ -19,7 +19,7 @@ from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces,
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Form, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes
+from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes, key_rounds
 from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
 from .lifetimes import waiting_bytes
@@ -297,7 +297,7 @@ class Memory:
         moves = self.sizes.far_caches * (self.has_past + self.has_future)
         moved = moves * self.cache_bytes(step)
         if isinstance(step.mix, Attend):
-            times = count_tiles(replace(self.cell_extent(step), t=1), replace(largest, t=1))
+            times = key_rounds(step.mix, self.cell_extent(step), largest)
             src, before = self.extents[step.src], self.chunk.source.start
             others = self.program.frames_at(step.src, before) // 2  # on the average
             if step.mix.looks_ahead:
@@ -344,7 +344,7 @@ class Memory:
         t = Interval(0, min(largest.t, cells.t))
         if cells.t >= 2 * t.size:
             t = t.shift(t.size)
-        t = t.shift(step.lone(self.extents[step.src], self.chunk))
+        t = t.shift(step.unmixed(self.extents[step.src], self.chunk))
         return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import prod
 
-from ..geometry.grid import Chunk, cells_of
+from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Halo, Interval, Region
 from .parts import (
@@ -29,57 +28,16 @@ from .parts import (
     Attend,
     Conv,
     First,
-    Fold,
-    Keys,
     Norm,
     Rate,
     Start,
     TimeMap,
-    shown_cells,
     unfolded,
 )
+from .stored import Residual, StoreSpec
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """What a step adds to its result: a store, through a 1x1x1 convolution where channels change.
-
-    repeated: the store holds unique frames, each of which is added to a pair of results.
-    fold: which results each of its elements is added to, where it is one for each cell; it spreads.
-    """
-
-    store: int
-    shortcut: Conv | None = None
-    repeated: bool = False
-    fold: Fold | None = None
-
-    def source(self, core: Region, keeps_first: bool) -> Region:
-        """The part of the store that is added to the results `core`."""
-        if self.fold:
-            h, w = (cells_of(side, self.fold.side, False) for side in (core.h, core.w))
-            return Region(cells_of(core.t, self.fold.frames, keeps_first), h, w)
-        return Region(shown_cells(core.t, keeps_first), core.h, core.w) if self.repeated else core
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSpec:
-    """A full-extent activation of one chunk.
-
-    channels: how many.
-    px: sample pixels for each element, along a side.
-    frames: sample frames for each frame of it, the first apart.
-    shown: how often each frame counts in statistics, the first apart where it stands alone.
-    inside: the store whose first channels it overwrites, None for memory of its own.
-    """
-
-    channels: int
-    px: int
-    frames: int
-    shown: int = 1
-    inside: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +51,7 @@ class Step:
     rate: where the mix changes the number of frames.
     upscale: 2 where the convolution sees src by nearest upsampling in height and width, else 1. It
         is computed as one convolution for each of the 2x2 phases, on src itself.
+    leaves_out: frames that are made of a clip's beginning and belong to no result.
     still: whether there is one frame and no other before or after it, so that all taps in time see
         it and act as their sum (see `rewrites.still_frame`), or but one where others see zeros.
     """
@@ -106,6 +65,7 @@ class Step:
     residual: Residual | None = None
     still: bool = False
     rate: Rate = STEADY
+    leaves_out: int = 0
 
     @property
     def path(self) -> str:
@@ -166,10 +126,18 @@ class Step:
         return 0 if self.ahead else self.behind
 
     def lone(self, src: Extent, chunk: Chunk) -> int:
-        """First cells of a chunk that the mix is not asked for: one where the clip's first frame is
-        copied past it, else none.
+        """First cells of a chunk that are copied past the mix: one where the clip's first frame is,
+        else none.
         """
         return int(self.rate.first.copied and chunk.keeps_first(src.t))
+
+    def unmixed(self, src: Extent, chunk: Chunk) -> int:
+        """First cells of a chunk that the mix is not asked for."""
+        return self.lone(src, chunk) + self.left_out(chunk)
+
+    def left_out(self, chunk: Chunk) -> int:
+        """First cells of a chunk that make nothing."""
+        return self.leaves_out * chunk.first
 
     def visible(self, src: Extent, chunk: Chunk) -> Region:
         """What there is of the mix's input: all of it, but for a first frame that stands apart."""
@@ -194,7 +162,7 @@ class Step:
         whole = self.cell_extent(src, chunk)
         if chunk.band:
             return replace(whole, t=chunk.band.cells[self.dst].size)
-        return replace(whole, t=whole.t - self.lone(src, chunk))
+        return replace(whole, t=whole.t - self.unmixed(src, chunk))
 
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
         """The frames of cells that the mix is asked for, each run with the step that makes it.
@@ -205,7 +173,7 @@ class Step:
         """
         if chunk.band:
             return ((self, chunk.band.cells[self.dst]),)
-        whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
+        whole, lone = self.cell_extent(src, chunk).t, self.unmixed(src, chunk)
         own = self.as_picture()
         if self.mix.shuffle and self.rate.up > 1:
             own = replace(self, still=True, rate=STEADY)
@@ -231,7 +199,8 @@ class Step:
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
         t = unfolded(cells.t, self.frames_made, chunk.keeps_first(src.t))
-        side = self.side_made
+        side, left_out = self.side_made, self.left_out(chunk)
+        t = Interval(max(t.start - left_out, 0), t.stop - left_out)
         h, w = (Interval(c.start * side, c.stop * side) for c in (cells.h, cells.w))
         return Region(t, h, w)
 
@@ -269,7 +238,7 @@ class Step:
         """
         if isinstance(self.mix, Attend):
             met = self.mix.meetings(src.t)
-            return 4 * cells.voxels * met * src.h * src.w * self.mix.channels // src.t
+            return 4 * cells.voxels * met * self.mix.voxels_met(src) * self.mix.channels // src.t
         taps = self.taps[0] * self.taps[1] * self.taps[2]
         main = self.phases * taps * self.mix.in_channels * self.mix.out_channels
         shortcut = self.residual.shortcut if self.residual else None
@@ -326,11 +295,11 @@ class Program:
         found = 0
         for step in self.steps:
             mix = step.mix
-            if isinstance(mix, Attend) and mix.keys is not Keys.FRAME:
+            if isinstance(mix, Attend) and mix.looks_outward:
                 side = self.stores[SOURCE].px, self.stores[step.src].px
-                voxels = prod(n * side[0] // side[1] for n in (source.h, source.w))
+                frame = Extent(1, *(n * side[0] // side[1] for n in (source.h, source.w)))
                 times = sum(self._outward(mix, step.src, source.t, chunk) for chunk in chunks)
-                found += 4 * times * voxels**2 * mix.channels
+                found += 4 * times * frame.voxels * mix.voxels_met(frame) * mix.channels
         return found
 
     def _outward(self, mix: Attend, store: int, whole: int, chunk: Chunk) -> int:
@@ -355,6 +324,23 @@ class Program:
     def looks_ahead(self) -> bool:
         """Whether results depend on later frames than those at their own place."""
         return any(step.ahead for step in self.steps)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is run for a clip as one chunk, since steps look at all of its frames."""
+        return any(isinstance(step.mix, Attend) and step.mix.of_clip for step in self.steps)
+
+    @property
+    def collects(self) -> bool:
+        """Whether all of a clip has to be there before there is any result."""
+        return self.whole or self.barrier is not None
+
+    @property
+    def leads(self) -> bool:
+        """Whether a clip's first frame is made of as many as any other, some of which are then left
+        out.
+        """
+        return any(step.leaves_out for step in self.steps)
 
     @property
     def has_statistics(self) -> bool:

@@ -16,6 +16,7 @@ from ..geometry.region import Region
 from ..program.parts import Attend
 from ..settings import Place
 from .attention import attend
+from .columns import attend_columns
 from .kernels import statistics_dtype
 from .stores import allocate
 from .task import Task
@@ -29,6 +30,14 @@ def attended(
     dtype, device = transfers.dtype, transfers.device
     shape = task.at.shape(mix.channels, cells.extent)
     result = allocate(shape, dtype, device, Place.DEVICE)
+    if mix.column:
+        first = cells.t.start + sum(keys.shape[2] for keys in task.keys)
+        blocks = _columns(task, mix, cells, transfers)
+        wide = statistics_dtype(dtype)
+        found = attend_columns(queries, None if mix.of_clip else first, blocks, mix, wide)
+        parts = result.unflatten(1, (mix.heads, -1))  # [b, heads, c / heads, t, h, w]
+        parts.permute(0, 4, 5, 1, 3, 2).copy_(found)
+        return result
     for frame in range(cells.t.size):
         one = slice(frame, frame + 1)
         blocks = _keys(task, mix, cells, cells.t.start + frame, transfers)
@@ -47,6 +56,16 @@ def _keys(
     for kept in task.keys if mix.looks_ahead else chain(task.keys, (store,)):
         for t, start in product(range(kept.shape[2]), range(0, task.src.h, rows)):
             block = kept[:, :, t : t + 1, start : start + rows]
+            yield transfers.fetch(block).take()
+
+
+def _columns(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> Iterator[Tensor]:
+    """Keys and values at the places of a tile, a block of frames after the other, on the device."""
+    seen = slice(None) if mix.of_clip else slice(cells.t.stop)
+    own = task.at.stores[task.step.src][:, mix.channels :, seen]
+    _, h, w = cells.slices
+    for kept in chain(task.keys, (own,)):
+        for block in kept[..., h, w].split(mix.frames_met, dim=2):
             yield transfers.fetch(block).take()
 
 

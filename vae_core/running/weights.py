@@ -109,8 +109,7 @@ class Weights:
         if norm.form is Form.LAYER:
             return self.affine(norm.path)
         if norm.form is Form.NONE:
-            mean, std = self.statistics(norm.path)
-            return std, mean
+            return self.statistics(norm.path)[::-1] if norm.path else (None, None)
         wide, path = statistics_dtype(self.dtype), norm.path
         module = self.module.get_submodule(path)
         weight = cast("Tensor", self._parameter(path, "gamma", wide))
