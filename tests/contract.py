@@ -212,7 +212,7 @@ def chunk_and_source(
         return _band_and_source(program, which == "later", height, width, index)
     settings = Settings(chunk_frames=8)
     px, frames = program.stores[SOURCE].px, program.stores[SOURCE].frames
-    clip = 1 if which == "still" else 17 if frames == 1 else 5
+    clip = 1 if which == "still" else 1 + 4 * program.ratios.frames if frames == 1 else 5
     job = Job(program, 1, Extent(clip, height // px, width // px), 8)
     plan = make_plan(job, settings, Machine(False, 2**24))
     chunk = plan.chunks[int(which == "later")]
