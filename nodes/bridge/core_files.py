@@ -1,6 +1,6 @@
 """Which files does the host's own loader build, and what does it build of them?
 
-Those of Wan, Qwen-Image, HunyuanVideo 1.5 and SeedVR2 by the authors' names: the host knows their
+Those of Wan, Qwen-Image, HunyuanVideo 1.5, SeedVR2 and Mochi by the authors' names: the host knows their
 networks and all that belongs to them, so that what it builds is what other packs expect on a wire.
 Files by other names, or whose weights the host would take only in part, are left to
 `vae_core.load`, which also says what is wrong with them. CogVideoX is built here in every host,
@@ -34,6 +34,14 @@ HUNYUAN_15 = {
 }
 """Weights that tell HunyuanVideo 1.5 as the host builds it, with as many rows."""
 
+MOCHI = {
+    "encoder.layers.0.weight": 64,
+    "encoder.output_proj.weight": 24,
+    "decoder.blocks.0.0.weight": 768,
+    "decoder.blocks.2.blocks.3.stack.5.weight": 512,
+}
+"""The same of Mochi."""
+
 SEEDVR2 = "decoder.up_blocks.2.upsamplers.0.upscale_conv.weight"
 """A weight that tells this network."""
 
@@ -49,8 +57,9 @@ def _is_known(shapes: Mapping[str, Sequence[int]]) -> bool:
     if SEEDVR2 in shapes:
         return host.native_network("seedvr.vae", "VideoAutoencoderKLWrapper") is not None
     first = shapes.get("encoder.conv1.weight", (0,))
-    if all(shapes.get(name, (0,))[0] == rows for name, rows in HUNYUAN_15.items()):
-        return True
+    for marks in (HUNYUAN_15, MOCHI):
+        if all(shapes.get(name, (0,))[0] == rows for name, rows in marks.items()):
+            return True
     return WAN in shapes and (WAN_22 not in shapes or first[0] == WAN_22_CHANNELS)
 
 

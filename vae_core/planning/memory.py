@@ -210,7 +210,10 @@ class Memory:
         return self._voxels(step.mix.in_channels, step.history * where.h.size * where.w.size)
 
     def _gathered(self, step: Step, cells: Region, where: Region) -> int:
-        """Frames that are repeated in a copy."""
+        """Frames that are repeated in a copy, or what waves are made in."""
+        if step.mix.waves:
+            wide = 3 * self.sizes.statistics_bytes  # a copy, what it is turned by, and the wave
+            return self.sizes.batch * step.mix.stored_channels * where.voxels * wide
         if step.time_map is not TimeMap.REPEAT_PAIRS:
             return 0
         frames = step.seen_region(cells).t.size
