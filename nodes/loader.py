@@ -42,9 +42,9 @@ class ExactVAELoader:
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
         " LTX-2, of HunyuanVideo 1.5, of SeedVR2, of Mochi or of Qwen-Image: a .safetensors"
-        " file with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers"
-        " folder. It works with every node that takes a VAE, core's included, and gives the untiled"
-        " network's pixels in any memory."
+        " file with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a"
+        " diffusers folder. It works with every node that takes a VAE, core's included, and gives"
+        " the untiled network's pixels in any memory."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)

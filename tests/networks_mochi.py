@@ -1,5 +1,5 @@
-"""Random Mochi networks, narrow enough for a test: diffusers' class, the authors' names for the same
-weights, and the authors' reference out of diffusers' own blocks.
+"""Random Mochi networks, narrow enough for a test: diffusers' class, the authors' names for the
+same weights, and the authors' reference out of diffusers' own blocks.
 """
 
 from __future__ import annotations

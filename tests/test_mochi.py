@@ -193,7 +193,7 @@ def test_nothing_on_a_card_grows_with_the_clip_but_keys_on_the_host_do(module) -
     settings = Settings(chunk_frames=12, placement="caches-on-host")
     short, long = (vae.plan_encode((1, 3, t, 64, 96), settings) for t in (37, 73))
     assert long.peak_bytes == short.peak_bytes
-    # keys and values of 36 more frames, float32: of two blocks at half the size and a level's frames
+    # keys and values of 36 more frames, float32, of each level's attentions
     places = {1: 32 * 48, 2: 16 * 24, 6: 8 * 12}
     widths = {1: [64, 64], 2: [96], 6: [64, 64]}
     more = sum(2 * c * places[r] * 36 // r for r, made in widths.items() for c in made)
@@ -337,5 +337,3 @@ def test_a_command_encodes_and_decodes_with_a_file(module, tmp_path: Path) -> No
     where = [str(tmp_path / "z.safetensors"), "-o", str(tmp_path / "out.mp4")]
     assert main(["decode", *where, "--vae", str(path), "--device", "cpu"]) == 0
     assert (tmp_path / "out.mp4").stat().st_size
-
-

@@ -1,7 +1,7 @@
 """Which files does the host's own loader build, and what does it build of them?
 
-Those of Wan, Qwen-Image, HunyuanVideo 1.5, SeedVR2 and Mochi by the authors' names: the host knows their
-networks and all that belongs to them, so that what it builds is what other packs expect on a wire.
+Those of Wan, Qwen-Image, HunyuanVideo 1.5, SeedVR2 and Mochi by the authors' names: the host knows
+their networks and all that belongs to them, so that what it builds is what other packs expect.
 Files by other names, or whose weights the host would take only in part, are left to
 `vae_core.load`, which also says what is wrong with them. CogVideoX is built here in every host,
 since older ones misread its file, and so do hosts that know nothing of SeedVR2.

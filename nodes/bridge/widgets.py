@@ -139,8 +139,8 @@ REFERENCE: Widget = (
         "advanced": True,
         "tooltip": "Whose result is meant where they differ: for HunyuanVideo 1.5, and where"
         " Mochi encodes. official: their authors', whose attention sees a frame and those before"
-        " it. core: that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
-        " whole clip is then kept in host memory.",
+        " it. core: that of ComfyUI's own class, whose attention sees later frames, too; what it"
+        " needs of the whole clip is then kept in host memory.",
     },
 )
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .hunyuan15_keys import HUNYUAN_1_5_KEYS
-from .keys import DIFFUSERS, EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
+from .keys import EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
 from .ltx_keys import LTX_KEYS
 from .mochi_keys import MOCHI_KEYS
 from .seedvr2_keys import SEEDVR2_KEYS

@@ -24,8 +24,8 @@ EXPECTED = (
     " HunyuanVideo 1.5, SeedVR2 or Mochi: a diffusers folder (config.json and"
     " diffusion_pytorch_model.safetensors), a single file such as cogvideox_vae_bf16.safetensors,"
     " wan_2.1_vae.safetensors, wan2.2_vae.safetensors, hunyuanvideo15_vae_fp16.safetensors,"
-    " seedvr2_ema_vae_fp16.safetensors or mochi_vae.safetensors, a checkpoint of LTX-2, or the original 3d-vae.pt,"
-    " Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    " seedvr2_ema_vae_fp16.safetensors or mochi_vae.safetensors, a checkpoint of LTX-2, or the"
+    " original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
 DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3

@@ -84,7 +84,10 @@ class _Builder(FrameBuilder):
         names = next(found, self.dialect.queries[0])
         made = [linear(one.part, one.path) for one in map(block.child, names)]
         wanted = channels, 3 * channels
-        if (made[0].in_channels, sum(one.out_channels for one in made)) != wanted or channels % HEAD:
+        if (
+            made[0].in_channels,
+            sum(one.out_channels for one in made),
+        ) != wanted or channels % HEAD:
             raise LoweringError(f"{block.path} must attend with heads of {HEAD} channels.")
         beside = tuple(one.path for one in made[1:])
         qkv = Conv(made[0].path, *wanted, 1, 1, 1, POINT, beside=beside)

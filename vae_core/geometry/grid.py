@@ -65,7 +65,8 @@ class Chunk:
     def keeps_first(self, frames: int) -> bool:
         """Whether the first of `frames` stands alone at a level of time.
 
-        Never where it `leads`. Aligned: exactly in the chunk that begins the clip. Diffusers: whenever the count is odd.
+        Never where it `leads`. Aligned: exactly in the chunk that begins the clip. Diffusers:
+        whenever the count is odd.
         """
         if self.leads:
             return False

@@ -33,7 +33,10 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
     "--size-fit": (Fit, "how to get multiples of 8"),
     "--frame-fit": (Fit, "how to get 4k+1 frames"),
-    "--reference": (Reference, "whose result, where they differ: HunyuanVideo 1.5's, and Mochi's latents"),
+    "--reference": (
+        Reference,
+        "whose result, where they differ: HunyuanVideo 1.5's, and Mochi's latents",
+    ),
 }
 
 

@@ -75,6 +75,4 @@ def _hidden(queries: range, keys: range, like: Tensor) -> Tensor:
     """What is added to logits [t, frames]: nothing, or without end where the key is later."""
     numbers = (torch.arange(part.start, part.stop, device=like.device) for part in (queries, keys))
     query, key = numbers
-    return like.new_zeros(len(queries), len(keys)).masked_fill_(
-        key > query[:, None], float("-inf")
-    )
+    return like.new_zeros(len(queries), len(keys)).masked_fill_(key > query[:, None], float("-inf"))
