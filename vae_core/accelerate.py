@@ -358,7 +358,8 @@ def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
 
     target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan`, `AutoencoderKLQwenImage`,
         `AutoencoderKLLTXVideo`, `AutoencoderKLLTX2Video`, `AutoencoderKLHunyuanVideo15` or
-        `AutoencoderKLMochi`, or a pipeline with one as its `vae`; everything else that holds the same VAE object is accelerated with it.
+        `AutoencoderKLMochi`, or a pipeline with one as its `vae`; everything else that holds the
+        same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
         logged, since the class's return types cannot tell.

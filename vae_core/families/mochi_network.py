@@ -33,7 +33,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class Attention(nn.Module):
-    """Queries, keys and values of each place, in one layer or in three, and one layer after them."""
+    """Queries, keys and values of each place, in one layer or in three, and one after them."""
 
     def __init__(self, channels: int, *, fused: bool) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from ..geometry.region import Region
 from ..program.parts import Attend
 from ..settings import Place
 from .attention import attend
-from .columns import attend_columns
+from .columns import attend_columns, by_heads
 from .kernels import statistics_dtype
 from .stores import allocate
 from .task import Task
@@ -35,8 +35,7 @@ def attended(
         blocks = _columns(task, mix, cells, transfers)
         wide = statistics_dtype(dtype)
         found = attend_columns(queries, None if mix.of_clip else first, blocks, mix, wide)
-        parts = result.unflatten(1, (mix.heads, -1))  # [b, heads, c / heads, t, h, w]
-        parts.permute(0, 4, 5, 1, 3, 2).copy_(found)
+        by_heads(result, mix).copy_(found)
         return result
     for frame in range(cells.t.size):
         one = slice(frame, frame + 1)
@@ -65,8 +64,9 @@ def _columns(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> It
     own = task.at.stores[task.step.src][:, mix.channels :, seen]
     _, h, w = cells.slices
     for kept in chain(task.keys, (own,)):
-        for block in kept[..., h, w].split(mix.frames_met, dim=2):
-            yield transfers.fetch(block).take()
+        here = kept[..., h, w]
+        for start in range(0, here.shape[2], mix.frames_met):
+            yield transfers.fetch(here[:, :, start : start + mix.frames_met]).take()
 
 
 def remember(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> None:

@@ -11,6 +11,7 @@ What is allocated here is what `planning.attending` counts; change both together
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -55,24 +56,32 @@ def attend_columns(
         acc.mul_(shrink).add_(torch.matmul(weights, values))
         most, start = risen, start + frames
         del logits, weights, values  # before the next block comes
-    return acc.div_(total).unflatten(0, (b, h, w))
+    return acc.div_(total).view(b, h, w, *acc.shape[1:])
 
 
 def _heads(x: Tensor, mix: Attend, wide: torch.dtype) -> Tensor:
     """x [b, c, t, h, w] by places and heads [b * h * w, heads, t, d], copied."""
     b, c, t, h, w = x.shape
     laid = torch.empty((b, h, w, mix.heads, t, c // mix.heads), dtype=wide, device=x.device)
-    laid.copy_(x.unflatten(1, (mix.heads, -1)).permute(0, 4, 5, 1, 3, 2))
+    laid.copy_(by_heads(x, mix))
     return laid.flatten(0, 2)
+
+
+def by_heads(x: Tensor, mix: Attend) -> Tensor:
+    """A view of x [b, c, t, h, w] as [b, h, w, heads, t, c / heads]."""
+    split = cast("Tensor", x.unflatten(1, (mix.heads, -1)))
+    return split.permute(0, 4, 5, 1, 3, 2)
 
 
 def _normalise(x: Tensor, least: float) -> None:
     """Divide rows by their length, or by the least one that is divided by."""
-    x.div_(torch.linalg.vector_norm(x, dim=3, keepdim=True).clamp_(min=least))
+    length = cast("Tensor", torch.linalg.vector_norm(x, dim=3, keepdim=True))
+    x.div_(length.clamp_(min=least))
 
 
 def _hidden(queries: range, keys: range, like: Tensor) -> Tensor:
     """What is added to logits [t, frames]: nothing, or without end where the key is later."""
     numbers = (torch.arange(part.start, part.stop, device=like.device) for part in (queries, keys))
     query, key = numbers
-    return like.new_zeros(len(queries), len(keys)).masked_fill_(key > query[:, None], float("-inf"))
+    later = key > query[:, None]
+    return like.new_zeros(len(queries), len(keys)).masked_fill_(later, float("-inf"))

@@ -108,8 +108,8 @@ class TileRunner:
         """
         seen = step.seen_region(largest.region).extent
         mix = step.mix
-        channels = mix.read_channels if isinstance(mix, Attend) else mix.in_channels
-        self._inputs.expect(prod(at.shape(channels, seen)))
+        attends = isinstance(mix, Attend)  # which puts nothing together
+        self._inputs.expect(0 if attends else prod(at.shape(mix.in_channels, seen)))
 
     def release(self) -> None:
         """Let go of the memory that is kept for inputs and weights to come."""

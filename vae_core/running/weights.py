@@ -109,7 +109,8 @@ class Weights:
         if norm.form is Form.LAYER:
             return self.affine(norm.path)
         if norm.form is Form.NONE:
-            return self.statistics(norm.path)[::-1] if norm.path else (None, None)
+            mean, std = self.statistics(norm.path) if norm.path else (None, None)
+            return std, mean
         wide, path = statistics_dtype(self.dtype), norm.path
         module = self.module.get_submodule(path)
         weight = cast("Tensor", self._parameter(path, "gamma", wide))
