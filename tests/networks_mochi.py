@@ -21,13 +21,13 @@ WIDTHS = (32, 64, 96, 64)
 LAYERS = (1, 2, 1, 1, 1)
 
 
-def narrow_mochi(latent_channels: int = 4) -> AutoencoderKLMochi:
+def narrow_mochi(latent_channels: int = 4, layers: tuple[int, ...] = LAYERS) -> AutoencoderKLMochi:
     """A Mochi VAE as diffusers' class makes it."""
     return AutoencoderKLMochi(
         encoder_block_out_channels=WIDTHS,
         decoder_block_out_channels=WIDTHS[::-1],
         latent_channels=latent_channels,
-        layers_per_block=LAYERS,
+        layers_per_block=layers,
         latents_mean=tuple(0.1 * i for i in range(latent_channels)),
         latents_std=tuple(1.0 + 0.1 * i for i in range(latent_channels)),
     )
