@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
+from ..geometry.grid import Chunk, cells_of, count_tiles, inner_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Form, Norm, TimeMap
 from ..program.steps import SOURCE, Program, Step
@@ -24,7 +24,7 @@ from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
 from .lifetimes import waiting_bytes
 from .projection import Projection, Reads
-from .sizes import Sizes, frame_statistics_bytes, weight_bytes
+from .sizes import Sizes, frame_statistics_bytes, wave_bytes, weight_bytes
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -211,11 +211,8 @@ class Memory:
 
     def _gathered(self, step: Step, cells: Region, where: Region) -> int:
         """Frames that are repeated in a copy, or what waves are made in."""
-        if step.mix.waves:
-            wide = 3 * self.sizes.statistics_bytes  # a copy, what it is turned by, and the wave
-            return self.sizes.batch * step.mix.stored_channels * where.voxels * wide
         if step.time_map is not TimeMap.REPEAT_PAIRS:
-            return 0
+            return wave_bytes(step.mix, where, self.sizes)
         frames = step.seen_region(cells).t.size
         return self._voxels(step.mix.in_channels, frames * where.h.size * where.w.size)
 
@@ -306,11 +303,20 @@ class Memory:
             if step.mix.looks_ahead:
                 others = self.program.frames_at(step.src, self.clip_frames) - src.t
             moved += fetched_bytes(step.mix, times, src, others, self.sizes)
-        if not self.sizes.far_stores:
-            return moved
-        moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
-        moved += self._voxels(step.mix.out_channels, self._there(step.dst).voxels)
-        return moved + self._all_added(step)
+        return moved + (self._stored_bytes(step, largest) if self.sizes.far_stores else 0)
+
+    def copied_bytes(self, step: Step, largest: Extent) -> int:
+        """Bytes of stores that the processor copies on their way: all, where tiles are narrower
+        than the picture, so that their rows do not lie in one piece.
+        """
+        narrow = largest.w < self.cell_extent(step).w
+        return self._stored_bytes(step, largest) if narrow and self.sizes.far_stores else 0
+
+    def _stored_bytes(self, step: Step, largest: Extent) -> int:
+        """Bytes that the tiles of a step read from stores, and write to them."""
+        read = self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
+        made = self._voxels(step.mix.out_channels, self._there(step.dst).voxels)
+        return read + made + self._all_added(step)
 
     def _all_added(self, step: Step) -> int:
         """Bytes of all that is added to what a step makes."""
@@ -348,7 +354,7 @@ class Memory:
         if cells.t >= 2 * t.size:
             t = t.shift(t.size)
         t = t.shift(step.unmixed(self.extents[step.src], self.chunk))
-        return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
+        return Region(t, inner_piece(cells.h, largest.h), inner_piece(cells.w, largest.w))
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
@@ -362,6 +368,7 @@ class Memory:
                     kept.caches,
                     work + self._weight_bytes(step) + slack,
                     self.moved_bytes(step, largest[index]),
+                    self.copied_bytes(step, largest[index]),
                     kept.far,
                 )
             )
@@ -391,10 +398,3 @@ def _rest(cells: Region, whole: Extent) -> Region:
 def _most_cells(size: int, ratio: int) -> int:
     """The most cells that `size` elements can touch, wherever they lie."""
     return (size + ratio - 2) // ratio + 1
-
-
-def _inner(size: int, limit: int) -> Interval:
-    """The longest piece of [0, size), one that touches no edge where there are three or more."""
-    longest = longest_piece(size, limit)
-    start = min(longest, size - longest) if size > 2 * limit else 0
-    return Interval(start, start + longest)
