@@ -332,7 +332,7 @@ def test_a_command_encodes_and_decodes_with_a_file(module, tmp_path: Path) -> No
     path, video = files(module, tmp_path)["core"], random_video(7, 16, 24)
     vae = vae_core.load(path)
     latents = vae.encode(video).mean
-    save_file({"latents": latents}, tmp_path / "z.safetensors")
+    save_file({"latent_tensor": latents}, tmp_path / "z.safetensors")
     assert main(["info", str(path)]) == 0
     where = [str(tmp_path / "z.safetensors"), "-o", str(tmp_path / "out.mp4")]
     assert main(["decode", *where, "--vae", str(path), "--device", "cpu"]) == 0
