@@ -160,7 +160,8 @@ class Totals:
 
     plan: of a clip with the same kinds of chunks, and of one crop where tiles are blended.
     chunks: how many there are. crops: that go through the network one by one.
-    tiles, operations, moved_bytes: of the whole clip. untiled_operations: without blended tiles.
+    tiles, operations, moved_bytes, copied_bytes: of the whole clip.
+    untiled_operations: without blended tiles.
     """
 
     plan: Plan
@@ -170,6 +171,7 @@ class Totals:
     operations: int
     untiled_operations: int
     moved_bytes: int
+    copied_bytes: int
 
 
 def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings) -> Totals:
@@ -186,7 +188,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     short = replace(source, t=plan.job.source.t)
     middle = plan.chunks[min(1, len(plan.chunks) - 1)]
     job, one = plan.job, replace(plan, chunks=(middle,))
-    work = job.program.operations
+    work, traffic = job.program.operations, plan.traffic[min(1, len(plan.chunks) - 1)]
     untiled = replace(job, source=short)
     whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
     whole += program.outward_operations(short, plan.chunks)
@@ -197,7 +199,8 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
         tiles=crops * (plan.tile_count() + left_out * one.tile_count()),
         operations=crops * (plan.operations + left_out * work(chunk_extent(job, middle), middle)),
         untiled_operations=whole + left_out * work(chunk_extent(untiled, middle), middle),
-        moved_bytes=plan.moved_bytes + left_out * one.moved_bytes,
+        moved_bytes=plan.moved_bytes + left_out * traffic.moved_bytes,
+        copied_bytes=plan.copied_bytes + left_out * traffic.copied_bytes,
     )
 
 
@@ -297,6 +300,8 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "far_bytes": plan.far_bytes,
         "moved_bytes": totals.moved_bytes,
         "placement": plan.placement.value,
+        "seconds": _seconds(totals),
+        "levels": [[level.px, level.near_bytes, level.far_bytes] for level in plan.levels()],
         "worst_step": worst.path,
         "chunks": totals.chunks,
         "chunk_frames": [chunk.source.size for chunk in plan.chunks[:2]],
@@ -308,6 +313,12 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "arithmetic": round(totals.operations / totals.untiled_operations, 3),
         "words": _words(totals),
     }
+
+
+def _seconds(totals: Totals) -> float | None:
+    """How long all of it is thought to take; None on a processor."""
+    rates, moved = totals.plan.rates, totals.crops * (totals.moved_bytes + totals.copied_bytes)
+    return rates.seconds(totals.operations, moved) if rates else None
 
 
 def _words(totals: Totals) -> str:

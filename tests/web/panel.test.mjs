@@ -8,7 +8,7 @@ const at = (name) => import(new URL(`../../web/panel/${name}.js`, import.meta.ur
 const { createLine } = await at("asking");
 const { merged, pictureUrl, remaining, useBar } = await at("live");
 const { problems, question, snappedChunk, usesChunks } = await at("rules");
-const { chunkSpans, filled, memoryBar, pieces, tileBoxes } = await at("shapes");
+const { chunkSpans, filled, levelBars, memoryBar, pieces, tileBoxes } = await at("shapes");
 const { clipSize, vaeOf } = await at("upstream");
 const { bytesText, chunksText, say, secondsText, speak, WORDS } = await at("words");
 
@@ -102,6 +102,15 @@ test("the bar's parts add up to the peak, and never leave it", () => {
   assert.equal(bar.parts.at(-1).start + bar.parts.at(-1).width, 0.5);
   assert.equal(bar.free, 0.75);
   assert.ok(memoryBar({ ...plan, total_bytes: 5, free_bytes: 5 }).free <= 1);
+});
+
+test("levels say what of them is on the device, and nothing where all of it is", () => {
+  assert.deepEqual(levelBars(), []);
+  assert.deepEqual(levelBars([[1, 80, 0], [8, 10, 0]]), []);
+  assert.deepEqual(levelBars([[1, 20, 60], [2, 40, 0]]), [
+    { px: 1, near: 0.25, size: 1 },
+    { px: 2, near: 1, size: 0.5 },
+  ]);
 });
 
 /** A node with widgets and, by input name, what feeds it. */

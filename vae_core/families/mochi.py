@@ -32,7 +32,7 @@ from ..errors import LoweringError
 from ..program.layouts import Axis, Shuffle
 from ..program.parts import Attend, Conv, Form, Keys, Norm, Rate, Waves
 from ..program.steps import Program
-from ..program.stored import StoreSpec
+from ..program.stores import StoreSpec
 from .attributes import check, check_doors, plain
 from .building import child, only
 from .by_frame import POINT, FrameBuilder, channels_of, group_norm, linear

@@ -72,6 +72,14 @@ class Chunk:
             return False
         return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
 
+    @property
+    def anywhere(self) -> Chunk:
+        """One of the same kind: but for bands, no geometry depends on where in a clip it lies."""
+        return replace(self, source=_NOWHERE, target=_NOWHERE)
+
+
+_NOWHERE = Interval(0, 0)
+
 
 def pooled_frames(frames: int, keeps_first: bool) -> int:
     """Frames left when pairs are averaged; the first stays alone where `keeps_first`."""
@@ -207,13 +215,6 @@ def time_pieces(size: int, largest: int) -> Iterator[Interval]:
 def longest_piece(size: int, largest: int) -> int:
     """The length of the longest of `pieces`."""
     return -(-size // -(-size // largest))
-
-
-def inner_piece(size: int, largest: int) -> Interval:
-    """The longest of `pieces`, one that touches no edge where there are three or more."""
-    longest = longest_piece(size, largest)
-    start = min(longest, size - longest) if size > 2 * largest else 0
-    return Interval(start, start + longest)
 
 
 def largest_of(extent: Extent, largest: Extent) -> Extent:

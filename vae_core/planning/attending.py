@@ -24,21 +24,17 @@ def keys_bytes(mix: Attend, frames: Extent, sizes: Sizes) -> int:
     return sizes.batch * 2 * mix.channels * frames.voxels * sizes.element_bytes
 
 
-def attended_bytes(mix: Attend, queries: Extent, frame: Extent, sizes: Sizes) -> int:
-    """The most that is allocated beside the queries of a tile, while they are attended or their
-    keys are sent to be kept.
+def wide_bytes(mix: Attend, queries: Extent, store: Extent, sizes: Sizes) -> int:
+    """What is allocated while a tile of queries is attended, beside a block of keys.
 
-    frame: the extent of the store that they are in.
+    store: the extent of what they are in.
     """
     if mix.column:
-        return _column_bytes(mix, queries, frame, sizes)
-    count, keys = queries.h * queries.w, mix.key_rows(queries, frame) * frame.w
+        return _column_bytes(mix, queries, store, sizes)
+    count, keys = queries.h * queries.w, mix.key_rows(queries, store) * store.w
     sums = count * (3 * mix.channels + 4)  # queries, their sums, and one more of these
     block = keys * 2 * mix.channels + count * keys
-    wide = sizes.batch * (sums + block) * sizes.statistics_bytes
-    fetched = _block_bytes(mix, keys, sizes)
-    result = sizes.batch * mix.channels * queries.voxels * sizes.element_bytes
-    return result + max(wide + fetched, kept_bytes(mix, queries, sizes))
+    return sizes.batch * (sums + block) * sizes.statistics_bytes
 
 
 def _column_bytes(mix: Attend, queries: Extent, store: Extent, sizes: Sizes) -> int:
@@ -47,21 +43,14 @@ def _column_bytes(mix: Attend, queries: Extent, store: Extent, sizes: Sizes) -> 
     sums = queries.voxels * (2 * mix.channels + 5 * mix.heads)  # queries, their sums and scales
     weights = mix.heads * keys * (queries.t + 1)
     both = mix.channels * (keys + max(keys, queries.voxels))  # keys go before values are summed
-    wide = sizes.batch * (sums + weights + both) * sizes.statistics_bytes
-    result = sizes.batch * mix.channels * queries.voxels * sizes.element_bytes
-    return result + max(wide + _block_bytes(mix, keys, sizes), kept_bytes(mix, queries, sizes))
+    return sizes.batch * (sums + weights + both) * sizes.statistics_bytes
 
 
-def _block_bytes(mix: Attend, keys: int, sizes: Sizes) -> int:
-    """Bytes of so many keys with their values, copied in where they have far to come."""
-    fetches = sizes.far_stores or (mix.looks_outward and sizes.far_keys)
-    return sizes.batch * 2 * mix.channels * keys * sizes.element_bytes if fetches else 0
-
-
-def kept_bytes(mix: Attend, queries: Extent, sizes: Sizes) -> int:
-    """Bytes of a tile's own keys and values, copied in one piece where they have far to go."""
-    copied = mix.looks_back and sizes.far_keys and not sizes.far_stores
-    return keys_bytes(mix, queries, sizes) if copied else 0
+def block_bytes(mix: Attend, queries: Extent, store: Extent, sizes: Sizes) -> int:
+    """Bytes of a block of keys and values, as it is copied in."""
+    if mix.column:
+        return keys_bytes(mix, replace(queries, t=min(mix.frames_met, store.t)), sizes)
+    return keys_bytes(mix, Extent(1, mix.key_rows(queries, store), store.w), sizes)
 
 
 def key_rounds(mix: Attend, cells: Extent, largest: Extent) -> int:
@@ -73,24 +62,24 @@ def key_rounds(mix: Attend, cells: Extent, largest: Extent) -> int:
     return count_tiles(replace(cells, t=1), replace(largest, t=1))
 
 
-def fetched_bytes(mix: Attend, times: int, frames: Extent, others: int, sizes: Sizes) -> int:
-    """Bytes of keys and values that all queries of `frames` frames bring in, each frame of them
-    `times` times, and of their own that they send away to be kept.
+def frames_fetched(mix: Attend, rounds: int, frames: int) -> int:
+    """How many frames of a chunk's own keys all queries of its `frames` bring in.
 
-    times: see `key_rounds`.
-    others: frames before the chunk, or around it where queries look ahead.
+    rounds: see `key_rounds`.
     """
-    one = keys_bytes(mix, Extent(1, frames.h, frames.w), sizes)
+    if not mix.column:
+        return rounds * mix.meetings(frames)
+    return rounds * (frames if mix.of_clip else -(-frames * (rounds + 1) // (2 * rounds)))
+
+
+def others_fetched(mix: Attend, rounds: int, frames: int, others: int) -> int:
+    """How many of those of so many frames of other chunks, and of its own where all of them come
+    from there.
+    """
     if mix.column:
-        own = frames.t if mix.of_clip else -(-frames.t * (times + 1) // (2 * times))
-        met = own * sizes.far_stores + others * sizes.far_keys
-        sent = frames.t * (mix.looks_back and sizes.far_keys and not sizes.far_stores)
-        return one * (times * met + sent)
-    own = mix.meetings(frames.t)
-    away = mix.meetings(frames.t, others) - own
-    sent = frames.t * (mix.looks_back and sizes.far_keys and not sizes.far_stores)
-    near = not (sizes.far_stores or (mix.looks_ahead and sizes.far_keys))
-    return one * (times * ((0 if near else own) + away * sizes.far_keys) + sent)
+        return rounds * others
+    met = mix.meetings(frames, others) - mix.meetings(frames) * (not mix.looks_ahead)
+    return rounds * met
 
 
 def gathered_bytes(program: Program, extents: Sequence[Extent], frames: int, sizes: Sizes) -> int:

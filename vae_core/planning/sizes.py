@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..geometry.region import Extent, Region
+from ..geometry.region import Extent
 from ..program.parts import Attend, Conv, First, Packing, Start, Timestep
 from ..program.steps import Program, Step
+from .arrays import Whole
 from .workspaces import NO_WORKSPACES, Workspaces
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What is computed in, and where things are.
+    """What is computed in.
 
     batch: clips side by side.
     element_bytes: of the dtype that is computed in. statistics_bytes: of the one for statistics.
-    far_stores, far_caches, far_keys: whether they live away from the device, so that tiles copy
-        what they read; keys are those that later chunks look back at.
+    far_keys: whether keys that later chunks look back at live away from the device.
     far_weights: whether weights are copied to the device, or to another dtype.
     accelerated: whether it is computed as on an accelerator (see `running.devices`).
     workspaces: what its libraries allocate.
@@ -27,8 +27,6 @@ class Sizes:
     batch: int
     element_bytes: int
     statistics_bytes: int
-    far_stores: bool = False
-    far_caches: bool = False
     far_keys: bool = False
     far_weights: bool = False
     accelerated: bool = False
@@ -59,7 +57,7 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     return made * sizes.element_bytes
 
 
-def wave_bytes(mix: Conv | Attend, read: Region, sizes: Sizes) -> int:
+def wave_bytes(mix: Conv | Attend, read: Extent, sizes: Sizes) -> Whole:
     """Bytes in which the waves of what a tile reads are made, where there are any: a copy, what it
     is turned by, and one of them.
     """

@@ -19,6 +19,7 @@ Nothing here knows of sizes, tiles or tensors.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from ..settings import Reference
 from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
@@ -26,6 +27,7 @@ from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
 
+@lru_cache(maxsize=16)
 def unique_frames(program: Program) -> Program:
     """`program` with the frames that upsampling in time repeats stored and convolved once."""
     stores, steps = list(program.stores), list(program.steps)
@@ -38,6 +40,7 @@ def unique_frames(program: Program) -> Program:
     return verify(Program(program.name, tuple(steps), tuple(stores)))
 
 
+@lru_cache(maxsize=16)
 def still_frame(program: Program) -> Program:
     """`program` for clips of one frame, with the taps of causal convolutions summed."""
     steps = tuple(map(_stilled, _unbypassed(program)))
@@ -132,6 +135,7 @@ def _unmasked(step: Step) -> Step:
     return replace(step, leaves_out=0)
 
 
+@lru_cache(maxsize=16)
 def narrow_in_place(program: Program) -> Program:
     """`program` with narrower results of blocks written over the blocks' inputs."""
     if program.looks_ahead:  # what is written is later than what is read

@@ -17,7 +17,7 @@ Weights are not here: a step names the module path that holds them. No tensors, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
@@ -34,10 +34,7 @@ from .parts import (
     TimeMap,
     unfolded,
 )
-from .stored import Residual, StoreSpec
-
-SOURCE = 0
-"""The store that the caller fills: sample frames for an encoder, latents for a decoder."""
+from .stores import SOURCE, Residual, StoreSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +257,13 @@ class Program:
     name: str
     steps: tuple[Step, ...]
     stores: tuple[StoreSpec, ...]
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Worked out once, since much is looked up by it."""
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash((self.name, self.steps, self.stores)))
+        return self._hash
 
     @property
     def sink(self) -> int:

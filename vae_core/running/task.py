@@ -13,8 +13,9 @@ from ..program.steps import SOURCE, Step
 from . import kernels
 from .framewise import Gathered
 from .phases import Phase
+from .split import Store
 from .transfers import Arrival
-from .windows import Window
+from .windows import Place, Window
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Pass:
     chunk: Chunk
     index: int
     extents: tuple[Extent, ...]
-    stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    stores: dict[int, Store] = field(default_factory=dict[int, Store])
     moments: dict[int, Gathered] = field(default_factory=dict[int, "Gathered"])
 
     def src(self, step: Step) -> Extent:
@@ -50,15 +51,36 @@ class Pass:
         """Whether the first frame of a store stands alone."""
         return self.chunk.keeps_first(self.extents[store].t)
 
-    def view(self, store: int, where: Region) -> Tensor:
-        """What there is of the elements `where`: the last ones where all of them are missing."""
-        x, where = self.stores[store], where.later(-self.chunk.origin(store))
+    @property
+    def source(self) -> Tensor:
+        """The caller's tensor that goes in."""
+        source = self.stores[SOURCE]
+        assert isinstance(source, Tensor)
+        return source
+
+    def target(self, step: Step, place: Place) -> Tensor:
+        """Where a step writes."""
+        found = self.stores[step.dst][place]
+        assert isinstance(found, Tensor)  # its tiles are cut where rows change sides
+        return found
+
+    def whole(self, store: int) -> Tensor:
+        """A store that lies in one place."""
+        found = self.stores[store]
+        assert isinstance(found, Tensor)
+        return found
+
+    def view(self, where: Region) -> Tensor:
+        """What there is of the elements `where` of the source: the last ones where all of them are
+        missing.
+        """
+        x, where = self.source, where.later(-self.chunk.origin(SOURCE))
         sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
         return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""
-        return (self.stores[SOURCE].shape[0], channels, extent.t, extent.h, extent.w)
+        return (self.source.shape[0], channels, extent.t, extent.h, extent.w)
 
 
 @dataclass(slots=True)
@@ -104,12 +126,13 @@ class Task:
     def __post_init__(self) -> None:
         self.src = self.at.extents[self.step.src]
         self.keeps_first = self.at.keeps_first(self.step.src)
-        clips = self.at.stores[SOURCE].shape[0]
+        clips = self.at.source.shape[0]
         self.cell_operations = clips * self.step.operations(_ONE, self.src)
         if isinstance(self.step.mix, Attend):
             mix, others = self.step.mix, sum(keys.shape[2] for keys in self.keys)
             others -= self.src.t * mix.looks_ahead  # whose keys are those of all chunks
-            self.cell_operations += clips * 4 * others * self.src.h * self.src.w * mix.channels
+            met = others * mix.voxels_met(self.src)
+            self.cell_operations += clips * 4 * met * mix.channels
 
     def keep_in(self, cache: Tensor) -> None:
         """Let the newest frames go to `cache`, whichever step makes them."""

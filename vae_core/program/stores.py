@@ -1,4 +1,7 @@
-"""What lies between the steps of a program, and what of it does a step add to its result?"""
+"""What are the activations that a program's steps read, write and add?
+
+Numbers and shapes only; a store is named by its place among the stores of its program.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from ..geometry.grid import cells_of
 from ..geometry.region import Region
 from .layouts import Fold
 from .parts import Conv, shown_cells
+
+SOURCE = 0
+"""The store that the caller fills: sample frames for an encoder, latents for a decoder."""
 
 
 @dataclass(frozen=True, slots=True)
