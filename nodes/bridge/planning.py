@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.families.family import LTX, MOCHI, SEEDVR2, WAN_2_2
+from ...vae_core.families.family import HUNYUAN, LTX, MOCHI, SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -69,7 +69,7 @@ def network(name: str) -> torch.nn.Module:
     """The network called `name`, without weights; the host's own class where it has one, since
     importing diffusers takes seconds.
     """
-    own = {family.name: family.published for family in (SEEDVR2, MOCHI)}
+    own = {family.name: family.published for family in (HUNYUAN, SEEDVR2, MOCHI)}
     if name in own:
         with torch.device("meta"):
             return own[name].network()

@@ -21,8 +21,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from ..errors import SettingsError
 from ..settings import Reference
 from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
+from .scopes import needs_clip
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -68,7 +70,9 @@ def _stilled(step: Step) -> Step:
     rate, mix = picture.rate if picture.rate == PICTURE else STEADY, picture.mix
     if isinstance(mix, Attend):
         mix = replace(mix, keys=Keys.FRAME)  # there are no others
-    return replace(picture, mix=mix, still=mix.kernel_t > 1, rate=rate)
+    time_map = TimeMap.SAME if picture.unfolds else picture.time_map
+    still = mix.kernel_t > 1
+    return replace(picture, mix=mix, still=still, rate=rate, time_map=time_map)
 
 
 def _unbypassed(program: Program) -> list[Step]:
@@ -123,9 +127,15 @@ def as_referred(program: Program, reference: object) -> Program:
 
     ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones;
     and has no frames to leave out, where diffusers' has.
+    Raises `SettingsError` where it takes statistics over a few frames at a time as well.
     """
     if reference is not Reference.CORE:
         return program
+    if needs_clip(program):
+        raise SettingsError(
+            "ComfyUI core's result is not to be had for this network, whose statistics core takes"
+            " over a few frames at a time. Leave reference at official."
+        )
     return replace(program, steps=tuple(map(_unmasked, program.steps)))
 
 

@@ -214,6 +214,7 @@ class Execution:
         if course.lone:
             start, stop = (rows.start, rows.stop) if rows else (0, at.src(step).h)
             copy_first_frame(at.stores[step.src], at.stores[step.dst], start, stop)
+        self._feedback.start()
         self._bound(index, self._feedback.limit(index, at, course.largest))
         for tile, following in pairwise(chain(course.tiles, (None,))):
             assert tile

@@ -55,6 +55,13 @@ class Feedback:
         self._before = None if now is None or mark is None else now - held_bytes
         self._mark = mark or 0
 
+    def start(self) -> None:
+        """Tiles of a step begin: what stores took since those of the step before is no library's
+        doing.
+        """
+        if self._card is not None:
+            self._mark = max(self._mark, self._card.peak_bytes() or 0)
+
     def limit(self, index: int, at: Pass, largest: Extent) -> int | None:
         """The most cells that a tile of step `index` may have; None: as many as `largest`."""
         step = self.plan.job.program.steps[index]
