@@ -18,6 +18,7 @@ from math import prod
 from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Form, Norm, TimeMap
+from ..program.shares import rows_read
 from ..program.steps import SOURCE, Program, Step
 from .attending import attended_bytes, fetched_bytes, kept_by_step, kept_bytes
 from .classes import attends, mapped, mixed, shortcut_class
@@ -70,7 +71,8 @@ class Memory:
     def cache_bytes(self, step: Step) -> int:
         """Bytes of a step's causal cache."""
         src = self.extents[step.src]
-        return self._voxels(step.mix.in_channels, step.history * src.h * src.w)
+        rows = rows_read(step, src, self.chunk).size
+        return self._voxels(step.mix.in_channels, step.history * rows * src.w)
 
     def held_cache_bytes(self) -> list[int]:
         """Bytes of all causal caches while each step runs: old ones of the steps from it on, and
@@ -223,7 +225,8 @@ class Memory:
         anything; nor does a chunk's first frame, which may be in another chunk.
         """
         seen, whole, src = step.seen_region(cells), self.cell_extent(step), self.extents[step.src]
-        h = seen.h.clip(src.h) if cells.h.size == whole.h else seen.h
+        all_rows = self.chunk.share is None and cells.h.size == whole.h
+        h = seen.h.clip(src.h) if all_rows else seen.h
         w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
         if self.chunk.band:
             return Region(Interval(0, min(seen.t.size, self._there(step.src).t)), h, w)

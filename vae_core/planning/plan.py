@@ -14,9 +14,10 @@ from typing import Any
 from ..errors import counted
 from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
-from ..geometry.region import Extent
-from ..program.steps import Program
-from ..settings import Place, Placement, Settings
+from ..geometry.region import Extent, Interval
+from ..program.shares import shares_of
+from ..program.steps import SOURCE, Program
+from ..settings import Place, Placement, Settings, Share
 from .projection import Projection
 from .routes import Libraries
 
@@ -107,6 +108,20 @@ class Plan:
         return replace(self, job=replace(self.job, source=extent), blend=None)
 
     @property
+    def result_rows(self) -> Interval:
+        """The rows of the result that are given here: all, but for some ranks among several."""
+        program, settings, source = self.job.program, self.settings, self.job.source
+        px = program.stores[SOURCE].px, program.stores[program.sink].px
+        whole = Interval(0, source.h * px[0] // px[1])
+        rank = settings.rank
+        if settings.ranks == 1 or settings.parallel_result is Share.ALL:
+            return whole
+        if settings.parallel_result is Share.BANDS:
+            found = shares_of(program, source.h, settings.ranks)
+            return found.ranks[rank].own[program.sink]
+        return Interval(0, 0) if rank else whole
+
+    @property
     def stores_at(self) -> Place:
         """Where full-extent activations live."""
         far = {Placement.HOST: Place.HOST, Placement.MMAP: Place.DISK}
@@ -152,7 +167,7 @@ class Plan:
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)
         return sum(
-            count_tiles(replace(step.cell_extent(src, chunk), t=frames.size), tile)
+            count_tiles(replace(step.mixed_extent(src, chunk), t=frames.size), tile)
             for step, tile in zip(job.program.steps, self.tiles, strict=True)
             for src in [extents[step.src]]
             for _, frames in step.runs(src, chunk)

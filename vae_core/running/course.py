@@ -30,8 +30,9 @@ class Course:
 def course_of(step: Step, src: Extent, chunk: Chunk, bound: Extent) -> Course:
     """The course of a step with tiles of at most `bound` cells, for a store of the extent `src`."""
     cells = step.mixed_extent(src, chunk)
+    top = chunk.rows(step.dst, step.side_made, cells.h).start
     every = (
-        tile.later(frames.start)
+        tile.later(frames.start).lower(top)
         for _, frames in step.runs(src, chunk)
         for tile in tiles(replace(cells, t=frames.size), bound)
     )

@@ -160,8 +160,8 @@ class Execution:
                 self._memory.clear()
 
     def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        step, band = self._program.steps[index], at.chunk.band
-        runs = band is None or band.cells[step.dst].size > 0
+        step = self._program.steps[index]
+        runs = at.chunk.makes(step.dst)
         if runs:  # what inputs of the step before took may go before there is a store more
             self.tile_runner.prepare(step, at, self._course(index, at).largest)
         if step.dst not in at.stores:
@@ -178,7 +178,7 @@ class Execution:
             task.keep_in(self._new_cache(step, at))
         task.new_keys = None if last else self._remembered.more(index, step, at)
         if course.lone:
-            at.stores[step.dst][:, :, :1].copy_(at.stores[step.src][:, :, :1])
+            at.first(step.dst, step.dst).copy_(at.first(step.src, step.dst))
         self._bound(index, self._feedback.limit(index, at, course.largest))
         for tile, following in pairwise(chain(course.tiles, (None,))):
             assert tile
@@ -352,8 +352,7 @@ class Execution:
 
     def _new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache, on the host where the device has no room."""
-        src = at.src(step)
-        shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
+        shape = at.cache_shape(step)
         dtype, device, place = self._weights.dtype, self._weights.device, self._plan.caches_at
         make = partial(allocate, shape, dtype, device, place, self._pinned)
         return self._or_on_host(make, shape, place)

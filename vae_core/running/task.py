@@ -9,6 +9,7 @@ from torch import Tensor
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
 from ..program.parts import Attend
+from ..program.shares import rows_read
 from ..program.steps import SOURCE, Step
 from . import kernels
 from .framewise import Gathered
@@ -52,9 +53,20 @@ class Pass:
 
     def view(self, store: int, where: Region) -> Tensor:
         """What there is of the elements `where`: the last ones where all of them are missing."""
-        x, where = self.stores[store], where.later(-self.chunk.origin(store))
+        x, where = self.stores[store], self.chunk.here(store, where)
         sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
         return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
+
+    def first(self, store: int, made: int) -> Tensor:
+        """The first frame of a store, with those rows that are made of store `made`."""
+        share, x = self.chunk.share, self.stores[store][:, :, :1]
+        return x[..., share.own[made].within(share.held[store]), :] if share else x
+
+    def cache_shape(self, step: Step) -> tuple[int, ...]:
+        """Of the causal cache of a step: [b, c, history, rows that it reads, w]."""
+        src = self.src(step)
+        rows = rows_read(step, src, self.chunk).size
+        return self.shape(step.mix.in_channels, Extent(step.history, rows, src.w))
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""
