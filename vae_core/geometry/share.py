@@ -14,10 +14,15 @@ from .region import Interval
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The rows of one rank, by store. own: that it makes. held: that there are with it."""
+    """The rows of one rank, by store.
+
+    own: that it makes. held: that there are with it. staged: the most elements, in each column of
+    each frame, that a rank sends and receives at once.
+    """
 
     own: tuple[Interval, ...]
     held: tuple[Interval, ...]
+    staged: tuple[int, ...] = ()
 
     def cells(self, store: int, side: int) -> Interval:
         """The rows of cells that make its rows of a store, where each makes `side` of them."""

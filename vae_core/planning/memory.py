@@ -25,7 +25,7 @@ from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
 from .lifetimes import waiting_bytes
 from .projection import Projection, Reads
-from .sizes import Sizes, frame_statistics_bytes, weight_bytes
+from .sizes import Sizes, frame_statistics_bytes, staged_bytes, weight_bytes
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -225,8 +225,7 @@ class Memory:
         anything; nor does a chunk's first frame, which may be in another chunk.
         """
         seen, whole, src = step.seen_region(cells), self.cell_extent(step), self.extents[step.src]
-        all_rows = self.chunk.share is None and cells.h.size == whole.h
-        h = seen.h.clip(src.h) if all_rows else seen.h
+        h = seen.h if self.chunk.share or cells.h.size < whole.h else seen.h.clip(src.h)
         w = seen.w.clip(src.w) if cells.w.size == whole.w else seen.w
         if self.chunk.band:
             return Region(Interval(0, min(seen.t.size, self._there(step.src).t)), h, w)
@@ -293,7 +292,8 @@ class Memory:
     def _weight_bytes(self, step: Step) -> int:
         runs = step.runs(self.extents[step.src], self.chunk)
         apart = len(runs) > 1 and step.rate.first is not First.PICTURE  # which shares its weights
-        return weight_bytes(step, self.sizes, self.program.stores[SOURCE].channels, apart)
+        staged = staged_bytes(step, self.chunk, self.extents, self.sizes)
+        return staged + weight_bytes(step, self.sizes, self.program.stores[SOURCE].channels, apart)
 
     def moved_bytes(self, step: Step, largest: Extent) -> int:
         """Bytes that the tiles of a step copy to and from the device."""

@@ -203,6 +203,7 @@ class Plan:
             "far_bytes": self.far_bytes,
             "moved_bytes": self.moved_bytes,
             "worst_step": worst.path,
+            "ranks": self.settings.ranks,
             "steps_by_path": [
                 {"path": step.path, "tile": [tile.t, tile.h, tile.w], "peak_bytes": row.peak_bytes}
                 for step, tile, row in zip(job.program.steps, self.tiles, self.rows, strict=True)
@@ -243,6 +244,8 @@ class Plan:
             lines.append(
                 f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
             )
+        if self.settings.ranks > 1:
+            lines.append(f"  ranks: {self.settings.ranks}; memory and tiles are those of one")
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.parts import Attend, Conv, First, Packing, Start, Timestep
 from ..program.steps import Program, Step
@@ -57,6 +58,15 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     if sizes.far_weights:
         made += _originals(step, step.mix, latent_channels)
     return made * sizes.element_bytes
+
+
+def staged_bytes(step: Step, chunk: Chunk, extents: tuple[Extent, ...], sizes: Sizes) -> int:
+    """Bytes of the rows that a rank sends and receives once a step has run, copied in one piece."""
+    if chunk.share is None:
+        return 0
+    there = chunk.held(step.dst, extents[step.dst])
+    line = sizes.batch * there.t * there.w * sizes.element_bytes
+    return line * chunk.share.staged[step.dst]
 
 
 def frame_statistics_bytes(program: Program, extents: tuple[Extent, ...], sizes: Sizes) -> int:

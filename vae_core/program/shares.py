@@ -53,18 +53,24 @@ class Move:
     channels: tuple[int, int]
     rows: Interval
 
+    @property
+    def elements(self) -> int:
+        """In each column of each frame."""
+        return (self.channels[1] - self.channels[0]) * self.rows.size
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
     """What every rank does.
 
     ranks: the share of each. heights: rows of every store. moves: what goes from rank to rank when
-    a step has run, by step; the same for every chunk.
+    a step has run, by step; the same for every chunk. staged: see `Share`.
     """
 
     ranks: tuple[Share, ...]
     heights: tuple[int, ...]
     moves: tuple[tuple[Move, ...], ...]
+    staged: tuple[int, ...]
 
     def largest(self) -> Share:
         """One that stands for all: it makes and holds as much of each store as any of them, and
@@ -77,7 +83,7 @@ class Shares:
             )
             for bands in ([s.own for s in self.ranks], [s.held for s in self.ranks])
         )
-        return Share(own, held)
+        return Share(own, held, self.staged)
 
     def portion(self, store: int, rank: int) -> float:
         """Which part of a store's voxels a rank makes."""
@@ -106,11 +112,22 @@ def shares_of(program: Program, height: int, count: int) -> Shares:
     for rank in held:
         _together(program, rank)
     ranks = (Share(share.own, tuple(rows)) for share, rows in zip(bare, held, strict=True))
-    moves = (
+    moves = tuple(
         tuple(_moves(own[step.dst], found))
         for step, found in zip(program.steps, needs, strict=True)
     )
-    return Shares(tuple(ranks), tuple(extent.h for extent in extents), tuple(moves))
+    heights = tuple(extent.h for extent in extents)
+    return Shares(tuple(ranks), heights, moves, _staged(program, moves, count))
+
+
+def _staged(program: Program, moves: tuple[tuple[Move, ...], ...], count: int) -> tuple[int, ...]:
+    """See `Share`."""
+    found = [0] * len(program.stores)
+    for step, after in zip(program.steps, moves, strict=True):
+        for rank in range(count):
+            mine = sum(move.elements for move in after if rank in (move.of, move.to))
+            found[step.dst] = max(found[step.dst], mine)
+    return tuple(found)
 
 
 def _bands(program: Program, extents: tuple[Extent, ...], count: int) -> list[tuple[Interval, ...]]:

@@ -125,13 +125,10 @@ class GroupExchange:
         sizes = [int(x) for x in self.gather(torch.tensor([len(said)], device=self._device))]
         if not any(sizes):
             return
-        line = torch.zeros(_LONGEST, dtype=torch.uint8)
-        line[: len(said)] = torch.frombuffer(bytearray(said or b"\0"), dtype=torch.uint8)[
-            : len(said)
-        ]
+        line = torch.frombuffer(bytearray(said.ljust(_LONGEST)), dtype=torch.uint8)
         lines = self.gather(line.to(self._device))
         rank = next(rank for rank, size in enumerate(sizes) if size)
-        heard = bytes(lines[rank][: sizes[rank]].tolist()).decode(errors="replace")
+        heard = lines[rank][: sizes[rank]].cpu().numpy().tobytes().decode(errors="replace")
         if not said:
             raise ParallelError(f"rank {rank} failed, and so all end: {heard}")
 

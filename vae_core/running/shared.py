@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..errors import ParallelError
 from ..geometry.grid import Chunk
-from ..geometry.region import Interval, Region
+from ..geometry.region import Interval
+from ..planning.exchanged import frames_made
 from ..planning.plan import Plan
 from ..program.moments import Moments
 from ..program.shares import Move, shares_of
@@ -164,11 +165,7 @@ class SharedExecution(Execution):
 
     @staticmethod
     def _frames(step: Step, at: Pass) -> slice:
-        if at.chunk.band is None:
-            return slice(None)
-        one = Interval(0, 1)
-        cells = Region(at.chunk.band.cells[step.dst], one, one)
-        made = step.core(cells, at.src(step), at.chunk).t.shift(-at.chunk.origin(step.dst))
+        made = frames_made(step, at.src(step), at.chunk).shift(-at.chunk.origin(step.dst))
         return slice(made.start, made.stop)
 
     def _packs(self, index: int, at: Pass) -> bool:
