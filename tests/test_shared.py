@@ -5,6 +5,7 @@ must?
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -170,7 +171,7 @@ def test_every_row_is_made_once_and_held_where_it_is_read(family, count, rows) -
             if store:
                 assert bands[0].start == 0
                 assert bands[-1].stop == whole
-                assert all(a.stop == b.start for a, b in zip(bands, bands[1:], strict=False))
+                assert all(a.stop == b.start for a, b in pairwise(bands))
             for share in shares.ranks:
                 assert share.own[store].size == 0 or share.held[store].contains(share.own[store])
         for step, moves in zip(program.steps, shares.moves, strict=True):
