@@ -1,13 +1,14 @@
 """Run as a program: forks processes that share work over gloo, and prints what each found, as JSON.
 
 rank_process.py equal FOLDER FAMILIES COUNTS    the largest difference from one process alone
-rank_process.py kill FOLDER STEPS               what the others say when one is killed there
+rank_process.py kill FOLDER TIMES                  what the others say when one is killed
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -83,15 +84,17 @@ def killed(at: int) -> Callable[[int, Any], object]:
         )
 
         def watch(progress: object) -> None:
-            if rank == 1 and next(tiles) == at:
+            if next(tiles) == at and rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        settings = Settings(parallel=group, parallel_timeout_s=_TIMEOUT_S, on_progress=watch)
+        settings = Settings(
+            4, parallel=group, parallel_timeout_s=_TIMEOUT_S, on_progress=watch, tile_px=16
+        )
         try:
             vae.decode(random_latents(3, 5, 4), settings)
         except ParallelError as error:
             return str(error), time.monotonic() - since
-        return "", 0.0
+        return "", float(next(tiles))
 
     return work
 
@@ -103,8 +106,10 @@ def main() -> None:
         families = rest[0].split(",")
         found = {n: forked(n, Path(folder), differences(families)) for n in map(int, rest[1:])}
     else:
-        found = {at: forked(3, Path(folder), killed(at)) for at in map(int, rest)}
-    print(json.dumps(found))
+        _, (_, tiles), _ = forked(3, Path(folder), killed(-1))
+        steps = random.Random(20).sample(range(int(tiles)), int(rest[0]))
+        found = {at: forked(3, Path(folder), killed(at)) for at in steps}
+    sys.stdout.write(f"{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":
