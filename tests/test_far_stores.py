@@ -11,13 +11,18 @@ import gc
 import card  # noqa: F401, meta has its kernels from here on
 import pytest
 import torch
+from benchmarks.families import FAMILIES
 from contract import assert_close
 from device_bytes import DeviceBytes
 from networks import full_size_module, random_latents, random_module
+from played_card import MACHINE
 from torch._subclasses.fake_tensor import FakeTensorMode
 from traffic import Traffic
 
 from vae_core import Settings, from_module
+from vae_core.geometry.region import Extent
+from vae_core.planning.plan import Job
+from vae_core.planning.planner import make_plan
 from vae_core.running import kernels
 from vae_core.running.execute import Execution
 from vae_core.running.pinned import Pinned
@@ -86,6 +91,28 @@ def copied_by_the_processor(kind: str, shape, monkeypatch, **settings) -> float:
 @pytest.mark.parametrize("kind", ["encode", "decode"])
 def test_the_processor_copies_little_of_what_goes_to_host_stores(kind, monkeypatch) -> None:
     assert copied_by_the_processor(kind, (9, 64, 96), monkeypatch, tile_px=(32, 4096)) <= 0.1
+
+
+@pytest.mark.parametrize("clip", [(17, 480, 720), (49, 1088, 1920)])
+@pytest.mark.parametrize("family", ["cogvideox", "wan"])
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_tiles_beside_host_stores_are_as_wide_as_the_picture(kind, family, clip) -> None:
+    """So that their rows lie in one piece, and the processor copies none."""
+    with torch.device("meta"):
+        vae = from_module(FAMILIES[family].unmade(torch.bfloat16), device="meta")
+    program = vae.encoder if kind == "encode" else vae.decoder
+    size = clip if kind == "encode" else ((clip[0] - 1) // 4 + 1, clip[1] // 8, clip[2] // 8)
+    job = Job(program, 1, Extent(*size), 2)
+    plan = make_plan(job, Settings(placement="host", tile_px=None), MACHINE)
+    cut = 0
+    for step, tile in zip(program.steps, plan.tiles, strict=True):
+        made = program.stores[step.dst].px * step.side_made
+        assert tile.w * made >= clip[2]
+        cut += tile.h * made < clip[1]
+    assert cut
+    assert plan.moved_bytes > plan.copied_bytes == 0
+    narrow = make_plan(job, Settings(placement="host", tile_px=64), MACHINE)
+    assert 0 < narrow.copied_bytes <= narrow.moved_bytes
 
 
 @pytest.mark.slow

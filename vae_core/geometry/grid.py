@@ -225,6 +225,13 @@ def longest_piece(size: int, largest: int) -> int:
     return -(-size // -(-size // largest))
 
 
+def inner_piece(size: int, largest: int) -> Interval:
+    """The longest of `pieces`, one that touches no edge where there are three or more."""
+    longest = longest_piece(size, largest)
+    start = min(longest, size - longest) if size > 2 * largest else 0
+    return Interval(start, start + longest)
+
+
 def largest_of(extent: Extent, largest: Extent) -> Extent:
     """The size of the largest of `tiles`, which need not be as large as it may be."""
     h, w = longest_piece(extent.h, largest.h), longest_piece(extent.w, largest.w)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..geometry.grid import Chunk, cells_of, count_tiles, longest_piece, pieces, time_pieces
+from ..geometry.grid import Chunk, cells_of, count_tiles, inner_piece, pieces, time_pieces
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Attend, Conv, First, Form, Norm, TimeMap
 from ..program.shares import rows_read
@@ -306,11 +306,20 @@ class Memory:
             if step.mix.looks_ahead:
                 others = self.program.frames_at(step.src, self.clip_frames) - src.t
             moved += fetched_bytes(step.mix, times, src, others, self.sizes)
-        if not self.sizes.far_stores:
-            return moved
-        moved += self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
-        moved += self._voxels(step.mix.out_channels, self._there(step.dst).voxels)
-        return moved + self._all_added(step)
+        return moved + (self._stored_bytes(step, largest) if self.sizes.far_stores else 0)
+
+    def copied_bytes(self, step: Step, largest: Extent) -> int:
+        """Bytes of stores that the processor copies on their way: all, where tiles are narrower
+        than the picture, so that their rows do not lie in one piece.
+        """
+        narrow = largest.w < self.cell_extent(step).w
+        return self._stored_bytes(step, largest) if narrow and self.sizes.far_stores else 0
+
+    def _stored_bytes(self, step: Step, largest: Extent) -> int:
+        """Bytes that the tiles of a step read from stores, and write to them."""
+        read = self._voxels(step.mix.read_channels, self._read_voxels(step, largest))
+        made = self._voxels(step.mix.out_channels, self._there(step.dst).voxels)
+        return read + made + self._all_added(step)
 
     def _all_added(self, step: Step) -> int:
         """Bytes of all that is added to what a step makes."""
@@ -348,7 +357,7 @@ class Memory:
         if cells.t >= 2 * t.size:
             t = t.shift(t.size)
         t = t.shift(step.lone(self.extents[step.src], self.chunk))
-        return Region(t, _inner(cells.h, largest.h), _inner(cells.w, largest.w))
+        return Region(t, inner_piece(cells.h, largest.h), inner_piece(cells.w, largest.w))
 
     def project(self, largest: tuple[Extent, ...]) -> tuple[Projection, ...]:
         """What every step needs, given the largest tile of each."""
@@ -362,6 +371,7 @@ class Memory:
                     kept.caches,
                     work + self._weight_bytes(step) + slack,
                     self.moved_bytes(step, largest[index]),
+                    self.copied_bytes(step, largest[index]),
                     kept.far,
                 )
             )
@@ -391,10 +401,3 @@ def _rest(cells: Region, whole: Extent) -> Region:
 def _most_cells(size: int, ratio: int) -> int:
     """The most cells that `size` elements can touch, wherever they lie."""
     return (size + ratio - 2) // ratio + 1
-
-
-def _inner(size: int, limit: int) -> Interval:
-    """The longest piece of [0, size), one that touches no edge where there are three or more."""
-    longest = longest_piece(size, limit)
-    start = min(longest, size - longest) if size > 2 * limit else 0
-    return Interval(start, start + longest)

@@ -160,6 +160,11 @@ class Plan:
         """
         return len(self.chunks) * sum(row.moved_bytes for row in self.rows)
 
+    @property
+    def copied_bytes(self) -> int:
+        """Of `moved_bytes`, what the processor copies too, on its way to or from the device."""
+        return len(self.chunks) * sum(row.copied_bytes for row in self.rows)
+
     def tile_count(self) -> int:
         """Tiles of all steps and chunks together."""
         return sum(self._tiles_in(job, chunk) * times for job, chunk, times in self.work())
@@ -202,6 +207,7 @@ class Plan:
             "workspace_bytes": worst.workspace_bytes,
             "far_bytes": self.far_bytes,
             "moved_bytes": self.moved_bytes,
+            "copied_bytes": self.copied_bytes,
             "worst_step": worst.path,
             "ranks": self.settings.ranks,
             "steps_by_path": [

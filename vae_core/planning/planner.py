@@ -133,6 +133,7 @@ class _Candidate:
 
         return (
             largest_fitting(large, lambda tile: self._fits(index, tile, easy))
+            or next(filter(fits, large[-1:]), None)
             or largest_fitting(small, fits)
             or next(filter(fits, large + small), None)
         )
@@ -152,7 +153,10 @@ class _Candidate:
         start = self.bounds[index].at_most(cells)
         sizes = self.widest.sizes
         banded = sizes.far_stores and sizes.accelerated
-        small = shrinking(usual.at_most(cells), self.least[index], cells, banded)
+        least = self.least[index]
+        small = shrinking(usual.at_most(cells), least, cells, banded)
+        if banded:  # rows in one piece, which no processor copies, are worth more than their halos
+            usual = replace(usual, h=least.h, w=start.w)
         return shrinking(start, usual, cells, banded), small
 
     def _cells(self, index: int) -> Extent:
@@ -288,15 +292,15 @@ def _choose(
 
 
 def _cost(plan: Plan) -> tuple[int, int, int]:
-    """What speaks against a plan: how far away things live, then the bytes that are moved and held.
+    """What speaks against a plan: how far away things live, then the bytes copied and held.
 
     Within a budget moving counts first; where there is none, what is held does, to a tenth.
     """
-    place = list(Placement).index(plan.placement)
+    place, copied = list(Placement).index(plan.placement), plan.moved_bytes + plan.copied_bytes
     held = plan.peak_bytes.bit_length() * 8 + (plan.peak_bytes * 8 >> plan.peak_bytes.bit_length())
     if plan.settings.budget_bytes is None:
-        return place, held, plan.moved_bytes
-    return place, plan.moved_bytes, held
+        return place, held, copied
+    return place, copied, held
 
 
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:

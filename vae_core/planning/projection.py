@@ -12,6 +12,7 @@ class Projection:
     path: module path of the step.
     store_bytes, cache_bytes: those that live on the device. workspace_bytes: of its largest tile.
     moved_bytes: copied to and from the device by all of its tiles.
+    copied_bytes: of those, what the processor copies first or last, since it is not in one piece.
     far_bytes: stores and caches that live away from the device.
     """
 
@@ -20,6 +21,7 @@ class Projection:
     cache_bytes: int
     workspace_bytes: int
     moved_bytes: int
+    copied_bytes: int
     far_bytes: int
 
     @property
