@@ -25,7 +25,7 @@ from .classes import attends, mapped, mixed, shortcut_class
 from .held import Held, held, live_stores
 from .lifetimes import waiting_bytes
 from .projection import Projection, Reads
-from .sizes import Sizes, frame_statistics_bytes, staged_bytes, weight_bytes
+from .sizes import Sizes, frame_statistics_bytes, most_cells, staged_bytes, weight_bytes
 
 SLACK_BYTES = 2**20
 """Statistics and the small tensors made of them, beyond what is counted."""
@@ -201,7 +201,7 @@ class Memory:
         if step.residual.fold:
             return self._voxels(channels, cells.voxels)
         if step.residual.repeated:
-            frames = min(_most_cells(cells.t.size, 2), self.extents[store].t)
+            frames = min(most_cells(cells.t.size, 2), self.extents[store].t)
         voxels = frames * cells.h.size * cells.w.size * step.side_made**2
         return self._voxels(channels, voxels)
 
@@ -258,8 +258,8 @@ class Memory:
         """
         latents, here = self.program.stores[SOURCE], self.program.stores[store]
         px, first = latents.px // here.px, self.chunk.keeps_first(self.extents[store].t)
-        rows = min(_most_cells(where.h.size, px), self.extents[SOURCE].h)
-        columns = min(_most_cells(where.w.size, px), self.extents[SOURCE].w)
+        rows = min(most_cells(where.h.size, px), self.extents[SOURCE].h)
+        columns = min(most_cells(where.w.size, px), self.extents[SOURCE].w)
         return rows * cells_of(where.t, latents.frames // here.frames, first).size, columns
 
     def _latent_bytes(self, norm: Norm, store: int, where: Region) -> int:
@@ -396,8 +396,3 @@ def _rest(cells: Region, whole: Extent) -> Region:
     """The other of two tiles."""
     sides = zip(_sides(cells.extent), _sides(whole), (cells.t, cells.h, cells.w), strict=True)
     return Region(*(Interval(size, of) if size < of else side for size, of, side in sides))
-
-
-def _most_cells(size: int, ratio: int) -> int:
-    """The most cells that `size` elements can touch, wherever they lie."""
-    return (size + ratio - 2) // ratio + 1

@@ -60,6 +60,11 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     return made * sizes.element_bytes
 
 
+def most_cells(size: int, ratio: int) -> int:
+    """The most cells of so many elements that `size` elements can touch, wherever they lie."""
+    return (size + ratio - 2) // ratio + 1
+
+
 def staged_bytes(step: Step, chunk: Chunk, extents: tuple[Extent, ...], sizes: Sizes) -> int:
     """Bytes of the rows that a rank sends and receives once a step has run, copied in one piece."""
     if chunk.share is None:
