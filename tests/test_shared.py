@@ -17,9 +17,9 @@ from vae_core.planning.exchanged import exchanged
 from vae_core.program.shares import shares_of
 from vae_core.running.execute import Execution
 from vae_core.running.meeting import Meeting
-from vae_core.settings import Share
+from vae_core.settings import Given
 
-EVERYBODY = Settings(parallel_result=Share.ALL)
+EVERYBODY = Settings(parallel_result=Given.ALL)
 
 
 def decoded(vae, latents, settings, count):
@@ -27,7 +27,7 @@ def decoded(vae, latents, settings, count):
 
 
 def encoded(vae, video, settings, count):
-    run = replace(settings, parallel_result=Share.ALL)
+    run = replace(settings, parallel_result=Given.ALL)
     return results(count, lambda seat: vae.encode(video, replace(run, parallel=seat)).moments)
 
 

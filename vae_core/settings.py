@@ -94,7 +94,7 @@ class Reference(Enum):
     CORE = "core"
 
 
-class Share(Enum):
+class Given(Enum):
     """What each of several ranks is given of a result.
 
     `FIRST`: rank 0 all of it, the others none of its rows. `BANDS`: each the rows that it made.
@@ -225,7 +225,7 @@ class Settings:
         of the network before any result is there.
     parallel: the group of ranks that do the work together, each with these settings and the same
         clip: one of `torch.distributed`. A number of ranks will do for plans. Never saved.
-    parallel_result: see `Share`.
+    parallel_result: see `Given`.
     parallel_timeout_s: how many seconds a rank may take for a step before the others give up.
 
     Raises `SettingsError` with the rule, the value and a remedy.
@@ -245,7 +245,7 @@ class Settings:
     on_progress: Callable[[Progress], Any] | None = None
     reference: Reference | str = Reference.OFFICIAL
     parallel: Any = None
-    parallel_result: Share | str = Share.FIRST
+    parallel_result: Given | str = Given.FIRST
     parallel_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -309,5 +309,5 @@ _ENUM_FIELDS: dict[str, type[Enum]] = {
     "blend_order": BlendOrder,
     "placement": Placement,
     "reference": Reference,
-    "parallel_result": Share,
+    "parallel_result": Given,
 }

@@ -32,7 +32,7 @@ from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
 from ..media.video_writing import check_options, open_writer
 from ..planning.plan import Plan, size_text
-from ..settings import Settings, Share
+from ..settings import Given, Settings
 from ..streaming.values import checked_device
 from ..vae import VideoVAE, from_module
 from .file_streams import Nobody, decode_video, encode_video
@@ -244,7 +244,7 @@ def decode(args: Namespace) -> None:
             settings = replace(settings, layout=meta.chunk_layout)
         fps = args.fps or meta.fps or PICTURE_FPS
         check_options(args.output, options, _size(latents.shape, vae.ratios.px, meta), fps)
-        settings = replace(settings, parallel_result=Share.FIRST)
+        settings = replace(settings, parallel_result=Given.FIRST)
         opened = open_writer(args.output, fps, options, audio) if writes(args) else nullcontext()
         with opened as writer:
             work = partial(decode_video, vae, latents, writer or Nobody(), _trim(meta))

@@ -17,7 +17,7 @@ from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
 from ..program.shares import shares_of
 from ..program.steps import SOURCE, Program
-from ..settings import Place, Placement, Settings, Share
+from ..settings import Given, Place, Placement, Settings
 from .projection import Projection
 from .routes import Libraries
 
@@ -114,9 +114,9 @@ class Plan:
         px = program.stores[SOURCE].px, program.stores[program.sink].px
         whole = Interval(0, source.h * px[0] // px[1])
         rank = settings.rank
-        if settings.ranks == 1 or settings.parallel_result is Share.ALL:
+        if settings.ranks == 1 or settings.parallel_result is Given.ALL:
             return whole
-        if settings.parallel_result is Share.BANDS:
+        if settings.parallel_result is Given.BANDS:
             found = shares_of(program, source.h, settings.ranks)
             return found.ranks[rank].own[program.sink]
         return Interval(0, 0) if rank else whole

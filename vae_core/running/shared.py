@@ -27,7 +27,7 @@ from ..planning.plan import Plan
 from ..program.moments import Moments
 from ..program.shares import Move, shares_of
 from ..program.steps import Step
-from ..settings import Progress, Share
+from ..settings import Given, Progress
 from .exchange import Exchange, exchange_for
 from .execute import Execution
 from .framewise import moments_of
@@ -67,7 +67,7 @@ class SharedExecution(Execution):
             band = self._band(source, sink, own, chunk)
             super().run(self._shared(chunk), source, band, last=last)
             self._exchange.agree()
-            if self._plan.settings.parallel_result is not Share.BANDS:
+            if self._plan.settings.parallel_result is not Given.BANDS:
                 self._deliver(band, sink)
 
     def gather(self, chunk: Chunk, source: Tensor, *, last: bool) -> None:
@@ -93,7 +93,7 @@ class SharedExecution(Execution):
     def _deliver(self, band: Tensor, sink: Tensor) -> None:
         """Send the result's rows to those that have all of them."""
         everyone = range(self._exchange.size())
-        takers = everyone if self._plan.settings.parallel_result is Share.ALL else range(1)
+        takers = everyone if self._plan.settings.parallel_result is Given.ALL else range(1)
         outgoing = {
             to: self._exchange.staged(band) for to in takers if to != self._rank and band.numel()
         }
