@@ -15,7 +15,7 @@ SHIPPED = {
 }
 """By the name that a person chooses it by: where it lies among the assets."""
 
-_LIKELY = ("cogvid", "wan", "qwen", "hunyuanvideo15", "hunyuanvideo-1.5", "ltx", "seedvr")
+_LIKELY = ("cogvid", "wan", "qwen", "hunyuan", "ltx", "seedvr")
 """What the names of the files that can be loaded have in them, those of the first family first."""
 
 
@@ -41,10 +41,10 @@ class ExactVAELoader:
 
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
-        " LTX-2, of HunyuanVideo 1.5, of SeedVR2 or of Qwen-Image: a .safetensors file with"
-        " diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a diffusers"
-        " folder. It works with every node that takes a VAE, core's included, and gives the untiled"
-        " network's pixels in any memory."
+        " LTX-2, of HunyuanVideo 1.0 and 1.5, of SeedVR2 or of Qwen-Image: a .safetensors file"
+        " with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a"
+        " diffusers folder. It works with every node that takes a VAE, core's included, and gives"
+        " the untiled network's pixels in any memory."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("VAE",)

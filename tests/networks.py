@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from networks_hunyuan import random_hunyuan_1_5
+from networks_hunyuan import random_hunyuan, random_hunyuan_1_5
 from networks_ltx import random_ltx2
 from networks_seedvr2 import random_seedvr2
 from networks_wan import random_wan, random_wan_2_2
@@ -51,6 +51,7 @@ NARROW: dict[str, Callable[[torch.dtype], torch.nn.Module]] = {
     "wan22": random_wan_2_2,
     "ltx": random_ltx2,
     "hunyuan15": random_hunyuan_1_5,
+    "hunyuan": random_hunyuan,
     "seedvr2": random_seedvr2,
 }
 """A narrow network of every family, with random weights: the laws are put to each of them."""

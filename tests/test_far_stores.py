@@ -24,8 +24,8 @@ from vae_core.geometry.region import Extent
 from vae_core.planning.plan import Job
 from vae_core.planning.planner import make_plan
 from vae_core.running import kernels
-from vae_core.running.execute import Execution
 from vae_core.running.pinned import Pinned
+from vae_core.running.residence import Residence
 from vae_core.running.tile import TileRunner
 from vae_core.running.transfers import CudaLanes, Transfers
 
@@ -211,7 +211,7 @@ def test_what_is_kept_for_the_next_chunk_is_safe_from_the_next_tile(
 ) -> None:
     """Of a tile inside the picture all that it has read is kept, as it lies in reused memory."""
     vae, latents = from_module(random_module(torch.float64)), random_latents(3, 5, 6, torch.float64)
-    chosen, new_cache, caches = Settings(chunk_frames=4, tile_px=16), Execution._new_cache, []
+    chosen, new_cache, caches = Settings(chunk_frames=4, tile_px=16), Residence.new_cache, []
     expected = vae.decode(latents, chosen)
 
     def noted(self, *args):
@@ -221,7 +221,7 @@ def test_what_is_kept_for_the_next_chunk_is_safe_from_the_next_tile(
     def is_a_cache(self, x) -> bool:
         return any(x.untyped_storage()._cdata == cache.untyped_storage()._cdata for cache in caches)
 
-    monkeypatch.setattr(Execution, "_new_cache", noted)
+    monkeypatch.setattr(Residence, "new_cache", noted)
     monkeypatch.setattr(Transfers, "is_far", is_a_cache)
     assert_close(vae.decode(latents, chosen), expected)
     assert caches

@@ -309,9 +309,9 @@ WRONG: dict[str, tuple[Build, str]] = {
     "a document": (archive("document.xml"), "a zip archive of v/document.xml"),
     "AutoencoderKL": (of_class("AutoencoderKL"), "names AutoencoderKL, an image VAE"),
     "AutoencoderKLMagvit": (of_class("AutoencoderKLMagvit"), "an autoencoder of another family"),
-    "AutoencoderKLHunyuanVideo": (
-        of_class("AutoencoderKLHunyuanVideo"),
-        "names AutoencoderKLHunyuanVideo, a Hunyuan VAE",
+    "AutoencoderKLHunyuanImage": (
+        of_class("AutoencoderKLHunyuanImage"),
+        "names AutoencoderKLHunyuanImage, a Hunyuan VAE",
     ),
     "AutoencoderKLLTX2Audio": (
         of_class("AutoencoderKLLTX2Audio"),

@@ -320,6 +320,12 @@ def test_the_shipped_wan_vae_works_in_every_job():
 
 WAN_KEYS = {"decoder.middle.0.residual.0.gamma": torch.ones(8, 1, 1, 1)}
 WAN_22_KEYS = {**WAN_KEYS, "decoder.upsamples.0.upsamples.0.residual.2.weight": torch.ones(1)}
+HUNYUAN_KEYS = {
+    "decoder.mid.attn_1.norm.weight": torch.ones(512),
+    "encoder.conv_in.conv.weight": torch.ones(128, 3),
+    "decoder.conv_in.conv.weight": torch.ones(512, 16),
+    "post_quant_conv.weight": torch.ones(16, 16),
+}
 HUNYUAN_15_KEYS = {
     "decoder.mid.attn_1.norm.gamma": torch.ones(1024, 1, 1, 1),
     "encoder.conv_in.conv.weight": torch.ones(128, 3),
@@ -338,6 +344,12 @@ HUNYUAN_15_KEYS = {
         (
             "narrow15.safetensors",
             HUNYUAN_15_KEYS | {"encoder.conv_in.conv.weight": torch.ones(8, 3)},
+            False,
+        ),
+        ("hunyuan.safetensors", HUNYUAN_KEYS, True),
+        (
+            "narrow.safetensors",
+            HUNYUAN_KEYS | {"encoder.conv_in.conv.weight": torch.ones(32, 3)},
             False,
         ),
         ("diffusers.safetensors", {"decoder.conv_in.weight": torch.ones(1)}, False),

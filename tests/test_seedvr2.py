@@ -11,30 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import assert_close, decode_frames, encode_moments
-from networks import random_latents, random_video
-from networks_seedvr2 import narrow_seedvr2, random_seedvr2, unsettled, whole_decode, whole_encode
+from contract import assert_close, decode_frames
+from networks import random_latents
+from networks_seedvr2 import narrow_seedvr2, random_seedvr2, unsettled, whole_decode
 from safetensors.torch import save_file
 
 import vae_core
-from vae_core import Settings, from_module
+from vae_core import from_module
 from vae_core.cli import main
 from vae_core.errors import InputError, LoadError, LoweringError, SettingsError
 from vae_core.families.loading import architecture_of_state
 from vae_core.families.seedvr2_network import SeedVR2VAE
 from vae_core.jobs.options import vae_path
 from vae_core.program.parts import Scope
-
-LENGTHS = (1, 5, 9, 13, 21)
-CUTS = (
-    {},
-    {"chunk_frames": 4, "tile_px": 16},
-    {"chunk_frames": 8, "tile_px": (16, 48)},
-    {"chunk_frames": 16, "tile_px": 32, "placement": "host"},
-    {"chunk_frames": 64, "placement": "mmap"},
-    {"chunk_frames": 32, "tiling": "off", "placement": "caches-on-host"},
-)
-SIZES = ((24, 40), (48, 16), (32, 24))
 
 
 def latents_of(frames: int, height: int, width: int, dtype=torch.float32, batch: int = 1):
@@ -45,60 +34,6 @@ def latents_of(frames: int, height: int, width: int, dtype=torch.float32, batch:
 @pytest.fixture(scope="module")
 def module() -> SeedVR2VAE:
     return random_seedvr2()
-
-
-@pytest.mark.parametrize("frames", LENGTHS)
-def test_both_ways_equal_the_whole_network_for_every_length(module, frames) -> None:
-    """Together the cases visit every cut and size."""
-    size = SIZES[frames % 3]
-    video, latents = random_video(frames, *size), latents_of(frames, *size)
-    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
-    start = LENGTHS.index(frames)
-    for settings in (CUTS[start % len(CUTS)], CUTS[(start + 1) % len(CUTS)]):
-        assert_close(encode_moments(module, video, **settings), moments)
-        assert_close(decode_frames(module, latents, **settings), pictures)
-
-
-@pytest.mark.parametrize("frames", [1, 13])
-def test_float64_equals_the_whole_network_to_nine_digits(frames) -> None:
-    module, video = random_seedvr2(torch.float64), random_video(frames, 24, 40, torch.float64)
-    latents = latents_of(frames, 24, 40).double()
-    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
-    for settings in CUTS[1:3]:
-        assert_close(encode_moments(module, video, **settings), moments)
-        assert_close(decode_frames(module, latents, **settings), pictures)
-
-
-def test_several_clips_are_normalised_each_by_itself(module) -> None:
-    video, latents = random_video(5, 24, 16, batch=2), latents_of(5, 24, 16, batch=2)
-    for settings in CUTS[1:4]:
-        assert_close(encode_moments(module, video, **settings), whole_encode(module, video))
-        assert_close(decode_frames(module, latents, **settings), whole_decode(module, latents))
-
-
-@pytest.mark.parametrize("settings", [*CUTS[1:], {"norm_scope": "clip"}], ids=str)
-def test_no_cut_and_no_place_changes_a_pixel(settings) -> None:
-    module = random_seedvr2(torch.float64)
-    video, latents = random_video(13, 32, 48, torch.float64), latents_of(13, 32, 48).double()
-    assert_close(encode_moments(module, video, **settings), encode_moments(module, video))
-    assert_close(decode_frames(module, latents, **settings), decode_frames(module, latents))
-
-
-@pytest.mark.parametrize("placement", ["device", "host"])
-def test_streams_in_ragged_runs_are_what_the_whole_gives(module, placement) -> None:
-    vae, settings = from_module(module), Settings(chunk_frames=8, placement=placement)
-    video, latents = random_video(21, 16, 24), latents_of(21, 16, 24)
-    runs = video.split([1, 3, 2, 7, 5, 3], dim=2)
-    found = torch.cat(list(vae.encode_stream(iter(runs), settings)), 2)
-    assert_close(found, whole_encode(module, video))
-    pictures = torch.cat(list(vae.decode_stream(latents, settings)), 2)
-    assert_close(pictures, whole_decode(module, latents))
-
-
-def test_later_latent_frames_change_no_earlier_picture(module) -> None:
-    latents = latents_of(13, 16, 24)
-    whole = decode_frames(module, latents)
-    assert_close(decode_frames(module, latents[:, :, :3]), whole[:, :, :9])
 
 
 def test_a_frame_s_far_corner_reaches_all_of_it_by_its_statistics(module) -> None:

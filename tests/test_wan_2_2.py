@@ -6,27 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import assert_close, decode_frames, encode_moments
-from networks import random_latents, random_video
-from networks_wan import random_wan_2_2, whole_decode, whole_encode
+from contract import assert_close
+from networks import random_latents
+from networks_wan import random_wan_2_2, whole_decode
 from safetensors.torch import save_file
 
 import vae_core
-from vae_core import Settings, from_module
+from vae_core import from_module
 from vae_core.errors import InputError, SettingsError
 from vae_core.families.latent_statistics import LATENT_STATISTICS
 from vae_core.jobs.options import vae_path
 
-LENGTHS = (1, 5, 9, 13, 21)
-CUTS = (
-    {},
-    {"chunk_frames": 4, "tile_px": 16},
-    {"chunk_frames": 8, "tile_px": (16, 48)},
-    {"chunk_frames": 16, "tile_px": 32, "placement": "host"},
-    {"chunk_frames": 64, "placement": "mmap"},
-    {"chunk_frames": 32, "tiling": "off", "placement": "caches-on-host"},
-)
-SIZES = ((32, 48), (48, 16), (64, 32))
 ENDS = {
     "encoder.conv_in.": "encoder.conv1.",
     "encoder.norm_out.": "encoder.head.0.",
@@ -57,53 +47,6 @@ def latents_of(frames: int, height: int, width: int, dtype=torch.float32, channe
 @pytest.fixture(scope="module")
 def module():
     return random_wan_2_2()
-
-
-@pytest.mark.parametrize("frames", LENGTHS)
-def test_both_ways_equal_diffusers_for_every_length(module, frames) -> None:
-    """Together the cases visit every cut and size."""
-    size = SIZES[frames % 3]
-    video, latents = random_video(frames, *size), latents_of(frames, *size)
-    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
-    start = LENGTHS.index(frames)
-    for settings in (CUTS[start % len(CUTS)], CUTS[(start + 1) % len(CUTS)]):
-        assert_close(encode_moments(module, video, **settings), moments)
-        assert_close(decode_frames(module, latents, **settings), pictures)
-
-
-@pytest.mark.parametrize("frames", [1, 13])
-def test_float64_equals_diffusers_to_nine_digits(frames) -> None:
-    module, video = random_wan_2_2(torch.float64), random_video(frames, 32, 48, torch.float64)
-    latents = latents_of(frames, 32, 48).double()
-    moments, pictures = whole_encode(module, video), whole_decode(module, latents)
-    for settings in CUTS[1:3]:
-        assert_close(encode_moments(module, video, **settings), moments)
-        assert_close(decode_frames(module, latents, **settings), pictures)
-
-
-@pytest.mark.parametrize("settings", CUTS[1:], ids=str)
-def test_no_cut_and_no_place_changes_a_pixel(settings) -> None:
-    module = random_wan_2_2(torch.float64)
-    video, latents = random_video(13, 48, 64, torch.float64), latents_of(13, 48, 64).double()
-    assert_close(encode_moments(module, video, **settings), encode_moments(module, video))
-    assert_close(decode_frames(module, latents, **settings), decode_frames(module, latents))
-
-
-@pytest.mark.parametrize("placement", ["device", "host"])
-def test_streams_in_ragged_runs_are_what_the_whole_gives(module, placement) -> None:
-    vae, settings = from_module(module), Settings(chunk_frames=8, placement=placement)
-    video, latents = random_video(21, 32, 48), latents_of(21, 32, 48)
-    runs = video.split([1, 3, 2, 7, 5, 3], dim=2)
-    found = torch.cat(list(vae.encode_stream(iter(runs), settings)), 2)
-    assert_close(found, whole_encode(module, video))
-    pictures = torch.cat(list(vae.decode_stream(latents, settings)), 2)
-    assert_close(pictures, whole_decode(module, latents))
-
-
-def test_later_latent_frames_change_no_earlier_picture(module) -> None:
-    latents = latents_of(13, 32, 32)
-    whole = decode_frames(module, latents)
-    assert_close(decode_frames(module, latents[:, :, :3]), whole[:, :, :9])
 
 
 def authors_name(name: str, blocks: int) -> str:

@@ -18,8 +18,9 @@ What decides, where the class and the settings both have a say:
 - Frames of Wan, Qwen-Image and LTX: the diffusers layout means that frames behind the last 4k+1, or
   8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by
   `settings.frame_fit`. Chunks change nothing.
-- Frames of HunyuanVideo 1.5: the diffusers layout means that counts other than 4k+1 are refused, as
-  in the class, for which they break; the aligned layout treats them by `settings.frame_fit`.
+- Frames of HunyuanVideo: the diffusers layout means that counts other than 4k+1 are refused; 1.5's
+  class breaks at them. The aligned layout treats them by `settings.frame_fit`. 1.0's class blends
+  runs of 16 frames where there are more; here the clip goes through as a whole.
 - `enable_tiling`: tiles stay exact, so that the result is that of the untiled network. The class's
   `tile_sample_min_height` and `..._width` bound them, its overlap factors are not needed; this is
   logged once. Blended tiles are had by settings with `tiling="blend"`, which are left as they are.

@@ -78,8 +78,8 @@ def _whole_cells(_: nn.Module, settings: Settings) -> Settings:
 
 
 def _no_other_frames(_: nn.Module, settings: Settings) -> Settings:
-    """HunyuanVideo 1.5's encode takes 4k+1 frames and no others; of a layout it knows nothing else,
-    and has no chunks.
+    """HunyuanVideo's encode is for 4k+1 frames and no others; of a layout it knows nothing else.
+    What 1.0's class cuts up in time goes through whole.
     """
     own = settings.layout is Layout.DIFFUSERS
     return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.ERROR) if own else settings
@@ -99,6 +99,12 @@ KINDS = (
         _no_other_frames,
         _no_other_frames,
         bare=True,
+    ),
+    Kind(
+        "autoencoder_kl_hunyuan_video",
+        "AutoencoderKLHunyuanVideo",
+        _no_other_frames,
+        _no_other_frames,
     ),
 )
 

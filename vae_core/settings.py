@@ -87,7 +87,8 @@ class Reference(Enum):
     """Whose result is meant where implementations of a network differ.
 
     `OFFICIAL`: its authors', and diffusers'. `CORE`: that of ComfyUI's own class, untiled. They
-    differ in HunyuanVideo 1.5 alone, where the latter's attention sees later frames, too.
+    differ in HunyuanVideo, where the latter's attention sees later frames, too. Of its 1.0, where
+    statistics are of a few frames at a time as well, `OFFICIAL` alone can be had.
     """
 
     OFFICIAL = "official"

@@ -34,6 +34,14 @@ HUNYUAN_15 = {
 }
 """Weights that tell HunyuanVideo 1.5 as the host builds it, with as many rows."""
 
+HUNYUAN = {
+    "decoder.mid.attn_1.norm.weight": 512,
+    "encoder.conv_in.conv.weight": 128,
+    "decoder.conv_in.conv.weight": 512,
+    "post_quant_conv.weight": 16,
+}
+"""The same of HunyuanVideo 1.0."""
+
 SEEDVR2 = "decoder.up_blocks.2.upsamplers.0.upscale_conv.weight"
 """A weight that tells this network."""
 
@@ -49,8 +57,9 @@ def _is_known(shapes: Mapping[str, Sequence[int]]) -> bool:
     if SEEDVR2 in shapes:
         return host.native_network("seedvr.vae", "VideoAutoencoderKLWrapper") is not None
     first = shapes.get("encoder.conv1.weight", (0,))
-    if all(shapes.get(name, (0,))[0] == rows for name, rows in HUNYUAN_15.items()):
-        return True
+    for known in (HUNYUAN_15, HUNYUAN):
+        if all(shapes.get(name, (0,))[0] == rows for name, rows in known.items()):
+            return True
     return WAN in shapes and (WAN_22 not in shapes or first[0] == WAN_22_CHANNELS)
 
 

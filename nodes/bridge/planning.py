@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.families.family import LTX, SEEDVR2, WAN_2_2
+from ...vae_core.families.family import HUNYUAN, LTX, SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -78,6 +78,9 @@ def network(name: str) -> torch.nn.Module:
         return _ltx()
     if name == "hunyuan15":
         return _hunyuan_1_5()
+    if name == "hunyuan":
+        with torch.device("meta"):
+            return HUNYUAN.published.network()
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
 
 
@@ -159,7 +162,8 @@ class Totals:
 
     plan: of a clip with the same kinds of chunks, and of one crop where tiles are blended.
     chunks: how many there are. crops: that go through the network one by one.
-    tiles, operations, moved_bytes: of the whole clip. untiled_operations: without blended tiles.
+    tiles, operations, moved_bytes, copied_bytes: of the whole clip.
+    untiled_operations: without blended tiles.
     """
 
     plan: Plan
@@ -169,6 +173,7 @@ class Totals:
     operations: int
     untiled_operations: int
     moved_bytes: int
+    copied_bytes: int
 
 
 def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings) -> Totals:
@@ -185,7 +190,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     short = replace(source, t=plan.job.source.t)
     middle = plan.chunks[min(1, len(plan.chunks) - 1)]
     job, one = plan.job, replace(plan, chunks=(middle,))
-    work = job.program.operations
+    work, traffic = job.program.operations, plan.traffic[min(1, len(plan.chunks) - 1)]
     untiled = replace(job, source=short)
     whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
     whole += program.outward_operations(short, plan.chunks)
@@ -196,7 +201,8 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
         tiles=crops * (plan.tile_count() + left_out * one.tile_count()),
         operations=crops * (plan.operations + left_out * work(chunk_extent(job, middle), middle)),
         untiled_operations=whole + left_out * work(chunk_extent(untiled, middle), middle),
-        moved_bytes=plan.moved_bytes + left_out * one.moved_bytes,
+        moved_bytes=plan.moved_bytes + left_out * traffic.moved_bytes,
+        copied_bytes=plan.copied_bytes + left_out * traffic.copied_bytes,
     )
 
 
@@ -296,6 +302,8 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "far_bytes": plan.far_bytes,
         "moved_bytes": totals.moved_bytes,
         "placement": plan.placement.value,
+        "seconds": _seconds(totals),
+        "levels": [[level.px, level.near_bytes, level.far_bytes] for level in plan.levels()],
         "worst_step": worst.path,
         "chunks": totals.chunks,
         "chunk_frames": [chunk.source.size for chunk in plan.chunks[:2]],
@@ -307,6 +315,12 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "arithmetic": round(totals.operations / totals.untiled_operations, 3),
         "words": _words(totals),
     }
+
+
+def _seconds(totals: Totals) -> float | None:
+    """How long all of it is thought to take; None on a processor."""
+    rates, moved = totals.plan.rates, totals.crops * (totals.moved_bytes + totals.copied_bytes)
+    return rates.seconds(totals.operations, moved) if rates else None
 
 
 def _words(totals: Totals) -> str:

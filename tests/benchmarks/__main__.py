@@ -34,6 +34,10 @@ from benchmarks.quick import quick_limits
 TIMED_CLIPS = {
     "cogvideox": (Clip(9, 128, 192), Clip(9, 240, 360)),
     "wan": (Clip(9, 240, 416),),
+    "wan22": (Clip(9, 192, 256),),
+    "hunyuan15": (Clip(5, 128, 192),),
+    "seedvr2": (Clip(9, 192, 256),),
+    "ltx": (Clip(17, 512, 768),),
 }
 
 
@@ -51,9 +55,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clip", nargs="+", type=Clip.parse, help="e.g. 49x480x720")
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=tuple(FAMILIES))
     parser.add_argument("--kind", nargs="+", choices=cases.KINDS, default=cases.KINDS)
-    parser.add_argument("--ours", nargs="+", choices=timing.SETTINGS, default=timing.SETTINGS)
+    parser.add_argument("--ours", nargs="+", choices=timing.SETTINGS)
     parser.add_argument("--rounds", type=int, default=5, help="of timing, after one to warm up")
     parser.add_argument("--jobs", type=int, default=1, help="processes that count")
+    parser.add_argument(
+        "--seconds-only", action="store_true", help="time no bare convolutions, and no memory"
+    )
     parser.add_argument("--dry", action="store_true", help="keep no timed rows")
     parser.add_argument("--fresh", action="store_true", help="count kept rows too")
     return parser.parse_args(argv)
@@ -103,7 +110,7 @@ def _report(found: list[rows.Row]) -> None:
     for family in FAMILIES.values():
         timed = [row for row in rows.section("timed") if _family(row) == family.name]
         if timed:
-            parts += [f"## Timed: {family.title}", table.timed_report(timed)]
+            parts += [f"## Timed: {family.title}", table.timed_report(timed, family.width)]
     text = "\n\n".join(parts) + "\n"
     print(text)
     (rows.ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
@@ -124,13 +131,15 @@ def _time(arguments: argparse.Namespace) -> int:
         for clip in arguments.clip or TIMED_CLIPS[family]:
             for kind in arguments.kind:
                 what = timing.Subject(family, kind, clip)
-                for row in timing.time_clip(what, arguments.rounds, arguments.ours):
+                ours = arguments.ours or timing.OURS[family]
+                figures = arguments.rounds, ours, not arguments.seconds_only
+                for row in timing.time_clip(what, *figures):
                     row["machine"] = table.processor()
                     kept[_timed_key(row)] = row
                 if not arguments.dry:
                     rows.save("timed", kept.values())
         found = [row for row in kept.values() if _family(row) == family]
-        print(table.timed_report(found))
+        print(table.timed_report(found, FAMILIES[family].width))
     return _verdict(chain(*(limits.of_times(kept.values(), each) for each in arguments.family)))
 
 

@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """channels: of latents. frames, px: sample frames and pixels of a side to each latent cell."""
+
+    channels: int = 16
+    frames: int = 4
+    px: int = 8
+
+
+USUAL = Grid()
+"""That of CogVideoX, Wan 2.1 and SeedVR2."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Clip:
-    """frames: sample frames, 4(n-1)+1. height, width: in pixels."""
+    """frames: sample frames, one more than a multiple of the grid's. height, width: in pixels."""
 
     frames: int
     height: int
@@ -31,10 +44,10 @@ class Clip:
         """[b, c, t, h, w]."""
         return (1, 3, self.frames, self.height, self.width)
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """[b, c, n, h/8, w/8]."""
-        return (1, 16, (self.frames - 1) // 4 + 1, self.height // 8, self.width // 8)
+    def latent_shape(self, grid: Grid) -> tuple[int, ...]:
+        """[b, c, n, h/px, w/px]."""
+        frames = (self.frames - 1) // grid.frames + 1
+        return (1, grid.channels, frames, self.height // grid.px, self.width // grid.px)
 
 
 TABLE = tuple(

@@ -23,6 +23,9 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 
+PLACES = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
+"""Where this file's own imports and the engine are found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -48,7 +51,7 @@ def missing() -> str | None:
 
 def command(*words: str) -> tuple[list[str], dict[str, str]]:
     """How this file is started in core's interpreter: arguments and environment."""
-    return [os.environ["COMFYUI_PYTHON"], __file__, *words], os.environ | {"PYTHONPATH": str(TESTS)}
+    return [os.environ["COMFYUI_PYTHON"], __file__, *words], os.environ | {"PYTHONPATH": PLACES}
 
 
 def count_elsewhere(task: Task, shape: tuple[int, ...]):
@@ -67,27 +70,127 @@ def count_elsewhere(task: Task, shape: tuple[int, ...]):
 # What follows runs in core's interpreter.
 
 
-def _network(family: str) -> Callable[[], object]:
-    """What makes core's full-size network; core reads the command line when it is imported."""
+def _start_core() -> None:
+    """Core reads the command line when it is imported."""
     sys.path.insert(0, os.environ["COMFYUI_PATH"])
     sys.argv[1:] = ["--cpu", "--use-pytorch-cross-attention"]
     import comfy.options  # noqa: TID251
 
     comfy.options.enable_args_parsing()
-    if family == "cogvideox":
-        from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX  # noqa: TID251
+    import comfy.ops  # noqa: TID251
 
-        return AutoencoderKLCogVideoX
+
+def _play_card() -> None:
+    """Core asks the device for its memory before it cuts clips of LTX."""
+    from comfy import model_management  # noqa: TID251
+
+    model_management.get_total_memory = lambda *_, **__: 24 * 2**30
+
+
+_IN_TIME = [False, True, True]
+
+
+def _cogvideox():
+    from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX  # noqa: TID251
+
+    return AutoencoderKLCogVideoX()
+
+
+def _wan():
     from comfy.ldm.wan.vae import WanVAE  # noqa: TID251
 
-    in_time = [False, True, True]
-    return lambda: WanVAE(dim=96, z_dim=16, temperal_downsample=in_time)
+    return WanVAE(dim=96, z_dim=16, temperal_downsample=_IN_TIME)
 
 
-def _runner(module, kind: str, device: str) -> Callable:
+def _wan_2_2():
+    from comfy.ldm.wan.vae2_2 import WanVAE  # noqa: TID251
+
+    return WanVAE(dim=160, dec_dim=256, z_dim=48, temperal_downsample=_IN_TIME)
+
+
+def _hunyuan_1_5():
+    from comfy.ldm.models.autoencoder import AutoencodingEngine  # noqa: TID251
+
+    numbers = {
+        "block_out_channels": [128, 256, 512, 1024, 1024],
+        "in_channels": 3,
+        "out_channels": 3,
+        "num_res_blocks": 2,
+        "ffactor_spatial": 16,
+        "ffactor_temporal": 4,
+        "z_channels": 32,
+    }
+    place = "comfy.ldm.hunyuan_video.vae_refiner."
+    return AutoencodingEngine(
+        regularizer_config={"target": "comfy.ldm.models.autoencoder.EmptyRegularizer"},
+        encoder_config={"target": place + "Encoder", "params": numbers},
+        decoder_config={"target": place + "Decoder", "params": numbers},
+    )
+
+
+def _seedvr2():
+    from comfy.ldm.seedvr.vae import VideoAutoencoderKLWrapper  # noqa: TID251
+
+    return VideoAutoencoderKLWrapper()
+
+
+def _ltx(narrowed: int = 1):
+    from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE  # noqa: TID251
+
+    config = VideoVAE.get_default_config(None, version=2) | {"timestep_conditioning": False}
+    config["decoder_base_channels"] = 128 // narrowed
+    # Of the encoder all but its first level, which diffusers' class has at one width.
+    config["encoder_blocks"][1] = ["compress_space_res", {"multiplier": 2 // narrowed}]
+    return VideoVAE(config=config)
+
+
+NETWORKS: dict[str, Callable[[], object]] = {
+    "cogvideox": _cogvideox,
+    "wan": _wan,
+    "wan22": _wan_2_2,
+    "hunyuan15": _hunyuan_1_5,
+    "seedvr2": _seedvr2,
+    "ltx": _ltx,
+}
+"""Core's full-size networks."""
+
+TIMED = NETWORKS | {"ltx": lambda: _ltx(narrowed=2)}
+"""Those that `families` has for timing."""
+
+
+def _load(module, family: str, weights: str) -> None:
+    """Core's network takes the weights of diffusers' from the file, where they stay."""
+    import torch
+
+    from vae_core.families.identify import KEYS
+
+    stored = torch.load(weights, mmap=True)
+    names = next(keys for keys in KEYS if keys.family == family).translate(module.state_dict())
+    state = {name: stored[theirs] for name, theirs in names.items()}
+    lacks = module.load_state_dict(state, strict=False, assign=True).missing_keys
+    if any(".temb_proj." not in name for name in lacks):  # which HunyuanVideo's blocks never use
+        raise RuntimeError(f"no weights for {', '.join(lacks)}")
+
+
+def _runner(module, kind: str, device) -> Callable:
     """What takes a clip, or a piece of one, through core's network, which is on `device`."""
-    run = module.encode if kind == "encode" else module.decode
+    if hasattr(module, "decode_"):  # SeedVR2: the other one takes latents as models have them
+        module.device, decode = device, module.decode_
+    else:
+        decode = module.decode
+    if getattr(module, "comfy_has_chunked_io", False):  # LTX reads and writes where clips lie
+        if kind == "encode":
+            return lambda x: module.encode(x, device=device)
+        return lambda x: decode(x.to(device), output_buffer=_buffer(module, x))
+    run = module.encode if kind == "encode" else decode
     return lambda x: run(x.to(device))
+
+
+def _buffer(module, latents):
+    """Where core's node has frames written, in host memory."""
+    import torch
+
+    return torch.empty(module.decode_output_shape(latents.shape), dtype=latents.dtype, device="cpu")
 
 
 def _in_tiles(run: Callable, kind: str) -> Callable:
@@ -127,14 +230,16 @@ def _count(task: Task, shape: tuple[int, ...]) -> None:
     from benchmarks.calls import each_shape_once
     from benchmarks.counting import DEVICE, Counter, count
 
-    network = _network(task.family)
+    _start_core()
+    _play_card()
 
     def prepare():
         torch.set_default_dtype(torch.bfloat16)
         with torch.device(DEVICE):
-            module = network().eval().requires_grad_(False)
+            module = NETWORKS[task.family]().eval().requires_grad_(False)
         torch.set_default_dtype(torch.float32)
-        run, at = _runner(module, task.kind, DEVICE), "cpu" if task.tiled else DEVICE
+        on_host = task.tiled or getattr(module, "comfy_has_chunked_io", False)
+        run, at = _runner(module, task.kind, torch.device(DEVICE)), "cpu" if on_host else DEVICE
 
         def start(counter: Counter) -> None:
             whole = _in_tiles(each_shape_once(counter, run), task.kind) if task.tiled else run
@@ -150,10 +255,12 @@ def _serve(task: Task, weights: str) -> None:
     """Answers each line, the path of a clip and of its result or -, with the seconds it took."""
     import torch
 
-    network = _network(task.family)
-    module = network().eval().requires_grad_(False)
-    module.load_state_dict(torch.load(weights))
-    run = _runner(module, task.kind, "cpu")
+    _start_core()
+    with torch.device("meta"):
+        module = TIMED[task.family]()
+    _load(module, task.family, weights)
+    module = module.eval().requires_grad_(False)
+    run = _runner(module, task.kind, torch.device("cpu"))
     run = _in_tiles(run, task.kind) if task.tiled else run
     print("ready", flush=True)
     for line in sys.stdin:

@@ -20,6 +20,7 @@ from vae_core.planning.memory import SLACK_BYTES
 from .clips import Clip
 from .rows import Case, Row
 from .sides import Core, Diffusers, Ours, Side
+from .timing import OURS
 
 GIB = 2**30
 
@@ -35,7 +36,7 @@ class Bounds:
     these placements. operations: of the peer `against`, at tiles of 256 pixels and more.
     operations_small: the same at tiles of 64 pixels. attention: of the peer's, at every tile size.
     tiled: the clip on which every tile size has a row. tiles_px: those sizes.
-    projected: a projection over what is counted, at most.
+    projected: a projection over what is counted, at most. longer: the long clip over the short one.
     """
 
     device_gib: tuple[tuple[str, str, Clip, float], ...]
@@ -49,9 +50,17 @@ class Bounds:
     tiled: Clip
     tiles_px: tuple[int | None, ...]
     projected: float
+    longer: float = 1.02
+
+
+def _decoded(short: Clip, long: Clip, core_gib: float, longer: float = 1.02) -> Bounds:
+    """Decoding with everything on the host, and with caches there in a third of core's bytes."""
+    most = (("host", "decode", short, 0.6), ("caches-on-host", "decode", short, core_gib / 3))
+    return Bounds(most, long, short, ("host",), Core(), {}, 1.0, None, short, (), 1.15, longer)
 
 
 _TILES_PX = (None, 64, 128, 256, 512)
+_LTX = Clip(121, 1088, 1920)
 _WAN_720, _WAN_4K, _PICTURE = (
     Clip(81, 720, 1280),
     Clip(81, 2160, 3840),
@@ -105,6 +114,23 @@ BOUNDS = {
         _TILES_PX,
         1.25,
     ),
+    "wan22": _decoded(_WAN_720, Clip(241, 720, 1280), 7.0),
+    "hunyuan15": _decoded(_WAN_720, Clip(161, 720, 1280), 13.5),
+    "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920), 34.2, longer=1.03),
+    "ltx": Bounds(
+        (("host", "decode", _LTX, 0.7), ("device", "decode", _LTX, 1.1 * 6.33)),
+        Clip(481, 1088, 1920),
+        _LTX,
+        ("host",),
+        Core(),
+        {},
+        1.0,
+        None,
+        _LTX,
+        (),
+        1.15,
+        1.03,
+    ),
 }
 
 
@@ -146,7 +172,7 @@ def length_limits(peak: Figure, family: str = "cogvideox") -> Iterator[Limit]:
             pair = (bounds.long, bounds.short)
             long, short = (peak(Case(Ours(placement), kind, clip, family)) for clip in pair)
             what = f"{bounds.long} over {bounds.short}, {placement}, {kind}"
-            yield Limit(f"device memory, {what}", long / short, 1.02, "times")
+            yield Limit(f"device memory, {what}", long / short, bounds.longer, "times")
 
 
 def operation_limits(
@@ -243,13 +269,18 @@ TIMES = {
         (("of_core_tiled",), 0.70),
         (("of_bare",), 1.12),
     ),
+    "wan22": ((("of_whole", "of_core"), 0.90),),
+    "hunyuan15": ((("of_whole", "of_core"), 0.90),),
+    "seedvr2": ((("of_core",), 0.90),),
+    "ltx": ((("of_core",), 0.95),),
 }
 """For a family: ratios of medians, of which the largest holds, and its bound."""
 
 
 def of_times(rows: Iterable[dict], family: str) -> Iterator[Limit]:
     """The limits on seconds, of rows as they are kept."""
-    ours = [row for row in rows if row.get("family") == family and row["side"] == "ours, planner"]
+    side = OURS[family][0]
+    ours = [row for row in rows if row.get("family") == family and row["side"] == side]
     for row in ours:
         for names, bound in TIMES.get(family, ()):
             found = [row[name] for name in names if row.get(name)]

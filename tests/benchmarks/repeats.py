@@ -1,8 +1,9 @@
 """How can a run of forty thousand tiles be counted in minutes?
 
 1. Two tiles are of one kind where nothing that decides about allocation, arithmetic or copies
-   differs: the step, the chunk's extents and caches, the tile's size, the picture's edges that it
-   touches, the latent cells that it sees, and the same of the tile that is fetched beside it.
+   differs: the step, the chunk's extents and caches (and the chunk itself for an attention that
+   meets frames outside of it), the tile's size, the picture's edges that it touches, the latent
+   cells that it sees, and the same of the tile that is fetched beside it.
 2. The first tile of a kind runs under the counter; for the others the same figures are added, and
    empty statistics stand in for those of a step whose tiles all came before.
 3. Where the tile before it did not run, what that one would have fetched is fetched uncounted, and
@@ -24,8 +25,8 @@ import torch
 from vae_core.geometry.grid import cells_of
 from vae_core.geometry.region import Interval, Region
 from vae_core.program.moments import Moments
-from vae_core.program.parts import Attend
-from vae_core.program.steps import SOURCE
+from vae_core.program.parts import Attend, Keys
+from vae_core.program.steps import SOURCE, Step
 from vae_core.running.devices import accelerates
 from vae_core.running.framewise import Framewise
 from vae_core.running.statistics import Parts
@@ -48,10 +49,16 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
     px = max(stores[SOURCE].px // stores[step.src].px, 1)
     return (
         (step.path, at.extents, at.chunk.first, task.old_cache is None, task.new_cache is None),
+        _meets_others(step) and at.chunk.source,
         (cells.t.size, min(cells.t.start, 2), cells.t.start % 8, cells.t.stop == whole.t),
         _side_kind(cells.h, whole.h, seen.h, px),
         _side_kind(cells.w, whole.w, seen.w, px),
     )
+
+
+def _meets_others(step: Step) -> bool:
+    """Whether it is an attention to frames outside of the chunk, of which each has its own."""
+    return isinstance(step.mix, Attend) and step.mix.keys is not Keys.FRAME
 
 
 def _stand_in(task: Task) -> None:

@@ -23,7 +23,7 @@ from vae_core.planning.planner import make_plan
 from vae_core.program.rewrites import narrow_in_place, still_frame, unique_frames
 from vae_core.program.steps import Program
 
-from .clips import Clip
+from .clips import USUAL, Clip
 from .sides import CARD, DTYPE, Diffusers
 
 CLIP = Clip(49, 480, 720)
@@ -54,7 +54,7 @@ def rewrite_rows(
     rows = [("diffusers untiled", whole.operations, whole.peak_bytes)]
     module = full_size_module(DTYPE)
     program = lower_encoder(module) if kind == "encode" else lower_decoder(module)
-    shape = clip.video_shape if kind == "encode" else clip.latent_shape
+    shape = clip.video_shape if kind == "encode" else clip.latent_shape(USUAL)
     for what, rewrite in rewrites:
         program = rewrite(program)
         job = Job(program, 1, Extent(*shape[2:]), DTYPE.itemsize)

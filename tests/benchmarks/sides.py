@@ -40,9 +40,9 @@ def on_card() -> AbstractContextManager[object]:
     return patch("vae_core.vae.machine_for", lambda *_: CARD)
 
 
-def input_shape(kind: str, clip: Clip) -> tuple[int, ...]:
+def input_shape(kind: str, clip: Clip, family: str) -> tuple[int, ...]:
     """[b, c, t, h, w] of a video to encode, or of latents to decode."""
-    return clip.video_shape if kind == "encode" else clip.latent_shape
+    return clip.video_shape if kind == "encode" else clip.latent_shape(FAMILIES[family].grid)
 
 
 def attention_operations(plan: Plan) -> int:
@@ -54,7 +54,8 @@ def attention_operations(plan: Plan) -> int:
             if isinstance(step.mix, Attend):
                 cells, src = step.mixed_extent(extents[step.src], chunk), extents[step.src]
                 total += times * job.batch * step.operations(cells, src)
-    return total
+    whole = (crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)
+    return total + plan.job.batch * sum(whole)
 
 
 @lru_cache(maxsize=2)
@@ -89,7 +90,7 @@ class Ours:
 
     def plan(self, kind: str, clip: Clip, family: str = "cogvideox") -> Plan:
         """What is projected; nothing is run."""
-        vae, shape = _planning_vae(family), input_shape(kind, clip)
+        vae, shape = _planning_vae(family), input_shape(kind, clip, family)
         plan = vae.plan_encode if kind == "encode" else vae.plan_decode
         with on_card():
             return plan(shape, self.settings)
@@ -99,7 +100,7 @@ class Ours:
 
         def prepare():
             vae = from_module(FAMILIES[family].unmade(DTYPE), device=DEVICE)
-            x = torch.empty(input_shape(kind, clip), dtype=DTYPE, device="cpu")
+            x = torch.empty(input_shape(kind, clip, family), dtype=DTYPE, device="cpu")
             run = vae.encode if kind == "encode" else vae.decode
 
             def start(counter: Counter) -> None:
@@ -134,7 +135,7 @@ class Diffusers:
             if self.tiled:
                 module.enable_tiling()
             run = module._encode if kind == "encode" else module._decode
-            shape, streams = input_shape(kind, clip), hasattr(module, "clear_cache")
+            shape, streams = input_shape(kind, clip, family), hasattr(module, "clear_cache")
 
             def start(counter: Counter) -> None:
                 if streams and not self.every_call:
@@ -161,7 +162,8 @@ class Core:
 
     def count(self, kind: str, clip: Clip, family: str = "cogvideox") -> Count:
         """As for diffusers; raises `RuntimeError` where core's code cannot be run."""
-        return core.count_elsewhere(core.Task(family, kind, self.tiled), input_shape(kind, clip))
+        task = core.Task(family, kind, self.tiled)
+        return core.count_elsewhere(task, input_shape(kind, clip, family))
 
 
 Side = Ours | Diffusers | Core

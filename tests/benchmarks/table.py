@@ -52,8 +52,8 @@ COUNTED_HEAD = (
 
 ATTENTION_HEAD = ("attention TFLOP", "of {peer}")
 
-PEERS = {"cogvideox": "diffusers untiled", "wan": "ComfyUI core"}
-"""Whose arithmetic a family's is compared with."""
+PEERS = {"cogvideox": "diffusers untiled"}
+"""Whose arithmetic a family's is compared with, where it is not core's."""
 
 
 def _figure(value: float | None, unit: float, digits: int) -> str:
@@ -90,7 +90,7 @@ def _cells(row: Row, untiled: dict[tuple[str, str], Row], attends: bool) -> list
 def counted_table(rows: Iterable[Row], kind: str, family: str) -> str:
     """All rows of one kind."""
     chosen = sorted((row for row in rows if row.kind == kind), key=_order)
-    peer, attends = PEERS[family], any(row.attention for row in chosen)
+    peer, attends = PEERS.get(family, "ComfyUI core"), any(row.attention for row in chosen)
     untiled = {(row.clip, row.kind): row for row in chosen if row.side == peer}
     names = (*COUNTED_HEAD, *(ATTENTION_HEAD if attends else ()))
     head = [name.format(peer="untiled" if peer.endswith("untiled") else "core") for name in names]
@@ -116,7 +116,8 @@ single call counts with its result alone. Moved: between device and host, both w
 def counted_report(rows: Iterable[Row], family: str) -> str:
     """A table each for encode and decode."""
     kept = [row for row in rows if row.family == family]
-    parts = [f"### {kind}\n\n{counted_table(kept, kind, family)}" for kind in ("encode", "decode")]
+    kinds = [kind for kind in ("encode", "decode") if any(row.kind == kind for row in kept)]
+    parts = [f"### {kind}\n\n{counted_table(kept, kind, family)}" for kind in kinds]
     return "\n\n".join(parts)
 
 
@@ -166,14 +167,18 @@ def _timed_cells(row: dict, ratios: list[str]) -> list[str]:
     ]
 
 
-def timed_report(rows: list[dict]) -> str:
-    """Title, versions and a table each for encode and decode."""
+def timed_report(rows: list[dict], width: str | None = None) -> str:
+    """Title, versions and a table each for encode and decode; width: of the network, where it is
+    not the published one's.
+    """
     first = rows[0]
+    size = f"{width} and full-depth" if width else "full-size"
     title = (
-        f"Timed on {first['machine']}, {first['threads']} threads, float32, full-size network with"
-        f" random weights, no budget; {versions()}. Warm-up 1, median of {first['rounds']}, sides"
-        " taking turns in one process, ComfyUI core in its own. Resident: of a process of its"
-        " own, weights included. Error: the largest, over the range of the untiled result."
+        f"Timed on {first['machine']}, {first['threads']} threads, float32,"
+        f" {size} network with random weights, no budget; {versions()}. Warm-up 1,"
+        f" median of {first['rounds']}, sides taking turns in one process, ComfyUI core in its"
+        " own. Resident: of a process of its own, weights included. Error: the largest, over the"
+        " range of the untiled result."
     )
     parts, ratios = [title], [name for name in _OF if any(row.get(name) for row in rows)]
     head = (*TIMED_HEAD, *map(_OF.get, ratios), "error against whole")

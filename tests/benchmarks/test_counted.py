@@ -96,7 +96,8 @@ def test_a_count_added_again_is_as_though_it_had_run_again() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("scope", "family"), [("chunk", "cogvideox"), ("clip", "cogvideox"), ("chunk", "wan")]
+    ("scope", "family"),
+    [("chunk", "cogvideox"), ("clip", "cogvideox"), ("chunk", "wan"), ("chunk", "hunyuan15")],
 )
 def test_one_tile_of_each_kind_counts_what_all_tiles_count(
     kind, placement, clip, scope, family
@@ -111,7 +112,8 @@ def test_one_tile_of_each_kind_counts_what_all_tiles_count(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_counted_operations_are_the_planned_ones(kind, family) -> None:
-    side, clip = Ours("device", tile_px=64), Clip(9, 64, 96)
+    tile_px = FAMILIES[family].grid.px ** 2  # a border weighs as much where cells are larger
+    side, clip = Ours("device", tile_px=tile_px), Clip(9, tile_px, 3 * tile_px // 2)
     planned, found = side.plan(kind, clip, family), side.count(kind, clip, family)
     attention = attention_operations(planned)
     # squares of outputs are made at once on a device, with one more row and column of them

@@ -29,9 +29,10 @@ from vae_core.jobs.peak_memory import peak_bytes, start_peak
 from vae_core.planning.plan import Plan
 
 from . import core
-from .clips import Clip
+from .clips import Clip, Grid
 from .families import FAMILIES
 from .recording import Recorder, Replay
+from .sides import input_shape
 from .waiting import Waiting
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -45,6 +46,10 @@ CORE, CORE_TILED = "ComfyUI core", "ComfyUI core tiled"
 PEERS = {
     "cogvideox": (WHOLE, QUARTERS),
     "wan": (WHOLE, DIFFUSERS_TILED, CORE, CORE_TILED),
+    "wan22": (WHOLE, CORE),
+    "hunyuan15": (WHOLE, CORE),
+    "seedvr2": (CORE,),
+    "ltx": (WHOLE, CORE),
 }
 """Whom each family is compared with, the untiled reference first."""
 
@@ -65,14 +70,14 @@ class Subject:
 
     def tensor(self) -> Tensor:
         """The video to encode, or latents to decode."""
-        return clip_tensor(self.kind, self.clip)
+        return clip_tensor(self.kind, self.clip, FAMILIES[self.family].grid)
 
 
-def clip_tensor(kind: str, clip: Clip) -> Tensor:
+def clip_tensor(kind: str, clip: Clip, grid: Grid) -> Tensor:
     """The video to encode, or latents to decode."""
     if kind == "encode":
         return random_video(clip.frames, clip.height, clip.width)
-    _, channels, frames, height, width = clip.latent_shape
+    _, channels, frames, height, width = clip.latent_shape(grid)
     return random_latents(frames, height, width, channels=channels)
 
 
@@ -87,11 +92,27 @@ def quarter_px(clip: Clip) -> tuple[int, int]:
 def plan_of(side: str, subject: Subject, module: Any) -> Plan:
     """The plan that one of our sides follows."""
     vae, kind = from_module(module), subject.kind
-    shape = subject.clip.video_shape if kind == "encode" else subject.clip.latent_shape
+    shape = input_shape(kind, subject.clip, subject.family)
     return (vae.plan_encode if kind == "encode" else vae.plan_decode)(shape, SETTINGS[side])
 
 
-SETTINGS = {"ours, planner": Settings(), "ours, 64 px": Settings(tile_px=64)}
+SETTINGS = {
+    "ours, planner": Settings(),
+    "ours, 64 px": Settings(tile_px=64),
+    "ours, 32 frames": Settings(chunk_frames=32),
+}
+
+OURS = {
+    "cogvideox": ("ours, planner", "ours, 64 px"),
+    "wan": ("ours, planner", "ours, 64 px"),
+    "wan22": ("ours, planner",),
+    "hunyuan15": ("ours, planner",),
+    "seedvr2": ("ours, planner",),
+    "ltx": ("ours, 32 frames",),
+}
+"""Of ours, those that are timed where nothing else is asked for. A band of LTX is eight frames, for
+each of which all weights are read anew: where core has the whole clip at once, so have we.
+"""
 
 
 def runner(side: str, subject: Subject, module: Any) -> Callable[[Tensor], Tensor]:
@@ -109,7 +130,8 @@ def runner(side: str, subject: Subject, module: Any) -> Callable[[Tensor], Tenso
             module.enable_tiling(*quarter_px(subject.clip))
         elif side == DIFFUSERS_TILED:
             module.enable_tiling()
-        return module._encode(x) if kind == "encode" else module._decode(x).sample
+        made = module._encode(x) if kind == "encode" else module._decode(x)
+        return getattr(made, "sample", made)
 
     return peer
 
@@ -162,8 +184,9 @@ def _error(result: Tensor, whole: Tensor, clamped: bool) -> float | None:
     """
     if clamped:
         result, whole = result.clamp(-1, 1), whole.clamp(-1, 1)
-    if result.shape[2:] == whole.shape[2:] and whole.shape[1] == 2 * result.shape[1]:
-        whole = whole.chunk(2, dim=1)[0]
+    channels = min(result.shape[1], whole.shape[1])
+    if {result.shape[1], whole.shape[1]} == {channels, 2 * channels}:
+        result, whole = result[:, :channels], whole[:, :channels]
     if result.shape != whole.shape:
         return None
     return float((result - whole).abs().max() / (whole.max() - whole.min()))
@@ -192,10 +215,13 @@ def _runs(names: Iterable[str], subject: Subject, module: Any, stack: ExitStack)
 
 
 def time_clip(
-    subject: Subject, rounds: int, of_ours: Iterable[str] = tuple(SETTINGS)
+    subject: Subject,
+    rounds: int,
+    of_ours: Iterable[str],
+    all_figures: bool = True,
 ) -> list[dict]:
     """A row for each peer and each of ours that is named in `of_ours`, as `timed_table` takes
-    them.
+    them; without bare convolutions and resident memory where they are not asked for.
     """
     module, x = subject.module(), subject.tensor()
     peers = [name for name in PEERS[subject.family] if name not in _missing()]
@@ -204,11 +230,12 @@ def time_clip(
         whole = None
         for timed in sides:
             result = _warm_up(timed, x)
+            timed.replay = timed.replay if all_figures else None
             whole = result if whole is None else whole
             timed.error = _error(result, whole, FAMILIES[subject.family].clamps == subject.kind)
         for _ in range(rounds):
             _round(sides, x)
-    for timed in sides:
+    for timed in sides if all_figures else ():
         timed.resident_bytes = resident_elsewhere(timed.side, subject)
     medians = {timed.side: statistics.median(timed.seconds) for timed in sides}
     plans = {side: plan_of(side, subject, module) for side in of_ours}
@@ -236,7 +263,7 @@ def _row(timed: Timed, subject: Subject, medians: dict[str, float], plan: Plan |
         "seconds": median,
         "fastest": min(timed.seconds),
         "slowest": max(timed.seconds),
-        "of_whole": median / medians[WHOLE],
+        "of_whole": median / medians[WHOLE] if WHOLE in medians else None,
         "of_quarters": median / medians[QUARTERS] if QUARTERS in medians else None,
         "of_core": median / medians[CORE] if CORE in medians else None,
         "of_core_tiled": median / medians[CORE_TILED] if CORE_TILED in medians else None,

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from oracle_wan import weights_of
 from torch import Tensor
 
 from . import core
@@ -34,7 +33,7 @@ class Waiting:
         """Core's network with the weights of `module`; the process ends with the block."""
         with TemporaryDirectory() as name:
             weights = Path(name, "weights.pt")
-            torch.save(weights_of(module), weights)
+            torch.save(module.state_dict(), weights)
             arguments, environment = core.command("serve", *task.words, str(weights))
             environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -222,6 +222,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     "wan22": networks_wan.narrow_wan_2_2,
     "ltx": networks_ltx.narrow_ltx2,
     "hunyuan15": networks_hunyuan.narrow_hunyuan_1_5,
+    "hunyuan": networks_hunyuan.narrow_hunyuan,
     "seedvr2": networks_seedvr2.narrow_seedvr2,
 }
 

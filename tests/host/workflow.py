@@ -24,7 +24,7 @@ NOTES = {"MarkdownNote", "Note"}
 WIDGETS = {"BOOLEAN", "COMBO", "FLOAT", "INT", "STRING"}
 
 
-def _widget_names(info: dict[str, Any]) -> list[str]:
+def widget_names(info: dict[str, Any]) -> list[str]:
     """The widgets of a node, in the order of `widgets_values`."""
     inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     return [
@@ -39,7 +39,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
     for node in workflow["nodes"]:
         if node["type"] in NOTES:
             continue
-        names = _widget_names(object_info[node["type"]])
+        names = widget_names(object_info[node["type"]])
         values = node["widgets_values"]
         assert len(values) <= len(names), f"{node['type']} has widgets {names}, got {values}"
         inputs = dict(zip(names, values, strict=False))

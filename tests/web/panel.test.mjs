@@ -8,7 +8,7 @@ const at = (name) => import(new URL(`../../web/panel/${name}.js`, import.meta.ur
 const { createLine } = await at("asking");
 const { merged, pictureUrl, remaining, useBar } = await at("live");
 const { problems, question, snappedChunk, usesChunks } = await at("rules");
-const { chunkSpans, filled, memoryBar, pieces, tileBoxes } = await at("shapes");
+const { chunkSpans, filled, levelBars, memoryBar, pieces, tileBoxes } = await at("shapes");
 const { clipSize, vaeOf } = await at("upstream");
 const { bytesText, chunksText, say, secondsText, speak, WORDS } = await at("words");
 
@@ -102,6 +102,15 @@ test("the bar's parts add up to the peak, and never leave it", () => {
   assert.equal(bar.parts.at(-1).start + bar.parts.at(-1).width, 0.5);
   assert.equal(bar.free, 0.75);
   assert.ok(memoryBar({ ...plan, total_bytes: 5, free_bytes: 5 }).free <= 1);
+});
+
+test("levels say what of them is on the device, and nothing where all of it is", () => {
+  assert.deepEqual(levelBars(), []);
+  assert.deepEqual(levelBars([[1, 80, 0], [8, 10, 0]]), []);
+  assert.deepEqual(levelBars([[1, 20, 60], [2, 40, 0]]), [
+    { px: 1, near: 0.25, size: 1 },
+    { px: 2, near: 1, size: 0.5 },
+  ]);
 });
 
 /** A node with widgets and, by input name, what feeds it. */
@@ -199,6 +208,7 @@ test("the network is told by the name of its file, whichever loader has it", () 
     wan22: ["wan2.2_vae.safetensors", "Wan2_2_VAE_bf16.safetensors",
       "diffusers/Wan2.2-TI2V-5B-Diffusers/vae"],
     ltx: ["ltx-2-19b-dev-fp8.safetensors", "diffusers/LTX-2/vae", "LTX2_video_vae_bf16.safetensors"],
+    hunyuan: ["hunyuan_video_vae_bf16.safetensors", "diffusers/HunyuanVideo/vae"],
     hunyuan15: ["hunyuanvideo15_vae_fp16.safetensors", "hunyuan_video_1.5_vae.safetensors",
       "diffusers/HunyuanVideo-1.5-Diffusers-720p_t2v/vae"],
     seedvr2: ["seedvr2_ema_vae_fp16.safetensors", "SEEDVR2/ema_vae_fp16.safetensors"],
@@ -225,7 +235,7 @@ test("whose result is meant comes with the VAE, from the node that is nearest", 
 
 test("chunks and scopes mean something for one family alone", () => {
   assert.deepEqual(["full", "tiny"].map(usesChunks), [true, true]);
-  for (const network of ["wan", "tiny_wan", "wan22", "ltx", "hunyuan15", "seedvr2"]) assert.equal(usesChunks(network), false, network);
+  for (const network of ["wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2"]) assert.equal(usesChunks(network), false, network);
 });
 
 const BEGIN = {

@@ -31,9 +31,17 @@ LATENT_CHANNELS = 16
 """Channels of CogVideoX latents."""
 
 _HUNYUAN_1_5 = "hunyuanvideo-1.5"
-SCALING_FACTORS = {"2b": 1.15258426, "5b": 0.7, "1.5": 0.7, _HUNYUAN_1_5: 1.03682}
+_HUNYUAN = "hunyuanvideo"
+SCALING_FACTORS = {
+    "2b": 1.15258426,
+    "5b": 0.7,
+    "1.5": 0.7,
+    _HUNYUAN: 0.476986,
+    _HUNYUAN_1_5: 1.03682,
+}
 """By kind of model: `scaling_factor` in vae/config.json of THUDM's CogVideoX-2b, CogVideoX-5b and
-CogVideoX1.5-5B (image-to-video models have that of their kind), and of HunyuanVideo 1.5's.
+CogVideoX1.5-5B (image-to-video models have that of their kind), and of HunyuanVideo's
+(Kandinsky 5 and FramePack have that of its first).
 """
 
 KIJAI_FACTOR = 0.7
@@ -65,15 +73,14 @@ def known_factor(model: str) -> float:
     """The scaling factor of the model called `model`, such as "2b" or
     "THUDM/CogVideoX1.5-5B-I2V".
 
-    Raises `InputError` where the name says neither 2B, 5B nor 1.5, or means
-    another HunyuanVideo than 1.5.
+    Raises `InputError` where the name says neither 2B, 5B, 1.5 nor HunyuanVideo.
     """
     name = model.lower()
     kinds = set(re.findall(r"(?<![\d.])(?:2b|5b)(?![a-z\d])", name))
     if re.search(r"(?<![\d._])1[._]5(?!\d)", name):
         kinds.add("1.5")
     if "hunyuan" in name:
-        kinds = {_HUNYUAN_1_5} if "1.5" in kinds else set[str]()
+        kinds = {_HUNYUAN_1_5 if "1.5" in kinds else _HUNYUAN}
     factors = {SCALING_FACTORS[kind] for kind in kinds}
     if len(factors) != 1:
         raise InputError(f"the scaling factor of the model {model!r} is not known. {_ASK}.")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, hunyuan15, ltx, seedvr2, wan
+from . import cogvideox, hunyuan, hunyuan15, ltx, seedvr2, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -141,6 +141,17 @@ HUNYUAN_1_5 = Family(
     factor=1.03682,
 )
 
+HUNYUAN = Family(
+    "hunyuan",
+    "HunyuanVideo",
+    hunyuan.owns,
+    hunyuan.lower_encoder,
+    hunyuan.lower_decoder,
+    Published("AutoencoderKLHunyuanVideo", (129, 720, 1280)),
+    Scale.FACTOR,
+    factor=0.476986,
+)
+
 SEEDVR2 = Family(
     "seedvr2",
     "SeedVR2",
@@ -153,7 +164,7 @@ SEEDVR2 = Family(
     hosted=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, SEEDVR2, COGVIDEOX)
+FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, HUNYUAN, SEEDVR2, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

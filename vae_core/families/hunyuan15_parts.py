@@ -62,14 +62,15 @@ _DIFFUSERS = "diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15."
 _PARTS = f"{_DIFFUSERS}HunyuanVideo15"
 _HOST = "comfy.ldm.hunyuan_video.vae_refiner."
 _SHARED = "comfy.ldm.modules.diffusionmodules.model."
-_PADDING = (1, 1, 1, 1, 2, 0)
 
 
-def _replicates(module: nn.Module) -> str | None:
+def replicates(module: nn.Module) -> str | None:
     conv = cast("Any", module)
-    if conv.pad_mode == "replicate" and tuple(conv.time_causal_padding) == _PADDING:
+    taps = conv.conv.kernel_size[0]
+    padding = (*(taps // 2,) * 4, taps - 1, 0)
+    if conv.pad_mode == "replicate" and tuple(conv.time_causal_padding) == padding:
         return None
-    return f"must replicate 2 frames and 1 element; {conv.pad_mode}, {conv.time_causal_padding}."
+    return f"must replicate {padding}; {conv.pad_mode}, {conv.time_causal_padding}."
 
 
 def _scales_by_channels(module: nn.Module) -> str | None:
@@ -87,7 +88,7 @@ KNOWN = {
     "torch.nn.modules.module.Module": Known(),
     "comfy.ops.disable_weight_init.Linear": Known(),
     "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer": Known(),
-    f"{_PARTS}CausalConv3d": Known(rule=_replicates),
+    f"{_PARTS}CausalConv3d": Known(rule=replicates),
     f"{_PARTS}RMS_norm": Known(rule=_scales_by_channels),
     **{
         f"{_PARTS}{name}": Known()

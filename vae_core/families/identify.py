@@ -20,13 +20,22 @@ from typing import Any, cast
 from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .hunyuan15_keys import HUNYUAN_1_5_KEYS
+from .hunyuan_keys import HUNYUAN_KEYS
 from .keys import DIFFUSERS, EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
 from .ltx_keys import LTX_KEYS
 from .seedvr2_keys import SEEDVR2_KEYS
 from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
 
-KEYS = (COGVIDEOX_KEYS, WAN_KEYS, WAN_2_2_KEYS, LTX_KEYS, HUNYUAN_1_5_KEYS, SEEDVR2_KEYS)
+KEYS = (
+    COGVIDEOX_KEYS,
+    WAN_KEYS,
+    WAN_2_2_KEYS,
+    LTX_KEYS,
+    HUNYUAN_KEYS,
+    HUNYUAN_1_5_KEYS,
+    SEEDVR2_KEYS,
+)
 """Of the families whose files are read."""
 
 

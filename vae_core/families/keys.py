@@ -21,11 +21,11 @@ Shapes = Mapping[str, Shape]
 
 EXPECTED = (
     "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, LTX-Video and LTX-2,"
-    " HunyuanVideo 1.5 or SeedVR2: a diffusers folder (config.json and"
+    " HunyuanVideo 1.0, 1.5 or SeedVR2: a diffusers folder (config.json and"
     " diffusion_pytorch_model.safetensors), a single file such as cogvideox_vae_bf16.safetensors,"
-    " wan_2.1_vae.safetensors, wan2.2_vae.safetensors, hunyuanvideo15_vae_fp16.safetensors or"
-    " seedvr2_ema_vae_fp16.safetensors, a checkpoint of LTX-2, or the original 3d-vae.pt,"
-    " Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    " wan_2.1_vae.safetensors, wan2.2_vae.safetensors, hunyuan_video_vae_bf16.safetensors,"
+    " hunyuanvideo15_vae_fp16.safetensors or seedvr2_ema_vae_fp16.safetensors, a checkpoint of"
+    " LTX-2, or the original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
 DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3
@@ -79,6 +79,8 @@ class Keys:
     kind: which of the classes holds a network of these shapes; None where it is the first.
     said: what a file's metadata, the names in it and the facts together say of a config.json, where
         none is there. settle: what has to be done to a module made of all that.
+    linear: diffusers' names of weights that are those of linear maps there, and may be those of
+        convolutions of 1x1x1 in files; None where there is none.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
         empty. It and `facts` raise `LoadError` for what is incomplete.
     """
@@ -100,6 +102,7 @@ class Keys:
         Callable[[Mapping[str, str], Collection[str], Mapping[str, Any]], dict[str, Any]] | None
     ) = None
     settle: Callable[[Any, Mapping[str, Any]], None] | None = None
+    linear: re.Pattern[str] | None = None
     home: str = DIFFUSERS
 
     def prefixes(self, names: Collection[str]) -> list[str]:

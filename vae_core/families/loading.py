@@ -101,7 +101,7 @@ def load_module(
             contents = contents_of(found.weights, stack)
             shapes = {name: stored.shape for name, stored in contents.items()}
             keys, names = identify.vae_in(shapes)
-            state = {name: contents[stored] for name, stored in names.items()}
+            state = {name: _as_wanted(keys, name, contents[s]) for name, s in names.items()}
             network = _network(keys, found, state, names)
             network.module.load_state_dict(_weights(state, dtype, place), strict=True, assign=True)
             network.module.eval().requires_grad_(False)
@@ -112,6 +112,16 @@ def load_module(
         raise LoadError(f"{source}: {error}") from error.__cause__
     except OSError as error:
         raise LoadError(f"{source}: it cannot be read ({error.strerror or error}).") from error
+
+
+def _as_wanted(keys: Keys, name: str, stored: Stored) -> Stored:
+    """A weight as diffusers has it: one of a convolution of 1x1x1 as that of a linear map, where
+    the class has such a map.
+    """
+    is_linear = keys.linear is not None and keys.linear.fullmatch(name)
+    if not is_linear or set(stored.shape[2:]) != {1}:
+        return stored
+    return replace(stored, shape=stored.shape[:2], read=lambda: stored.read().flatten(1))
 
 
 def _path(path: object) -> Path:

@@ -12,7 +12,7 @@ Pure geometry: which frames, never how they are computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..settings import Layout
@@ -64,6 +64,12 @@ class Chunk:
         frames = self.band.held[store].size if self.band else extent.t
         return Extent(frames, self.share.held[store].size if self.share else extent.h, extent.w)
 
+    def all_held(self, extents: tuple[Extent, ...]) -> tuple[Extent, ...]:
+        """The same of every store."""
+        if self.band is None and self.share is None:
+            return extents
+        return tuple(self.held(store, extent) for store, extent in enumerate(extents))
+
     def here(self, store: int, region: Region) -> Region:
         """Where `region` of a store lies in what there is of it."""
         return region.later(-self.origin(store)).lower(
@@ -87,6 +93,14 @@ class Chunk:
         Aligned: exactly in the chunk that begins the clip. Diffusers: whenever the count is odd.
         """
         return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
+
+    @property
+    def anywhere(self) -> Chunk:
+        """One of the same kind: but for bands, no geometry depends on where in a clip it lies."""
+        return replace(self, source=_NOWHERE, target=_NOWHERE)
+
+
+_NOWHERE = Interval(0, 0)
 
 
 def pooled_frames(frames: int, keeps_first: bool) -> int:
@@ -223,13 +237,6 @@ def time_pieces(size: int, largest: int) -> Iterator[Interval]:
 def longest_piece(size: int, largest: int) -> int:
     """The length of the longest of `pieces`."""
     return -(-size // -(-size // largest))
-
-
-def inner_piece(size: int, largest: int) -> Interval:
-    """The longest of `pieces`, one that touches no edge where there are three or more."""
-    longest = longest_piece(size, largest)
-    start = min(longest, size - longest) if size > 2 * largest else 0
-    return Interval(start, start + longest)
 
 
 def largest_of(extent: Extent, largest: Extent) -> Extent:

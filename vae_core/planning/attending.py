@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
-from ..program.parts import Attend, Keys
+from ..program.parts import Attend
 from ..program.steps import Program
 from .sizes import Sizes
 
@@ -24,39 +24,17 @@ def keys_bytes(mix: Attend, frames: Extent, sizes: Sizes) -> int:
     return sizes.batch * 2 * mix.channels * frames.voxels * sizes.element_bytes
 
 
-def attended_bytes(mix: Attend, queries: Extent, frame: Extent, sizes: Sizes) -> int:
-    """The most that is allocated beside the queries of a tile, while they are attended or their
-    keys are sent to be kept.
-    """
+def wide_bytes(mix: Attend, queries: Extent, frame: Extent, sizes: Sizes) -> int:
+    """What is allocated while a tile of queries is attended, beside a block of keys."""
     count, keys = queries.h * queries.w, mix.key_rows(queries, frame) * frame.w
     sums = count * (3 * mix.channels + 4)  # queries, their sums, and one more of these
     block = keys * 2 * mix.channels + count * keys
-    wide = sizes.batch * (sums + block) * sizes.statistics_bytes
-    outward = mix.keys is not Keys.FRAME
-    fetches = sizes.far_stores or (outward and sizes.far_keys)
-    fetched = sizes.batch * 2 * mix.channels * keys * sizes.element_bytes if fetches else 0
-    result = sizes.batch * mix.channels * queries.voxels * sizes.element_bytes
-    return result + max(wide + fetched, kept_bytes(mix, queries, sizes))
+    return sizes.batch * (sums + block) * sizes.statistics_bytes
 
 
-def kept_bytes(mix: Attend, queries: Extent, sizes: Sizes) -> int:
-    """Bytes of a tile's own keys and values, copied in one piece where they have far to go."""
-    copied = mix.looks_back and sizes.far_keys and not sizes.far_stores
-    return keys_bytes(mix, queries, sizes) if copied else 0
-
-
-def fetched_bytes(mix: Attend, times: int, frames: Extent, others: int, sizes: Sizes) -> int:
-    """Bytes of keys and values that all queries of `frames` frames bring in, each frame of them
-    `times` times, and of their own that they send away to be kept.
-
-    others: frames before the chunk, or around it where queries look ahead.
-    """
-    one = keys_bytes(mix, Extent(1, frames.h, frames.w), sizes)
-    own = mix.meetings(frames.t)
-    away = mix.meetings(frames.t, others) - own
-    sent = frames.t * (mix.looks_back and sizes.far_keys and not sizes.far_stores)
-    near = not (sizes.far_stores or (mix.looks_ahead and sizes.far_keys))
-    return one * (times * ((0 if near else own) + away * sizes.far_keys) + sent)
+def block_bytes(mix: Attend, queries: Extent, frame: Extent, sizes: Sizes) -> int:
+    """Bytes of a block of keys and values, as it is copied in."""
+    return keys_bytes(mix, Extent(1, mix.key_rows(queries, frame), frame.w), sizes)
 
 
 def gathered_bytes(program: Program, extents: Sequence[Extent], frames: int, sizes: Sizes) -> int:

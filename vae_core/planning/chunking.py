@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..geometry.grid import Chunk, decode_chunks, encode_chunks
 from ..program.bands import bands_of
 from ..program.parts import Edge
+from ..program.scopes import needs_clip
 from ..program.shares import shares_of
 from ..program.steps import SOURCE, Program
 from ..settings import CHUNK_STEP_FRAMES, Layout, NormScope, Settings, Tiling
@@ -41,8 +42,11 @@ def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 def meant(program: Program, settings: Settings) -> Settings:
     """`settings` as far as they mean something for a program, and otherwise the usual ones.
 
-    Where no statistics are gathered there is no scope of them, and no layout of frames but one.
+    Where no statistics are gathered there is no scope of them, and no layout of frames but one; nor
+    is there a choice where the network's own are of the whole clip.
     """
+    if needs_clip(program):
+        return replace(settings, norm_scope=NormScope.CLIP, layout=Layout.ALIGNED)
     if program.has_statistics:
         return settings
     return replace(settings, norm_scope=NormScope.CHUNK, layout=Layout.ALIGNED)

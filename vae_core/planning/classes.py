@@ -30,9 +30,9 @@ def shortcut_class(shortcut: Conv) -> ConvClass:
     return ConvClass(shortcut.in_channels, shortcut.out_channels, (1, 1, 1))
 
 
-def mapped(program: Program, norm: Norm) -> ConvClass:
+def mapped(latent_channels: int, norm: Norm) -> ConvClass:
     """The class of a modulated norm's convolutions, both as one."""
-    return ConvClass(program.stores[SOURCE].channels, 2 * norm.channels, (1, 1, 1))
+    return ConvClass(latent_channels, 2 * norm.channels, (1, 1, 1))
 
 
 def classes_of(program: Program) -> frozenset[ConvClass]:
@@ -49,7 +49,7 @@ def _of_step(program: Program, step: Step) -> Iterator[ConvClass]:
     if step.residual and step.residual.shortcut:
         yield shortcut_class(step.residual.shortcut)
     if step.norm and step.norm.modulated:
-        yield mapped(program, step.norm)
+        yield mapped(program.stores[SOURCE].channels, step.norm)
 
 
 def attends(program: Program) -> bool:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import SettingsError
+from .limits import MOST_ELEMENTS
 from .memory import Memory
-
-MOST_ELEMENTS = 2**31
-"""Libraries count the elements of a tensor in 32 bits, or leave their quick ways for more."""
 
 
 def check_elements(memories: Iterable[Memory]) -> None:
     """Raises `SettingsError` where a step's tensor would be too large without tiles."""
     for memory in memories:
-        for step in memory.program.steps:
-            count = memory.elements(step, memory.largest_tile(step, memory.cell_extent(step)))
+        for step, one in zip(memory.program.steps, memory.steps, strict=True):
+            count = one.elements(one.cells)
             if count >= MOST_ELEMENTS:
                 raise SettingsError(
                     f"without tiles {step.path} has a tensor of {count / 1e9:.1f} billion elements;"

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ..geometry.region import Extent
 from .classes import classes_of
+from .kinds import with_sizes
 from .machine import Machine
 from .memory import Memory
+from .places import Kind, Way
 from .routes import Libraries, counted_routes
 from .workspaces import NO_WORKSPACES
 
 
 def libraries_of(
-    machine: Machine, memories: tuple[Memory, ...], largest: tuple[Extent, ...]
+    machine: Machine, memories: tuple[Memory, ...], ways: Mapping[Kind, Way]
 ) -> Libraries | None:
-    """The words of a plan whose steps have tiles of at most `largest`; None where the device has no
-    name.
-    """
+    """The words of a plan that goes these ways; None where the device has no name."""
     if not machine.title:
         return None
     if machine.refused or machine.table is None:
         return Libraries(machine.title, refused=machine.refused)
     routes = counted_routes(machine.table, classes_of(memories[0].program))
-    allowance = max(_allowance(memory, largest) for memory in memories)
+    allowance = max(_allowance(memory, ways[memory.kind]) for memory in memories)
     return Libraries(machine.title, routes, allowance, raised=machine.table.raised)
 
 
-def _allowance(memory: Memory, largest: tuple[Extent, ...]) -> int:
+def _allowance(memory: Memory, way: Way) -> int:
     """The most that libraries add to what a tile takes."""
-    bare = replace(memory, sizes=replace(memory.sizes, workspaces=NO_WORKSPACES))
-    tiles = (
-        (step, memory.largest_tile(step, tile))
-        for step, tile in zip(memory.program.steps, largest, strict=True)
-    )
-    return max(memory.tile_bytes(*tile) - bare.tile_bytes(*tile) for tile in tiles)
+    bare = with_sizes(memory, replace(memory.sizes, workspaces=NO_WORKSPACES))
+    both = enumerate(way.tiles)
+    return max(memory.tile_bytes(*tile) - bare.tile_bytes(*tile) for tile in both)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from .rates import Rates
 from .routes import Table
 from .workspaces import NO_WORKSPACES, Workspaces
 
@@ -33,6 +34,7 @@ class Machine:
     workspaces: what its libraries allocate beside convolutions.
     title: of the device, for a person; nothing for a processor, and for what plays a device.
     table: what a probe found there. refused: why it is not the device that was asked for.
+    rates: how fast it was measured to be; None where nobody has.
     """
 
     apart: bool
@@ -43,6 +45,7 @@ class Machine:
     title: str = ""
     table: Table | None = None
     refused: str = ""
+    rates: Rates | None = None
 
     @property
     def accelerated(self) -> bool:

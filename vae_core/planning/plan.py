@@ -7,18 +7,23 @@ runs nothing itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import counted
 from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
-from ..program.shares import shares_of
-from ..program.steps import SOURCE, Program
-from ..settings import Given, Place, Placement, Settings
-from .projection import Projection
+from ..program.bands import largest_band
+from ..program.shares import rows_given
+from ..program.steps import Program
+from ..settings import Place, Placement, Settings
+from .levels import Level, levels_of
+from .machine import Machine
+from .places import Kind, Places, Way, cache_paths, kind_of
+from .projection import Projection, Traffic
+from .rates import USUAL, Rates
 from .routes import Libraries
 
 _GIB = 2**30
@@ -62,12 +67,16 @@ def chunk_extent(job: Job, chunk: Chunk) -> Extent:
 class Plan:
     """How one clip will be run.
 
-    chunks: in order. tiles: for each step its largest tile, in cells of the step.
-    placement: where stores and caches live; never `AUTO`.
+    chunks: in order. tiles: for each step its largest tile in the largest chunk, in its cells.
+    placement: the name of where stores and caches live, the frugal one of those that they lie
+        between; never `AUTO`.
     operations: floating point operations of all chunks and crops, batch included.
     rows: projected bytes while each step of the largest chunk of the largest crop runs.
     blend: the crops that go through the whole network one by one; None where the picture does.
     libraries: of the device that it is for; None for a processor that was asked for.
+    ways: where each store and cache lives in chunks of each kind, and the tiles there.
+    traffic: what is copied in each chunk.
+    machine: what it was made for.
     """
 
     job: Job
@@ -79,6 +88,9 @@ class Plan:
     rows: tuple[Projection, ...]
     blend: BlendGeometry | None = None
     libraries: Libraries | None = None
+    ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
+    traffic: tuple[Traffic, ...] = ()
+    machine: Machine | None = None
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -110,33 +122,12 @@ class Plan:
     @property
     def result_rows(self) -> Interval:
         """The rows of the result that are given here: all, but for some ranks among several."""
-        program, settings, source = self.job.program, self.settings, self.job.source
-        px = program.stores[SOURCE].px, program.stores[program.sink].px
-        whole = Interval(0, source.h * px[0] // px[1])
-        rank = settings.rank
-        if settings.ranks == 1 or settings.parallel_result is Given.ALL:
-            return whole
-        if settings.parallel_result is Given.BANDS:
-            found = shares_of(program, source.h, settings.ranks)
-            return found.ranks[rank].own[program.sink]
-        return Interval(0, 0) if rank else whole
-
-    @property
-    def stores_at(self) -> Place:
-        """Where full-extent activations live."""
-        far = {Placement.HOST: Place.HOST, Placement.MMAP: Place.DISK}
-        return far.get(self.placement, Place.DEVICE)
-
-    @property
-    def caches_at(self) -> Place:
-        """Where causal caches live."""
-        near = self.placement is not Placement.CACHES_ON_HOST
-        return self.stores_at if near else Place.HOST
+        return rows_given(self.job.program, self.job.source.h, self.settings)
 
     @property
     def keys_at(self) -> Place:
         """Where keys and values live that later chunks look back at: they grow with the clip."""
-        return Place.DISK if self.stores_at is Place.DISK else Place.HOST
+        return Place.DISK if self.placement is Placement.MMAP else Place.HOST
 
     @property
     def worst(self) -> Projection:
@@ -155,15 +146,52 @@ class Plan:
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes copied to and from the device, as though all chunks were as large as the
-        largest.
-        """
-        return len(self.chunks) * sum(row.moved_bytes for row in self.rows)
+        """Bytes copied to and from the device in all chunks; of one crop, where there are more."""
+        return sum(chunk.moved_bytes for chunk in self.traffic)
 
     @property
     def copied_bytes(self) -> int:
-        """Of `moved_bytes`, what the processor copies too, on its way to or from the device."""
-        return len(self.chunks) * sum(row.copied_bytes for row in self.rows)
+        """Of those, what the processor copies too, on its way to or from the device."""
+        return sum(chunk.copied_bytes for chunk in self.traffic)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it is thought to take on a card; None on a processor."""
+        crops, moved = self.blend.count if self.blend else 1, self.moved_bytes + self.copied_bytes
+        return self.rates.seconds(self.operations, crops * moved) if self.rates else None
+
+    @property
+    def rates(self) -> Rates | None:
+        """How fast the card is, measured or usual; None on a processor."""
+        machine = self.machine
+        if machine is None or not machine.apart:
+            return None
+        return machine.rates or USUAL[self.job.element_bytes]
+
+    def way(self, chunk: Chunk) -> Way:
+        """How a chunk is run; one of a length that was not planned for, as a longer one."""
+        found = self.ways.get(kind_of(chunk))
+        return found or max(self.ways.items(), key=lambda kind: (not kind[0][1], kind[0][0]))[1]
+
+    @property
+    def places(self) -> Places:
+        """Where things live in the largest chunk."""
+        return self.way(self._largest).places
+
+    @property
+    def _largest(self) -> Chunk:
+        """The largest chunk; one that stands for all bands where there are any."""
+        if self.chunks[0].band:
+            return largest_band(self.chunks)
+        return max(self.chunks, key=lambda chunk: chunk.source.size)
+
+    def levels(self) -> tuple[Level, ...]:
+        """What lives where in the largest chunk, by resolution."""
+        chunk, alone = self._largest, len(self.chunks) == 1
+        job, scale = self.job, self.job.batch * self.job.element_bytes
+        extent = chunk_extent(job, chunk)
+        found = levels_of(job.program, self.way(chunk).places, extent, chunk, alone=alone)
+        return tuple(Level(x.px, x.near_bytes * scale, x.far_bytes * scale) for x in found)
 
     def tile_count(self) -> int:
         """Tiles of all steps and chunks together."""
@@ -173,7 +201,7 @@ class Plan:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)
         return sum(
             count_tiles(replace(step.mixed_extent(src, chunk), t=frames.size), tile)
-            for step, tile in zip(job.program.steps, self.tiles, strict=True)
+            for step, tile in zip(job.program.steps, self.way(chunk).tiles, strict=True)
             for src in [extents[step.src]]
             for _, frames in step.runs(src, chunk)
         )
@@ -208,6 +236,10 @@ class Plan:
             "far_bytes": self.far_bytes,
             "moved_bytes": self.moved_bytes,
             "copied_bytes": self.copied_bytes,
+            "seconds": self.seconds,
+            "levels": [[level.px, level.near_bytes, level.far_bytes] for level in self.levels()],
+            "far_stores": len(self.places.stores),
+            "far_caches": len(self.places.caches),
             "worst_step": worst.path,
             "ranks": self.settings.ranks,
             "steps_by_path": [
@@ -225,6 +257,26 @@ class Plan:
         counts = runs(sizes)
         return f"chunks: {counts} {unit} frame" + ("" if counts == "1" else "s")
 
+    def _places_text(self) -> str:
+        """The name of the placement, or how much of what lives on the device."""
+        program, places = self.job.program, self.places
+        own = [s for s in range(len(program.stores)) if places.has_own_memory(program, s)]
+        kept = cache_paths(program)
+        near = sum(s not in places.stores for s in own), sum(p not in places.caches for p in kept)
+        if (
+            not places.rows
+            and not places.bands
+            and near in ((0, 0), (len(own), 0), (len(own), len(kept)))
+        ):
+            return _PLACES[self.placement]
+        turns = f", {len(places.bands.steps)} steps in bands of rows" if places.bands else ""
+        partly = f" ({len(places.rows)} more in part)" if places.rows else ""
+        return (
+            f"{near[0]} of {counted(len(own), 'store')}{partly} and {near[1]} of"
+            f" {counted(len(kept), 'cache')} on the device{turns}, the others in"
+            f" {_AWAY[places.away]}"
+        )
+
     def describe(self) -> str:
         """The plan in a few lines for a person."""
         job, worst = self.job, self.worst
@@ -241,10 +293,13 @@ class Plan:
             f"  projected peak: {size_text(worst.peak_bytes)} at {worst.path} (stores"
             f" {size_text(worst.store_bytes)}, caches {size_text(worst.cache_bytes)}, workspace"
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
-            f"  placement: {_PLACES[self.placement]}",
+            f"  placement: {self._places_text()}",
         ]
         if job.program.barrier is not None:
             lines.append(_OF_CORE)
+        if self.seconds is not None and self.machine:
+            source = "measured rates" if self.machine.rates else "rates of an ordinary card"
+            lines.append(f"  projected time: {self.seconds:.3g} s, at {source}")
         if self.blend:
             crop = self.blend.largest
             lines.append(
@@ -255,6 +310,7 @@ class Plan:
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")
+            lines.append("  on the device by level: " + ", ".join(map(_level, self.levels())))
         if self.libraries:
             lines.append(f"  device: {_on(self.libraries)}")
         return "\n".join(lines)
@@ -262,6 +318,7 @@ class Plan:
 
 _OF_CORE = "  reference: ComfyUI core's class, whose attention sees later frames, too"
 """Said where this is not what the authors' own code does."""
+_AWAY = {Place.HOST: "host memory", Place.DISK: "a temporary file"}
 
 _PLACES = {
     Placement.DEVICE: "stores and caches on the device",
@@ -280,6 +337,13 @@ def _on(libraries: Libraries) -> str:
         f"{libraries.device} ({libraries.route_words}); its libraries are allowed {allowed} of the"
         " workspace"
     )
+
+
+def _level(level: Level) -> str:
+    """How much of a level is on the device; its px are those of an element."""
+    whole = level.near_bytes + level.far_bytes
+    name = "full size" if level.px == 1 else f"1/{level.px}"
+    return f"{name} {100 * level.near_bytes // max(whole, 1)} % of {size_text(whole)}"
 
 
 def _bound(settings: Settings) -> str:

@@ -6,6 +6,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that are moved between device and host, and of those what the processor copies, too."""
+
+    moved_bytes: int
+    copied_bytes: int
+
+    @property
+    def cost(self) -> int:
+        """What speaks against it: a byte that is copied twice counts twice."""
+        return self.moved_bytes + self.copied_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Projection:
     """Projected device bytes while one step of the largest chunk runs.
 
@@ -28,22 +41,3 @@ class Projection:
     def peak_bytes(self) -> int:
         """All of it together on the device."""
         return self.store_bytes + self.cache_bytes + self.workspace_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """Bytes that are copied to the device for one tile, 0 for what is there already.
-
-    src: of the store that is read. added: of the one that is added. latents: for modulation. past:
-    of the causal cache.
-    """
-
-    src: int
-    added: int
-    latents: int
-    past: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.src + self.added + self.latents + self.past

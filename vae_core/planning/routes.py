@@ -42,7 +42,7 @@ class Finding:
         them at most, as a share of their range; None where it failed or gave what is no number.
     share: bytes that it allocated for each byte read and written. workspace: the same as a line.
     Both None where the device does not tell.
-    seconds: it took.
+    seconds: it took, for so many floating point operations.
     """
 
     route: Route
@@ -51,6 +51,7 @@ class Finding:
     share: float | None
     workspace: Workspace | None
     seconds: float
+    operations: int = 0
 
 
 def best(findings: Collection[Finding]) -> Finding | None:
@@ -65,6 +66,7 @@ class Table:
 
     title: its name. found: by class, what its routes did. wrong: what else it computes wrongly, in
     words. raised: allowances that proved too small in a run, and what they are now.
+    copied: bytes a second between host memory and it; 0: nobody knows.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Table:
     )
     wrong: tuple[str, ...] = ()
     raised: Mapping[ConvClass, Workspace] = field(default_factory=dict[ConvClass, Workspace])
+    copied: float = 0.0
 
     def route(self, kind: ConvClass) -> Route | None:
         """The route of a class; None where none is right, or it was never tried."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.parts import Attend, Conv, First, Packing, Start, Timestep
 from ..program.steps import Program, Step
@@ -14,12 +13,11 @@ from .workspaces import NO_WORKSPACES, Workspaces
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What is computed in, and where things are.
+    """What is computed in.
 
     batch: clips side by side.
     element_bytes: of the dtype that is computed in. statistics_bytes: of the one for statistics.
-    far_stores, far_caches, far_keys: whether they live away from the device, so that tiles copy
-        what they read; keys are those that later chunks look back at.
+    far_keys: whether keys that later chunks look back at live away from the device.
     far_weights: whether weights are copied to the device, or to another dtype.
     accelerated: whether it is computed as on an accelerator (see `running.devices`).
     workspaces: what its libraries allocate.
@@ -28,8 +26,6 @@ class Sizes:
     batch: int
     element_bytes: int
     statistics_bytes: int
-    far_stores: bool = False
-    far_caches: bool = False
     far_keys: bool = False
     far_weights: bool = False
     accelerated: bool = False
@@ -58,20 +54,6 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     if sizes.far_weights:
         made += _originals(step, step.mix, latent_channels)
     return made * sizes.element_bytes
-
-
-def most_cells(size: int, ratio: int) -> int:
-    """The most cells of so many elements that `size` elements can touch, wherever they lie."""
-    return (size + ratio - 2) // ratio + 1
-
-
-def staged_bytes(step: Step, chunk: Chunk, extents: tuple[Extent, ...], sizes: Sizes) -> int:
-    """Bytes of the rows that a rank sends and receives once a step has run, copied in one piece."""
-    if chunk.share is None:
-        return 0
-    there = chunk.held(step.dst, extents[step.dst])
-    line = sizes.batch * there.t * there.w * sizes.element_bytes
-    return line * chunk.share.staged[step.dst]
 
 
 def frame_statistics_bytes(program: Program, extents: tuple[Extent, ...], sizes: Sizes) -> int:

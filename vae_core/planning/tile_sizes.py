@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 
 from ..geometry.region import Extent
@@ -46,10 +45,10 @@ def shrinking(
 def _cut(tile: Extent, least: Extent, whole: Extent, banded: bool) -> Extent | None:
     """The next smaller tile."""
     if tile.h > least.h and (banded or 2 * tile.h >= tile.w or tile.w <= least.w):
-        return replace(tile, h=max(_next(tile.h, whole.h), least.h))
+        return Extent(tile.t, max(_next(tile.h, whole.h), least.h), tile.w)
     if tile.w > least.w:
-        return replace(tile, w=max(_next(tile.w, whole.w), least.w))
-    return replace(tile, t=_next(tile.t, whole.t)) if tile.t > least.t else None
+        return Extent(tile.t, tile.h, max(_next(tile.w, whole.w), least.w))
+    return Extent(_next(tile.t, whole.t), tile.h, tile.w) if tile.t > least.t else None
 
 
 def _next(side: int, whole: int) -> int:

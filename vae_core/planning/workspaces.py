@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+from .arrays import Whole, np
+
 
 @dataclass(frozen=True, slots=True)
 class ConvClass:
@@ -37,9 +39,12 @@ class Workspace:
     per_input: float = 0.0
     per_output: float = 0.0
 
-    def bytes(self, input_bytes: int, output_bytes: int) -> int:
+    def bytes(self, input_bytes: Whole, output_bytes: Whole) -> Whole:
         """Bytes for one convolution of this class."""
-        return self.base_bytes + ceil(self.per_input * input_bytes + self.per_output * output_bytes)
+        more = self.per_input * input_bytes + self.per_output * output_bytes
+        if isinstance(more, float):
+            return self.base_bytes + ceil(more)
+        return self.base_bytes + np.ceil(more).astype(np.int64)
 
 
 NOTHING = Workspace()
@@ -63,10 +68,12 @@ class Workspaces:
     """
 
     default: Workspace = CONTIGUOUS
-    known: Mapping[ConvClass, Workspace] = field(default_factory=dict[ConvClass, Workspace])
+    known: Mapping[ConvClass, Workspace] = field(
+        default_factory=dict[ConvClass, Workspace], hash=False
+    )
     attention: Workspace = PRODUCTS
 
-    def bytes(self, kind: ConvClass, input_bytes: int, output_bytes: int) -> int:
+    def bytes(self, kind: ConvClass, input_bytes: Whole, output_bytes: Whole) -> Whole:
         """Bytes that the library is allowed for one convolution."""
         return self.known.get(kind, self.default).bytes(input_bytes, output_bytes)
 

@@ -354,12 +354,11 @@ class Timestep:
 
 
 class Scope(Enum):
-    """Over which voxels the statistics of a group are taken: each frame by itself, or all frames of
-    a chunk or a clip, a `NormScope`.
-    """
+    """Whose statistics: a frame's; a chunk's or a clip's by `NormScope`; a clip's always."""
 
     FRAME = "frame"
     CHUNK = "chunk"
+    CLIP = "clip"
 
 
 @dataclass(frozen=True, slots=True)

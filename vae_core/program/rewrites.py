@@ -19,13 +19,17 @@ Nothing here knows of sizes, tiles or tensors.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
+from ..errors import SettingsError
 from ..settings import Reference
 from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
+from .scopes import needs_clip
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
 
+@lru_cache(maxsize=16)
 def unique_frames(program: Program) -> Program:
     """`program` with the frames that upsampling in time repeats stored and convolved once."""
     stores, steps = list(program.stores), list(program.steps)
@@ -38,6 +42,7 @@ def unique_frames(program: Program) -> Program:
     return verify(Program(program.name, tuple(steps), tuple(stores)))
 
 
+@lru_cache(maxsize=16)
 def still_frame(program: Program) -> Program:
     """`program` for clips of one frame, with the taps of causal convolutions summed."""
     steps = tuple(map(_stilled, _unbypassed(program)))
@@ -65,7 +70,9 @@ def _stilled(step: Step) -> Step:
     rate, mix = picture.rate if picture.rate == PICTURE else STEADY, picture.mix
     if isinstance(mix, Attend):
         mix = replace(mix, keys=Keys.FRAME)  # there are no others
-    return replace(picture, mix=mix, still=mix.kernel_t > 1, rate=rate)
+    time_map = TimeMap.SAME if picture.unfolds else picture.time_map
+    still = mix.kernel_t > 1
+    return replace(picture, mix=mix, still=still, rate=rate, time_map=time_map)
 
 
 def _unbypassed(program: Program) -> list[Step]:
@@ -119,9 +126,15 @@ def as_referred(program: Program, reference: object) -> Program:
     """`program` as the implementation has it that a `settings.Reference` means.
 
     ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
+    Raises `SettingsError` where it takes statistics over a few frames at a time as well.
     """
     if reference is not Reference.CORE:
         return program
+    if needs_clip(program):
+        raise SettingsError(
+            "ComfyUI core's result is not to be had for this network, whose statistics core takes"
+            " over a few frames at a time. Leave reference at official."
+        )
     return replace(program, steps=tuple(map(_unmasked, program.steps)))
 
 
@@ -131,6 +144,7 @@ def _unmasked(step: Step) -> Step:
     return step
 
 
+@lru_cache(maxsize=16)
 def narrow_in_place(program: Program) -> Program:
     """`program` with narrower results of blocks written over the blocks' inputs."""
     if program.looks_ahead:  # what is written is later than what is read

@@ -22,7 +22,7 @@ from math import lcm
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Interval, Region
 from ..geometry.share import Share
-from ..settings import Layout
+from ..settings import Given, Layout, Settings
 from .parts import Attend
 from .steps import SOURCE, Program, Step
 
@@ -173,6 +173,19 @@ def _together(program: Program, held: list[Interval]) -> None:
             rows = reduce(Interval.hull, (held[one] for one in sorted(alike)))
             for one in alike:
                 held[one] = rows
+
+
+def rows_given(program: Program, height: int, settings: Settings) -> Interval:
+    """The rows of the result that are given here, of a source of `height` rows: all, but for some
+    ranks among several.
+    """
+    px = program.stores[SOURCE].px, program.stores[program.sink].px
+    whole, rank = Interval(0, height * px[0] // px[1]), settings.rank
+    if settings.ranks == 1 or settings.parallel_result is Given.ALL:
+        return whole
+    if settings.parallel_result is Given.BANDS:
+        return shares_of(program, height, settings.ranks).ranks[rank].own[program.sink]
+    return _NOTHING if rank else whole
 
 
 def rows_read(step: Step, src: Extent, chunk: Chunk) -> Interval:

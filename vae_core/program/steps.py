@@ -17,10 +17,10 @@ Weights are not here: a step names the module path that holds them. No tensors, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
-from ..geometry.grid import Chunk, cells_of
+from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Halo, Interval, Region
 from .parts import (
@@ -29,57 +29,14 @@ from .parts import (
     Attend,
     Conv,
     First,
-    Fold,
     Keys,
     Norm,
     Rate,
     Start,
     TimeMap,
-    shown_cells,
     unfolded,
 )
-
-SOURCE = 0
-"""The store that the caller fills: sample frames for an encoder, latents for a decoder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """What a step adds to its result: a store, through a 1x1x1 convolution where channels change.
-
-    repeated: the store holds unique frames, each of which is added to a pair of results.
-    fold: which results each of its elements is added to, where it is one for each cell; it spreads.
-    """
-
-    store: int
-    shortcut: Conv | None = None
-    repeated: bool = False
-    fold: Fold | None = None
-
-    def source(self, core: Region, keeps_first: bool) -> Region:
-        """The part of the store that is added to the results `core`."""
-        if self.fold:
-            h, w = (cells_of(side, self.fold.side, False) for side in (core.h, core.w))
-            return Region(cells_of(core.t, self.fold.frames, keeps_first), h, w)
-        return Region(shown_cells(core.t, keeps_first), core.h, core.w) if self.repeated else core
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSpec:
-    """A full-extent activation of one chunk.
-
-    channels: how many.
-    px: sample pixels for each element, along a side.
-    frames: sample frames for each frame of it, the first apart.
-    shown: how often each frame counts in statistics, the first apart where it stands alone.
-    inside: the store whose first channels it overwrites, None for memory of its own.
-    """
-
-    channels: int
-    px: int
-    frames: int
-    shown: int = 1
-    inside: int | None = None
+from .stores import SOURCE, Residual, StoreSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +247,13 @@ class Program:
     name: str
     steps: tuple[Step, ...]
     stores: tuple[StoreSpec, ...]
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Worked out once, since much is looked up by it."""
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash((self.name, self.steps, self.stores)))
+        return self._hash
 
     @property
     def sink(self) -> int:

@@ -43,7 +43,7 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return f"copies {src.channels} channels past its mix to {dst.channels}"
     if step.history < 0:
         return "passes over frames that nothing sees"
-    if step.unfolds and (step.mix.kernel_t != 3 or src.shown != 2):
+    if step.unfolds and (step.mix.kernel_t != 3 or src.shown != (1 if step.upscale == 2 else 2)):
         return "unfolds what is not a kernel of three frames over unique frames"
     if step.still and step.unfolds:
         return "unfolds a frame that stands alone"

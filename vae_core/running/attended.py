@@ -43,7 +43,7 @@ def _keys(
 ) -> Iterator[Tensor]:
     """Keys and values that a frame meets, a block of rows after the other, on the device."""
     rows, seen = mix.key_rows(cells.extent, task.src), mix.seen(frame)
-    store = task.at.stores[task.step.src][:, mix.channels :, seen.start : seen.stop]
+    store = task.at.whole(task.step.src)[:, mix.channels :, seen.start : seen.stop]
     for kept in task.keys if mix.looks_ahead else chain(task.keys, (store,)):
         for t, start in product(range(kept.shape[2]), range(0, task.src.h, rows)):
             block = kept[:, :, t : t + 1, start : start + rows]
@@ -55,7 +55,7 @@ def remember(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> No
     if task.new_keys is None:
         return
     where = (..., *cells.slices)
-    kept = task.at.stores[task.step.src][:, mix.channels :][where]
+    kept = task.at.whole(task.step.src)[:, mix.channels :][where]
     if transfers.is_far(kept):
         task.new_keys[where].copy_(kept)
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..geometry.grid import Chunk, largest_of, tiles
-from ..geometry.region import Extent, Region
+from ..geometry.region import Extent, Interval, Region
 from ..program.steps import Program, Step
 from .windows import Window
 
@@ -27,16 +28,24 @@ class Course:
     windows: dict[Region, Window] = field(default_factory=dict[Region, Window], compare=False)
 
 
-def course_of(step: Step, src: Extent, chunk: Chunk, bound: Extent) -> Course:
-    """The course of a step with tiles of at most `bound` cells, for a store of the extent `src`."""
+def course_of(
+    step: Step, src: Extent, chunk: Chunk, bound: Extent, parts: Sequence[Interval] | None = None
+) -> Course:
+    """The course of a step with tiles of at most `bound` cells, for a store of the extent `src`.
+
+    parts: rows of cells that are gone through one after the other, such that no tile is in two of
+        them; None: all of them.
+    """
     cells = step.mixed_extent(src, chunk)
-    top = chunk.rows(step.dst, step.side_made, cells.h).start
+    parts = parts or (chunk.rows(step.dst, step.side_made, cells.h),)
     every = (
-        tile.later(frames.start).lower(top)
+        replace(tile, h=tile.h.shift(part.start)).later(frames.start)
         for _, frames in step.runs(src, chunk)
-        for tile in tiles(replace(cells, t=frames.size), bound)
+        for part in parts
+        for tile in tiles(replace(cells, t=frames.size, h=part.size), bound)
     )
-    largest = largest_of(cells, bound)
+    sizes = [largest_of(replace(cells, h=part.size), bound) for part in parts]
+    largest = max(sizes, key=lambda size: size.h)
     return Course(tuple(every), largest, step.lone(src, chunk), largest.w == cells.w)
 
 
@@ -49,3 +58,10 @@ def packs(program: Program, index: int) -> bool:
     step = program.steps[index]
     inside, residual = program.stores[step.dst].inside, step.residual
     return inside is not None and residual is not None and residual.store == inside
+
+
+def cut_at(rows: Interval, cut: int) -> tuple[Interval, ...]:
+    """An interval, in two where `cut` lies inside it."""
+    if not rows.start < cut < rows.stop:
+        return (rows,)
+    return Interval(rows.start, cut), Interval(cut, rows.stop)

@@ -35,13 +35,15 @@ _ROUNDING_BYTES = 2**20
 class Feedback:
     """What one run shows of its device.
 
+    plan: what the run follows.
+
     Invariant: `_more` holds for each class that took too much the bytes that it took beyond its
     allowance, for each byte that it read and wrote.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, plan: Plan) -> None:
         self._card = cards.card_for(device)
-        self._dtype, self._plan = dtype, plan
+        self.plan, self._dtype = plan, dtype
         self._before: int | None = None
         self._mark = 0
         self._more: dict[ConvClass, float] = {}
@@ -53,13 +55,20 @@ class Feedback:
         self._before = None if now is None or mark is None else now - held_bytes
         self._mark = mark or 0
 
+    def start(self) -> None:
+        """Tiles of a step begin: what stores took since those of the step before is no library's
+        doing.
+        """
+        if self._card is not None:
+            self._mark = max(self._mark, self._card.peak_bytes() or 0)
+
     def limit(self, index: int, at: Pass, largest: Extent) -> int | None:
         """The most cells that a tile of step `index` may have; None: as many as `largest`."""
-        step = self._plan.job.program.steps[index]
+        step = self.plan.job.program.steps[index]
         if isinstance(step.mix, Attend) or not self._more:
             return None
         more = self._more.get(mixed(step), 0.0) * self._data_bytes(step, at, largest.region)
-        row = self._plan.rows[index]
+        row = self.plan.rows[index]
         return self._within_budget(index, row.peak_bytes + int(more), largest)
 
     def check(self, index: int, at: Pass, cells: Region) -> int | None:
@@ -71,14 +80,14 @@ class Feedback:
             return None
         self._mark = mark
         used = mark - self._before
-        missing = used - self._plan.rows[index].peak_bytes
+        missing = used - self.plan.rows[index].peak_bytes
         if missing <= _ROUNDING_BYTES:
             return None
         self._learn(index, at, cells, missing)
         return self._within_budget(index, used, cells.extent)
 
     def _learn(self, index: int, at: Pass, cells: Region, missing: int) -> None:
-        step = self._plan.job.program.steps[index]
+        step = self.plan.job.program.steps[index]
         _LOG.warning(
             "%s took %s more than projected; its libraries are allowed more from now on",
             step.path,
@@ -94,11 +103,11 @@ class Feedback:
         """Bytes that the convolution of a tile reads and writes."""
         kind, seen = mixed(step), step.seen_region(cells)
         count = kind.in_channels * seen.voxels + kind.out_channels * cells.voxels
-        return self._plan.job.batch * count * self._dtype.itemsize
+        return self.plan.job.batch * count * self._dtype.itemsize
 
     def _within_budget(self, index: int, used: int, cells: Extent) -> int | None:
         """How many cells keep within the budget, where so many take `used` bytes."""
-        budget, row = self._plan.settings.budget_bytes, self._plan.rows[index]
+        budget, row = self.plan.settings.budget_bytes, self.plan.rows[index]
         fixed = row.store_bytes + row.cache_bytes
         if budget is None or used <= budget or used <= fixed:
             return None

@@ -31,7 +31,7 @@ class AllChunks:
         where = self._weights.dtype, self._weights.device, self._place
         kept: dict[int, Tensor] = {}
         for store in self._program.crossing:
-            x = at.stores[store]
+            x = at.whole(store)
             kept[store] = allocate(tuple(x.shape), *where, self._pinned)
             kept[store].copy_(x)
         self._chunks.append(kept)

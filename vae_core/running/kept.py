@@ -1,8 +1,8 @@
 """Which frames of stores go from one band of a clip to the next?
 
 Where convolutions look ahead, a store's frames are read in a later band than the one in which they
-were made (see `program.bands`). Those are put aside when the store is given up, where causal caches
-would live, and put back where the store is made again.
+were made (see `program.bands`). Those are put aside when the store is given up, and put back where
+the store is made again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..geometry.region import Extent
 from ..planning.plan import Plan
 from ..program.bands import largest_band
 from ..program.steps import Program
+from ..settings import Place
 from .pinned import Pinned
 from .stores import allocate
 from .task import Pass
@@ -34,8 +35,7 @@ class Kept:
     ) -> None:
         self.frames: dict[int, Tensor] = {}
         self._bands = [chunk.band for chunk in plan.chunks]
-        self._dtype, self._device = weights.dtype, weights.device
-        self._place, self._pinned = plan.caches_at, pinned
+        self._dtype, self._device, self._pinned = weights.dtype, weights.device, pinned
         self.largest: tuple[int, ...] = ()
         if program.looks_ahead:
             band = largest_band(plan.chunks).band
@@ -60,15 +60,15 @@ class Kept:
             made[:, :, : kept.shape[2]].copy_(kept)
         return made[:, :, : at.held(store).t]
 
-    def keep(self, store: int, at: Pass) -> None:
-        """Put aside what the next band will read of a store."""
+    def keep(self, store: int, at: Pass, place: Place) -> None:
+        """Put aside at `place` what the next band will read of a store."""
         following = self._after(at)
         count = following.kept[store] if following else 0
         if not count:
             return
-        frames = at.stores[store]
+        frames = at.whole(store)
         shape = (*frames.shape[:2], count, *frames.shape[3:])
-        aside = allocate(shape, self._dtype, self._device, self._place, self._pinned)
+        aside = allocate(shape, self._dtype, self._device, place, self._pinned)
         self.frames[store] = aside.copy_(frames[:, :, frames.shape[2] - count :])
 
     def _after(self, at: Pass) -> Band | None:

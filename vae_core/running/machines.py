@@ -22,6 +22,7 @@ from ..planning import machine
 from ..planning.classes import classes_of
 from ..planning.machine import Machine
 from ..planning.plan import Plan
+from ..planning.rates import rates_of
 from ..planning.routes import Table, words_of
 from ..planning.workspaces import ConvClass
 from ..program.steps import Program
@@ -65,7 +66,8 @@ def machine_for(
         alone = machine.machine_for(_PROCESSOR)
         return replace(alone, title=card.title(), refused=refused)
     found = machine.machine_for(device, is_integrated(device))
-    return replace(found, title=card.title(), table=table, workspaces=table.workspaces)
+    rates = rates_of(table, program)
+    return replace(found, title=card.title(), table=table, workspaces=table.workspaces, rates=rates)
 
 
 @lru_cache(maxsize=64)

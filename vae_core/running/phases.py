@@ -7,6 +7,7 @@ output of a cell has a convolution of its own, a phase. An accelerator does thos
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -69,10 +70,10 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     """The convolutions of a step's cell: one, or one for each of the outputs that it unfolds to."""
     weight, bias = kernel
     if step.upscale == 2:
-        places = product((0, 1), (0, 1))
         return tuple(
-            Phase(squared(weight, r, c), bias, row=r, column=c, apart=2, folded=True)
-            for r, c in places
+            Phase(squared(seen, r, c).to(weight.dtype), bias, f, r, c, apart=2, folded=True)
+            for f, seen in _in_time(weight, step)
+            for r, c in product((0, 1), (0, 1))
         )
     if step.unfolds:
         return tuple(Phase(folded(weight, 2, 1 - f), bias, frame=f) for f in (0, 1))
@@ -103,6 +104,20 @@ def of_picture(found: tuple[Phase, ...], step: Step) -> tuple[Phase, ...]:
         replace(one, frame=0, row=row, column=column)
         for one, (row, column) in zip(own, places, strict=True)
     )
+
+
+def _in_time(weight: Tensor, step: Step) -> Iterator[tuple[int, Tensor]]:
+    """The frames that a step makes of one, and for each the taps that it sees by; where taps are
+    summed, in float32 or wider.
+    """
+    wide = statistics_dtype(weight.dtype)
+    if step.still:
+        yield 0, weight.sum(2, keepdim=True, dtype=wide)
+    elif step.unfolds:
+        for frame in (0, 1):
+            yield frame, folded(weight.to(wide), 2, 1 - frame)
+    else:
+        yield 0, weight
 
 
 def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
@@ -238,7 +253,11 @@ def for_accelerator(found: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """
     first = found[0]
     if first.folded:
-        found = (Phase(torch.cat([phase.weight for phase in found]), first.bias, stacked=True),)
+        frames = [found[start : start + 4] for start in range(0, len(found), 4)]
+        found = tuple(
+            Phase(torch.cat([one.weight for one in square]), first.bias, frame, stacked=True)
+            for frame, square in enumerate(frames)
+        )
     if first.bias is None or any(phase.bias is not first.bias for phase in found):
         return found
     shift = first.bias[None, :, None, None, None]

@@ -6,7 +6,7 @@ For every class of convolutions that nobody has asked about yet, and every route
    frames, with the same in float32 on the processor.
 2. The allocator's peak above what was held, less the result, is what the route allocated; the two
    sizes give a line.
-3. The larger one is run again and timed.
+3. The larger one is run again and timed; so is a copy there and back.
 
 What else a tile is made of has no choice of routes; there it is only asked whether it is right.
 Random numbers of the process are left alone. The peak of the device's allocator is set back.
@@ -35,6 +35,7 @@ SIZES_BYTES = (2**20, 2**24)
 
 _CELL_FRAMES = 2
 _CORNER = 4
+_COPIED_BYTES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,24 @@ class Sample:
     wanted: tuple[Tensor, ...]
 
     @property
-    def out_bytes(self) -> int:
-        """Bytes of the result."""
+    def _out_count(self) -> int:
+        """Elements of the result."""
         _, _, *sides = self.x.shape
         taps = self.weight.shape[2:]
         count = self.weight.shape[0]
         for side, tap, stride in zip(sides, taps, self.strides, strict=True):
             count *= (side - tap) // stride + 1
-        return count * self.x.element_size()
+        return count
+
+    @property
+    def out_bytes(self) -> int:
+        """Bytes of the result."""
+        return self._out_count * self.x.element_size()
+
+    @property
+    def operations(self) -> int:
+        """Floating point operations: two a multiply-add."""
+        return 2 * self._out_count * self.weight[0].numel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,8 @@ def probe(card: Card, dtype: torch.dtype, known: Table, kinds: Collection[ConvCl
     for kind in sorted(set(kinds) - set(found), key=repr):
         found[kind] = tuple(_findings(card, dtype, kind))
     wrong = known.wrong if known.found else tuple(wrong_operations(card, dtype))
-    return Table(card.title(), found, wrong, known.raised)
+    copied = known.copied or copied_per_second(card)
+    return Table(card.title(), found, wrong, known.raised, copied)
 
 
 def _findings(card: Card, dtype: torch.dtype, kind: ConvClass) -> Iterator[Finding]:
@@ -94,6 +106,7 @@ def _is_needless(route: Route, kind: ConvClass) -> bool:
 
 def _tried(card: Card, dtype: torch.dtype, route: Route, samples: list[Sample]) -> Finding:
     """What a route does; one that the device refuses is not right."""
+    operations = samples[-1].operations
     try:
         samples = [replace(one, weight=laid_out_for(route, one.weight)) for one in samples]
         seen = [_run(card, route, sample) for sample in samples]
@@ -106,9 +119,8 @@ def _tried(card: Card, dtype: torch.dtype, route: Route, samples: list[Sample]) 
     right = error <= tolerance(dtype)
     last = seen[-1]
     share = None if last.used_bytes is None else last.used_bytes / last.data_bytes
-    return Finding(
-        route, right, error if error < float("inf") else None, share, _line(seen), seconds
-    )
+    known = error if error < float("inf") else None
+    return Finding(route, right, known, share, _line(seen), seconds, operations)
 
 
 def _run(card: Card, route: Route, sample: Sample) -> _Seen:
@@ -137,6 +149,24 @@ def _timed(card: Card, route: Route, sample: Sample) -> float:
         by_route(route, sample.x, sample.weight, None, sample.strides)
         taken.append(card.seconds() - start)
     return min(taken)
+
+
+def copied_per_second(card: Card) -> float:
+    """Bytes a second between host memory that the device reaches by itself and the device, by the
+    slower of the two ways; 0 where its clock does not tell.
+    """
+    if card.device.type == "meta":
+        return 0.0
+    pins, size = card.device.type == "cuda", _COPIED_BYTES
+    host = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pins)
+    there = torch.empty(size, dtype=torch.uint8, device=card.device)
+    ways: dict[bool, float] = {}
+    for back in (False, True, False, True):  # the second time it is warm
+        start = card.seconds()
+        host.copy_(there) if back else there.copy_(host)
+        ways[back] = card.seconds() - start
+    slower = max(ways.values())
+    return _COPIED_BYTES / slower if slower > 0 else 0.0
 
 
 def _line(seen: list[_Seen]) -> Workspace | None:

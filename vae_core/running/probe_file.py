@@ -25,7 +25,7 @@ from ..planning.routes import Finding, Route, Table
 from ..planning.workspaces import ConvClass, Workspace
 
 _LOG = logging.getLogger("vae_core")
-_FORMAT = 1
+_FORMAT = 2
 _LARGEST_BYTES = 2**22
 
 Facts = Mapping[str, str]
@@ -121,6 +121,7 @@ def _warn(what: str) -> None:
 def _content(table: Table) -> dict[str, Any]:
     return {
         "title": table.title,
+        "copied": table.copied,
         "wrong": list(table.wrong),
         "classes": [
             {**asdict(kind), "routes": [_finding_content(one) for one in findings]}
@@ -142,7 +143,7 @@ def _table(content: dict[str, Any]) -> Table:
     }
     raised = {_kind(entry): _workspace(entry) for entry in content["raised"]}
     wrong = tuple(_word(one) for one in content["wrong"])
-    return Table(_word(content["title"]), found, wrong, raised)
+    return Table(_word(content["title"]), found, wrong, raised, _number(content["copied"]))
 
 
 def _finding(entry: dict[str, Any]) -> Finding:
@@ -156,6 +157,7 @@ def _finding(entry: dict[str, Any]) -> Finding:
         None if share is None else _number(share),
         None if line is None else _workspace(line),
         _number(entry["seconds"]),
+        int(_number(entry["operations"])),
     )
 
 

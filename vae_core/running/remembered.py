@@ -43,7 +43,7 @@ class Remembered:
         made = allocate(shape, *where, self._pinned)
         self._kept.setdefault(index, []).append(made)
         if at.chunk.share:  # rows that other ranks have made are kept, too
-            made.copy_(at.stores[step.src][:, mix.channels :])
+            made.copy_(at.whole(step.src)[:, mix.channels :])
         return made
 
     def clear(self) -> None:

@@ -56,6 +56,7 @@ class SharedExecution(Execution):
     ) -> None:
         super().__init__(plan.job.program, weights, plan, report)
         self._exchange, self._rank = exchange, exchange.rank()
+        self._given, self._rows = plan.settings.parallel_result, plan.result_rows
         self._dtype = statistics_dtype(weights.dtype)
         self._device = weights.device
         self._shares = shares_of(plan.job.program, plan.job.source.h, exchange.size())
@@ -67,7 +68,7 @@ class SharedExecution(Execution):
             band = self._band(source, sink, own, chunk)
             super().run(self._shared(chunk), source, band, last=last)
             self._exchange.agree()
-            if self._plan.settings.parallel_result is not Given.BANDS:
+            if self._given is not Given.BANDS:
                 self._deliver(band, sink)
 
     def gather(self, chunk: Chunk, source: Tensor, *, last: bool) -> None:
@@ -84,8 +85,8 @@ class SharedExecution(Execution):
 
     def _band(self, source: Tensor, sink: Tensor, own: Interval, chunk: Chunk) -> Tensor:
         """Where the result's own rows go: into the sink, where it has them."""
-        if self._plan.result_rows.contains(own):
-            start = self._plan.result_rows.start
+        if self._rows.contains(own):
+            start = self._rows.start
             return sink[..., own.start - start : own.stop - start, :]
         b, c, t, _, w = sink.shape
         return sink.new_empty(b, c, t, own.size, w)
@@ -93,7 +94,7 @@ class SharedExecution(Execution):
     def _deliver(self, band: Tensor, sink: Tensor) -> None:
         """Send the result's rows to those that have all of them."""
         everyone = range(self._exchange.size())
-        takers = everyone if self._plan.settings.parallel_result is Given.ALL else range(1)
+        takers = everyone if self._given is Given.ALL else range(1)
         outgoing = {
             to: self._exchange.staged(band) for to in takers if to != self._rank and band.numel()
         }
@@ -108,8 +109,20 @@ class SharedExecution(Execution):
         for target, room in incoming.values():
             target.copy_(room)
 
-    def _run_step(self, index: int, at: Pass, last: bool) -> None:
-        super()._run_step(index, at, last)
+    def _copy_first(self, step: Step, at: Pass, rows: Interval) -> None:
+        share = at.chunk.share
+        assert share
+        own = share.own[step.dst]
+        here, there = (own.within(share.held[store]) for store in (step.dst, step.src))
+        first = at.whole(step.src)[:, :, :1, there]
+        at.whole(step.dst)[:, :, :1, here].copy_(first)
+
+    def _end(self, index: int, at: Pass) -> None:
+        self._exchanged(index, at)
+        super()._end(index, at)
+
+    def _exchanged(self, index: int, at: Pass) -> None:
+        """Every rank has come to know what it needs of what a step has written."""
         step, band = self._program.steps[index], at.chunk.band
         at.moments.pop(step.src, None)  # where this rank made nothing of them
         wanted, moves = self._program.norm_to_come(index), self._shares.moves[index]
@@ -158,7 +171,7 @@ class SharedExecution(Execution):
 
     def _part(self, step: Step, at: Pass, move: Move) -> Tensor:
         """Rows of what has been written, as they lie in the store: of a band its frames alone."""
-        share, x = at.chunk.share, at.stores[step.dst]
+        share, x = at.chunk.share, at.whole(step.dst)
         assert share
         first, stop = move.channels
         return x[:, first:stop, self._frames(step, at), move.rows.within(share.held[step.dst]), :]
@@ -167,10 +180,6 @@ class SharedExecution(Execution):
     def _frames(step: Step, at: Pass) -> slice:
         made = frames_made(step, at.src(step), at.chunk).shift(-at.chunk.origin(step.dst))
         return slice(made.start, made.stop)
-
-    def _packs(self, index: int, at: Pass) -> bool:
-        """Never: rows that others need are not where the next ones are written."""
-        return False
 
     @contextmanager
     def _together(self) -> Generator[None]:

@@ -14,8 +14,9 @@ from ..program.steps import SOURCE, Step
 from . import kernels
 from .framewise import Gathered
 from .phases import Phase
+from .split import Store
 from .transfers import Arrival
-from .windows import Window
+from .windows import Place, Window
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Pass:
     chunk: Chunk
     index: int
     extents: tuple[Extent, ...]
-    stores: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    stores: dict[int, Store] = field(default_factory=dict[int, Store])
     moments: dict[int, Gathered] = field(default_factory=dict[int, "Gathered"])
 
     def src(self, step: Step) -> Extent:
@@ -51,16 +52,32 @@ class Pass:
         """Whether the first frame of a store stands alone."""
         return self.chunk.keeps_first(self.extents[store].t)
 
-    def view(self, store: int, where: Region) -> Tensor:
-        """What there is of the elements `where`: the last ones where all of them are missing."""
-        x, where = self.stores[store], self.chunk.here(store, where)
+    @property
+    def source(self) -> Tensor:
+        """The caller's tensor that goes in."""
+        source = self.stores[SOURCE]
+        assert isinstance(source, Tensor)
+        return source
+
+    def target(self, step: Step, place: Place) -> Tensor:
+        """Where a step writes."""
+        found = self.stores[step.dst][place]
+        assert isinstance(found, Tensor)  # its tiles are cut where rows change sides
+        return found
+
+    def whole(self, store: int) -> Tensor:
+        """A store that lies in one place."""
+        found = self.stores[store]
+        assert isinstance(found, Tensor)
+        return found
+
+    def view(self, where: Region) -> Tensor:
+        """What there is of the elements `where` of the source: the last ones where all of them are
+        missing.
+        """
+        x, where = self.source, self.chunk.here(SOURCE, where)
         sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
         return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
-
-    def first(self, store: int, made: int) -> Tensor:
-        """The first frame of a store, with those rows that are made of store `made`."""
-        share, x = self.chunk.share, self.stores[store][:, :, :1]
-        return x[..., share.own[made].within(share.held[store]), :] if share else x
 
     def cache_shape(self, step: Step) -> tuple[int, ...]:
         """Of the causal cache of a step: [b, c, history, rows that it reads, w]."""
@@ -70,7 +87,7 @@ class Pass:
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""
-        return (self.stores[SOURCE].shape[0], channels, extent.t, extent.h, extent.w)
+        return (self.source.shape[0], channels, extent.t, extent.h, extent.w)
 
 
 @dataclass(slots=True)
@@ -116,7 +133,7 @@ class Task:
     def __post_init__(self) -> None:
         self.src = self.at.extents[self.step.src]
         self.keeps_first = self.at.keeps_first(self.step.src)
-        clips = self.at.stores[SOURCE].shape[0]
+        clips = self.at.source.shape[0]
         self.cell_operations = clips * self.step.operations(_ONE, self.src)
         if isinstance(self.step.mix, Attend):
             mix, others = self.step.mix, sum(keys.shape[2] for keys in self.keys)

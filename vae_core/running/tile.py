@@ -8,7 +8,7 @@
 4. Add the residual, measure the result, and send it to dst.
 
 Until its last write a tile has changed nothing that running it again would not put right. What it
-allocates is what `memory.Memory.tile_bytes` counts; change both together.
+allocates is what `step_bytes.StepBytes.tile_bytes` counts; change both together.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class TileRunner:
     def _attend(self, task: Task, mix: Attend, cells: Region, inputs: Inputs) -> None:
         """Compute what `cells` attend to, and send it."""
         result = attended(task, mix, cells, inputs.src.take(), self.transfers)
-        self.transfers.send(result, task.at.stores[task.step.dst][inputs.window.target])
+        self.transfers.send(result, task.at.target(task.step, inputs.window.target))
         del result
         remember(task, mix, cells, self.transfers)
 
@@ -193,20 +193,17 @@ class TileRunner:
             self.transfers.fetch,
             self._window(task, cells),
         )
-        src = (
-            at.view(step.src, window.where)
-            if step.src == SOURCE
-            else at.stores[step.src][window.source]
-        )
+        src = at.view(window.where) if step.src == SOURCE else at.stores[step.src][window.source]
         if isinstance(step.mix, Attend):
+            assert isinstance(src, Tensor)
             src = src[:, : step.mix.read_channels]
-        past, cover = task.old_cache if window.missing else None, window.cover
+        past, cover, added = task.old_cache if window.missing else None, window.cover, window.added
         return Inputs(
             task,
             window,
             fetch(src),
-            fetch(at.stores[step.residual.store][window.added]) if step.residual else None,
-            fetch(at.stores[SOURCE][cover.source]) if cover else None,
+            fetch(at.stores[step.residual.store][added]) if step.residual and added else None,
+            fetch(at.source[cover.source]) if cover else None,
             None if past is None else fetch(past[window.past]),
         )
 
@@ -225,7 +222,7 @@ class TileRunner:
         """
         task, window, (result, added) = inputs.task, inputs.window, made
         step = task.step
-        target, first = task.at.stores[step.dst][window.target], self._first(task, cells)
+        target, first = task.at.target(step, window.target), self._first(task, cells)
         skipped, target = frames_of_phase(phase, target, first, step.frames_made)
         addend = phase.shift
         if added is not None and step.residual and step.residual.fold:

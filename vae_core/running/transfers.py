@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from .pinned import Pinned, copy_frames, in_one_piece
+from .split import Part, Split
 
 
 class Lanes(Protocol):
@@ -217,8 +218,10 @@ class Transfers:
         """Whether `x` lives on the host and the computing does not."""
         return x.is_cpu and self.device.type != "cpu"
 
-    def fetch(self, view: Tensor) -> Arrival:
+    def fetch(self, view: Part) -> Arrival:
         """Start the way in of `view`, a part of a store or of the caller's tensor, of any dtype."""
+        if isinstance(view, Split):
+            return self._fetch_both(view)
         if not self.is_far(view):
             return Arrival(self, view.to(self.device, self.dtype), False, None)
         out = torch.empty(
@@ -227,7 +230,24 @@ class Transfers:
             device=self.device,
             memory_format=torch.channels_last_3d,
         )
-        arrival = Arrival(self, out, True, self.lanes.start_in(view, out))
+        return self._arriving(out, self.lanes.start_in(view, out))
+
+    def _fetch_both(self, view: Split) -> Arrival:
+        """Start to put the rows of both sides together."""
+        layout = torch.channels_last_3d
+        out = torch.empty(view.shape, dtype=self.dtype, device=self.device, memory_format=layout)
+        above, mark = view.near.shape[3], None
+        for part, rows in zip(
+            view.parts, (out[:, :, :, :above], out[:, :, :, above:]), strict=True
+        ):
+            if self.is_far(part):
+                mark = self.lanes.start_in(part, rows) or mark  # a later one is over later
+            else:
+                rows.copy_(part)
+        return self._arriving(out, mark)
+
+    def _arriving(self, out: Tensor, mark: Any) -> Arrival:
+        arrival = Arrival(self, out, True, mark)
         self._awaited.append(arrival)
         return arrival
 

@@ -1,7 +1,7 @@
 /** How are a plan's picture, clip and memory drawn? As SVG, sharp at any zoom; text as text. */
 
 import { useBar } from "./live.js";
-import { chunkSpans, filled, memoryBar, tileBoxes } from "./shapes.js";
+import { chunkSpans, filled, levelBars, memoryBar, tileBoxes } from "./shapes.js";
 import { bytesText, say } from "./words.js";
 
 /** @typedef {import("./kinds.js").Answer} Answer */
@@ -124,6 +124,22 @@ export function drawMemory(plan) {
   }
   text.append(`${say("free")} ${bytesText(plan.free_bytes)} / ${bytesText(plan.total_bytes)}`);
   return element("div", {}, svg, text);
+}
+
+/**
+ * A bar for each resolution, filled as far as its activations live on the device; null where all do.
+ * @param {Answer} plan
+ */
+export function drawLevels(plan) {
+  const bars = levelBars(plan.levels);
+  if (!bars.length) return null;
+  const svg = bar(8 * bars.length);
+  const text = bars.map(({ px, near, size }, index) => {
+    const box = { x: 0, y: 8 * index + 1, w: size * WIDE, h: 6 };
+    svg.append(rect({ ...box, w: box.w * near }, "stores"), rect(box, "cell"));
+    return `${px === 1 ? "1" : `1/${px}`}: ${Math.floor(100 * near)} %`;
+  });
+  return element("div", {}, svg, element("div", { text: `${say("levels")}: ${text.join(" · ")}` }));
 }
 
 /**

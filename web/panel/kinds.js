@@ -32,6 +32,8 @@
  * @property {number} far_bytes
  * @property {number} moved_bytes
  * @property {string} placement
+ * @property {number|null} [seconds] that it is thought to take on a card
+ * @property {[number, number, number][]} [levels] pixels an element, bytes on the device, and away
  * @property {number} chunks
  * @property {number[]} chunk_frames
  * @property {number} last_chunk_frames

@@ -100,3 +100,16 @@ export function memoryBar(plan) {
     free: Math.min(plan.free_bytes / whole, 1),
   };
 }
+
+/**
+ * What of each level lives on the device: as a share of it, with its size against the largest.
+ * @param {import("./kinds.js").Answer["levels"]} levels
+ * @returns {{px: number, near: number, size: number}[]} nothing where all of it does
+ */
+export function levelBars(levels = []) {
+  if (levels.every(([, , far]) => far === 0)) return [];
+  const largest = Math.max(...levels.map(([, near, far]) => near + far));
+  return levels.map(([px, near, far]) => ({
+    px, near: near / (near + far), size: (near + far) / largest,
+  }));
+}

@@ -16,6 +16,7 @@ const WAN_22 = /wan_?2[._]?2_?vae|ti2v/i;
 const WAN = /wan|qwen/i;
 const LTX = /ltx/i;
 const HUNYUAN_15 = /hunyuan_?-?video_?-?1[._]?5/i;
+const HUNYUAN = /hunyuan_?-?video|framepack|kandinsky_?-?5/i;
 const SEEDVR2 = /seedvr|(^|\/)ema_vae/i;
 
 /**
@@ -163,6 +164,7 @@ function networkOf(file) {
   if (shipped) return shipped[1];
   if (LTX.test(file)) return "ltx";
   if (HUNYUAN_15.test(file)) return "hunyuan15";
+  if (HUNYUAN.test(file)) return "hunyuan";
   if (SEEDVR2.test(file)) return "seedvr2";
   if (!WAN.test(file)) return "full";
   return WAN_22.test(file) ? "wan22" : "wan";

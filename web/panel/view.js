@@ -1,6 +1,6 @@
 /** What does a person see of one node's plan? One line, and everything else when it is opened. */
 
-import { drawChunks, drawMemory, drawTiles, drawUse, element, shape } from "./drawing.js";
+import { drawChunks, drawLevels, drawMemory, drawTiles, drawUse, element, shape } from "./drawing.js";
 import { remaining } from "./live.js";
 import { bytesText, chunksText, say, secondsText } from "./words.js";
 
@@ -144,10 +144,13 @@ export class View {
       const [far, moved] = [plan.far_bytes, plan.moved_bytes].map(bytesText);
       words.push(say("far", { far, moved }));
     }
+    if (plan.seconds) words.push(say("projected", { time: secondsText(plan.seconds) }));
+    const levels = drawLevels(plan);
     return [
       drawTiles(plan, size, overlap, inside, this.picture ? this.frame : null),
       drawChunks(plan, share),
       drawMemory(plan),
+      ...(levels ? [levels] : []),
       element("div", { text: words.join(" · ") }),
     ];
   }

@@ -21,6 +21,8 @@ export const WORDS = {
   crops: "[n] blended crops",
   arithmetic: "arithmetic [x]× of untiled",
   placement: "activations: [place]",
+  levels: "on the device, by resolution",
+  projected: "about [time] on the device",
   far: "[far] outside the device, [moved] copied",
   framesPad: "[n] frames are not [k]k+1; the frame policy decides",
   sizePad: "the sides are not multiples of [px]; the size policy decides",

@@ -11,6 +11,8 @@ import folder_paths
 import torch
 from safetensors.torch import save_file
 
+from . import narrow
+
 
 class TestClip:
     """A smooth random clip [t, h, w, 3] in [0, 1]; `negate` turns its first frame over."""
@@ -44,7 +46,7 @@ class TestClip:
 
 
 class TestLatents:
-    """Normally distributed latents [1, 16, n, h, w]."""
+    """Normally distributed latents [1, channels, n, h, w]."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "make"
@@ -54,12 +56,16 @@ class TestLatents:
     def INPUT_TYPES(cls):
         """The host asks for this."""
         whole = ("INT", {"default": 1, "min": 0, "max": 10_000})
-        return {"required": dict.fromkeys(("frames", "rows", "columns", "seed"), whole)}
+        return {
+            "required": dict.fromkeys(("frames", "rows", "columns", "seed"), whole),
+            "optional": {"channels": ("INT", {"default": 16, "min": 1, "max": 10_000})},
+        }
 
-    def make(self, frames: int, rows: int, columns: int, seed: int):
+    def make(self, frames: int, rows: int, columns: int, seed: int, channels: int = 16):
         """The latents."""
         generator = torch.Generator().manual_seed(seed)
-        return ({"samples": torch.randn(1, 16, frames, rows, columns, generator=generator)},)
+        shape = (1, channels, frames, rows, columns)
+        return ({"samples": torch.randn(shape, generator=generator)},)
 
 
 class TestConditioning:
@@ -184,6 +190,23 @@ class TestNarrowSeedVR2:
         return (vae, type(vae.first_stage_model).__name__)
 
 
+class TestNarrowVAE:
+    """Core's own VAE of a family, as its loader makes it, but narrow and with random weights."""
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The host asks for this."""
+        return {"required": {"family": (list(narrow.NETWORKS),)}}
+
+    def load(self, family: str):
+        """The VAE."""
+        return (narrow.vae_of(family),)
+
+
 NODES = (
     TestClip,
     TestLatents,
@@ -192,5 +215,6 @@ NODES = (
     TestReserved,
     TestCapture,
     TestNarrowSeedVR2,
+    TestNarrowVAE,
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

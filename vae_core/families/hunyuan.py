@@ -1,0 +1,236 @@
+"""Which program does a live VAE of HunyuanVideo stand for, which is Kandinsky 5's and FramePack's?
+
+`lower_encoder` and `lower_decoder` walk the parts and put one step for each convolution: GroupNorm
+over the whole clip, a clip's first frame before it, and the outermost elements around the picture.
+
+1. Space halves by strides, and time with it; both double by showing elements several times, but a
+   clip's first frame once.
+2. In the middle every voxel attends to those of its own frame and of all frames before it.
+
+That is the authors' network on the whole clip, as their own code and diffusers' modules have it.
+What diffusers' class does by itself is to blend runs of 16 frames, and ComfyUI's takes statistics
+over a few frames at a time. No tensor is read but for its shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch import nn
+
+from ..errors import LoweringError
+from ..program.parts import STEADY, Attend, Conv, Keys, Norm, Rate, TimeMap
+from ..program.steps import Program, Residual, Step, StoreSpec
+from .attributes import check, check_doors, plain
+from .building import Builder, child, children, only
+from .hunyuan15_parts import part_of
+from .hunyuan_parts import (
+    DIFFUSERS,
+    DOORS,
+    KNOWN,
+    Dialect,
+    causal,
+    dialect_of,
+    factors_of,
+    group_norm,
+    of_voxels,
+)
+
+_IDLE = ("swish", "temb_proj")
+_MIDDLE = ("attentions", "resnets", "block_1", "attn_1", "block_2")
+
+
+def owns(module: nn.Module) -> bool:
+    """Whether a module is HunyuanVideo by its parts, whichever class holds it."""
+    coder = cast("Any", getattr(module, "decoder", None))
+    if isinstance(getattr(getattr(coder, "mid", None), "attn_1", None), nn.Module):
+        inner = getattr(coder.conv_in, "conv", None)
+        return isinstance(inner, nn.Conv3d) and isinstance(coder.mid.attn_1.norm, nn.GroupNorm)
+    blocks = getattr(getattr(coder, "mid_block", None), "attentions", None) or [None]
+    inner = getattr(getattr(coder, "conv_in", None), "conv", None)
+    return isinstance(inner, nn.Conv3d) and hasattr(blocks[0], "group_norm")
+
+
+@dataclass(slots=True)
+class _Builder(Builder):
+    """The parts, by the names of `dialect`."""
+
+    dialect: Dialect = DIFFUSERS
+
+    def put(self, mix: Conv | Attend, norm: Norm | None = None, rate: Rate = STEADY) -> None:
+        """One step from the newest result to a store of its own."""
+        spec = self.spec
+        dst = self.store(mix.out_channels, spec.px * mix.stride, spec.frames * rate.down)
+        self.steps.append(Step(self.at, dst, mix, norm, rate=rate))
+        self.at = dst
+
+    def conv(self, module: nn.Module, path: str, norm: Norm | None = None) -> None:
+        """A causal convolution, which may halve."""
+        conv, down = causal(module, path)
+        self.put(conv, norm, Rate(down=down))
+
+    def resnet(self, block: nn.Module, path: str) -> None:
+        """Two convolutions, the second added to what the block began with."""
+        only(block, path, ("norm1", "conv1", "norm2", "conv2", self.dialect.shortcut, *_IDLE))
+        entry = self.at
+        norm1, norm2 = (
+            group_norm(child(block, path, name), f"{path}.{name}") for name in ("norm1", "norm2")
+        )
+        self.conv(child(block, path, "conv1"), f"{path}.conv1", norm1)
+        conv2, _ = causal(child(block, path, "conv2"), f"{path}.conv2")
+        found, where = (
+            getattr(block, self.dialect.shortcut, None),
+            f"{path}.{self.dialect.shortcut}",
+        )
+        shortcut = of_voxels(plain(found), where) if isinstance(found, nn.Module) else None
+        spec = self.spec
+        dst = self.store(conv2.out_channels, spec.px, spec.frames) if shortcut else entry
+        self.steps.append(Step(self.at, dst, conv2, norm2, residual=Residual(entry, shortcut)))
+        self.at = dst
+
+    def attention(self, block: nn.Module, path: str) -> None:
+        """Queries, keys and values; attention to this frame and those before; the projection,
+        added.
+        """
+        name, *names = self.dialect.attention
+        only(block, path, (name, *(one.partition(".")[0] for one in names)))
+        entry, channels = self.at, self.spec.channels
+        *parts, proj = (of_voxels(part_of(block, path, one), f"{path}.{one}") for one in names)
+        if {one.out_channels for one in (*parts, proj)} != {channels}:
+            raise LoweringError(f"{path} must attend with one head of {channels} channels.")
+        norm = group_norm(child(block, path, name), f"{path}.{name}", activated=False)
+        first, *others = parts
+        beside = tuple(one.path for one in others)
+        self.put(replace(first, out_channels=3 * channels, beside=beside), norm)
+        self.put(Attend(path, channels, Keys.EARLIER))
+        self.steps.append(Step(self.at, entry, proj, residual=Residual(entry)))
+        self.at = entry
+
+    def middle(self, coder: nn.Module, name: str) -> None:
+        """The three blocks at the smallest size."""
+        first, attention, last = (
+            (part_of(coder, name, part), f"{name}.{part}") for part in self.dialect.middle
+        )
+        self.resnet(*first)
+        self.attention(*attention)
+        self.resnet(*last)
+
+    def up(self, module: nn.Module, path: str) -> None:
+        """Twice the size, and twice the frames where it says so."""
+        only(module, path, ("conv",))
+        conv, down = causal(child(module, path, "conv"), f"{path}.conv")
+        if (down, conv.stride) != (1, 1):
+            raise LoweringError(f"{path}.conv must keep the size of what it reads.")
+        timed, spec = factors_of(module)[0] == 2, self.spec
+        dst = self.store(conv.out_channels, spec.px // 2, spec.frames // (2 if timed else 1))
+        time_map = TimeMap.UNFOLD_PAIRS if timed else TimeMap.SAME
+        self.steps.append(Step(self.at, dst, conv, time_map=time_map, upscale=2))
+        self.at = dst
+
+    def level(self, level: nn.Module, path: str, way: int) -> None:
+        """Residual blocks, and what changes the size after them."""
+        names = self.dialect
+        sampler = names.samplers[way].partition(".")[0]
+        only(level, path, (names.blocks, sampler, "attn"))
+        only(getattr(level, "attn", nn.ModuleList()), f"{path}.attn", ())
+        for j, block in enumerate(children(level, names.blocks)):
+            self.resnet(block, f"{path}.{names.blocks}.{j}")
+        if isinstance(found := getattr(level, sampler, None), nn.Module):
+            only(found, f"{path}.{sampler}", ("0", "conv"))
+            part, where = part_of(level, path, names.samplers[way]), f"{path}.{names.samplers[way]}"
+            if way:
+                self.up(part, where)
+            else:
+                only(part, where, ("conv",))
+                self.conv(child(part, where, "conv"), f"{where}.conv")
+
+    def levels(self, coder: nn.Module, name: str, way: int) -> None:
+        """All levels of an encoder (way 0) or a decoder (1)."""
+        for i, level in _levels(coder, self.dialect, way):
+            self.level(level, f"{name}.{self.dialect.levels[way]}.{i}", way)
+
+
+def _levels(coder: nn.Module, dialect: Dialect, way: int) -> list[tuple[int, nn.Module]]:
+    """The levels in the order in which they run, with their numbers."""
+    found = list(enumerate(children(coder, dialect.levels[way])))
+    return found[::-1] if way and dialect.backwards else found
+
+
+def _checked(module: nn.Module, name: str, levels: str) -> nn.Module:
+    """`module.encoder` or `module.decoder`, of a VAE whose methods are its class's own."""
+    check_doors(module, DOORS)
+    coder = child(module, "vae", name)
+    check(coder, name, KNOWN)
+    coder = plain(coder)
+    ends = ("conv_in", "norm_out", "conv_norm_out", "conv_out")
+    only(coder, name, (*ends, levels, "mid", "mid_block"))
+    for middle in ("mid", "mid_block"):
+        if isinstance(found := getattr(coder, middle, None), nn.Module):
+            only(found, f"{name}.{middle}", _MIDDLE)
+            for part, count in (("attentions", 1), ("resnets", 2)):
+                if len(children(found, part)) not in (0, count):
+                    raise LoweringError(f"{name}.{middle}.{part} must hold {count} parts.")
+    return coder
+
+
+def _quant(build: _Builder, module: nn.Module, name: str) -> None:
+    """A 1x1x1 convolution beside the latents, which belongs to the whole VAE."""
+    part = child(module, "vae", name)
+    check(part, name, KNOWN)
+    build.put(of_voxels(part, name))
+
+
+def lower_encoder(module: nn.Module) -> Program:
+    """The program of `module.encoder`: sample frames [b, 3, t, h, w] to moments [b, 2z, n, h/8,
+    w/8].
+
+    Raises `LoweringError` with the path of whatever the engine cannot run exactly.
+    """
+    dialect = dialect_of(module)
+    coder = _checked(module, "encoder", dialect.levels[0])
+    first, _ = causal(child(coder, "encoder", "conv_in"), "encoder.conv_in")
+    build = _Builder([StoreSpec(first.in_channels, 1, 1)], dialect=dialect)
+    build.put(first)
+    build.levels(coder, "encoder", 0)
+    build.middle(coder, "encoder")
+    _finish(build, coder, "encoder")
+    _quant(build, module, "quant_conv")
+    return build.program("encoder")
+
+
+def lower_decoder(module: nn.Module) -> Program:
+    """The program of `module.decoder`: latents [b, z, n, h/8, w/8] to sample frames [b, 3, t, h,
+    w].
+
+    Raises `LoweringError` with the path of whatever the engine cannot run exactly.
+    """
+    dialect = dialect_of(module)
+    coder = _checked(module, "decoder", dialect.levels[1])
+    latents = of_voxels(child(module, "vae", "post_quant_conv"), "post_quant_conv").in_channels
+    px, frames = _ratios(coder, dialect)
+    build = _Builder([StoreSpec(latents, px, frames)], dialect=dialect)
+    _quant(build, module, "post_quant_conv")
+    build.conv(child(coder, "decoder", "conv_in"), "decoder.conv_in")
+    build.middle(coder, "decoder")
+    build.levels(coder, "decoder", 1)
+    _finish(build, coder, "decoder")
+    return build.program("decoder")
+
+
+def _finish(build: _Builder, coder: nn.Module, name: str) -> None:
+    """The last norm and convolution."""
+    path = build.dialect.norm_out
+    norm = group_norm(child(coder, name, path), f"{name}.{path}")
+    build.conv(child(coder, name, "conv_out"), f"{name}.conv_out", norm)
+
+
+def _ratios(coder: nn.Module, dialect: Dialect) -> tuple[int, int]:
+    """Pixels and sample frames for one element of the latents, by what the levels make of them."""
+    px = frames = 1
+    for _, level in _levels(coder, dialect, 1):
+        sampler = dialect.samplers[1].partition(".")[0]
+        if isinstance(getattr(level, sampler, None), nn.Module):
+            timed = factors_of(part_of(level, "decoder", dialect.samplers[1]))[0] == 2
+            px, frames = 2 * px, frames * (2 if timed else 1)
+    return px, frames

@@ -1,0 +1,171 @@
+"""Which tiles may a step take in chunks of one length, what do they need, and what do they read?
+
+1. Tiles shrink by a good part from one to the next that is tried, down to the usual one.
+2. None takes more than is preferred, if the usual one does not.
+3. What they need is worked out with all stores far away, which is the most that it can be; for the
+   step that has them all on the device it is the least of any tile, since none copies more then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+
+from ..geometry.region import Extent
+from .arrays import Numbers, np
+from .limits import MOST_ELEMENTS, NEVER
+from .memory import Memory
+from .places import Far, Kind
+from .step_bytes import Flags, StepBytes
+
+_SHARE = 0.75
+"""Voxels of a tile that is tried next, as a share of the last one's, at the most."""
+
+Sizes = Callable[[bool], tuple[Extent, ...]]
+"""The tiles that a step may use, each the next smaller one, where they go as bands or not."""
+
+Flows = frozenset[tuple[bool, bool]]
+"""Whether causal caches come from a chunk before, and go on to one after, in chunks of a length."""
+
+
+Needs = tuple[tuple[int, ...], tuple[int, ...]]
+"""Bytes that each tile of a step takes, with its causal cache near and far."""
+
+SIDES = ((True, False), (False, True), (True, True))
+"""What may be far of what a step reads, and of what it writes and adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The tiles that one step may use in chunks of one length, each the next smaller one.
+
+    needs: for each of `SIDES` that may be far, bytes that they take with the causal cache near or
+        far; cut: the same with everything far, and dst partly, so that there are at least two.
+        reads: bytes of src that all tiles of a size read. narrow: whether they are narrower than
+        the picture, so that the processor copies, too, what they move.
+    others: the tiles with all stores near, and near: what they need.
+    """
+
+    step: StepBytes
+    tiles: tuple[Extent, ...]
+    needs: tuple[Needs, ...]
+    cut: Needs
+    reads: tuple[int, ...]
+    narrow: tuple[bool, ...]
+    others: tuple[Extent, ...]
+    near: Needs
+
+    def tile(self, room: int, far: Far, preferred: int) -> Extent:
+        """The one that copies least, of those that there is room for; where nothing is far, the
+        largest that takes no more than is preferred, if there is one.
+        """
+        if not far.store:
+            near = list(zip(self.near[far.cache], self.others, strict=True))
+            easy = (tile for need, tile in near if need <= min(room, preferred))
+            return next(easy, None) or min(near, key=lambda item: item[0])[1]
+        sides = far.src > 0, far.dst + far.added > 0
+        needs = (self.cut if far.cut else self.needs[SIDES.index(sides)])[far.cache]
+        some = (tile for need, tile in zip(needs, self.tiles, strict=True) if need <= room)
+        return min(some, key=lambda tile: self.step.cost(tile, far))
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Chunks of one length. memories: their kinds, with what takes turns in its place. counts: of
+    chunks of each of those. ladders: the tiles of each step.
+    """
+
+    memories: tuple[Memory, ...]
+    counts: tuple[int, ...]
+    ladders: tuple[Ladder, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """What its chunks are."""
+        return self.memories[0].kind
+
+
+def ladder_of(step: StepBytes, flows: Flows, sizes: Sizes, preferred: int, most: Far) -> Ladder:
+    """The ladder of a step; preferred: bytes that no tile needs to take more than; most: all that
+    may be far.
+    """
+    asked = _Asked(step, flows)
+    tiles, others = _thinned(sizes(step.sizes.accelerated)), _thinned(sizes(False))
+    tiles = tiles[_preferred_start(asked, tiles, most, preferred) :]
+    sides = [
+        Far(most.src * src, most.dst * out, most.added * out, cache=True, cut=most.cut)
+        for src, out in SIDES
+    ]
+    *needs, cut = asked.needs(tiles, (*sides, replace(most, cut=True)))
+    (near,) = asked.needs(others, (Far(cache=True, cut=most.cut),))
+    reads, narrow = map(step.read_bytes, tiles), map(step.is_narrow, tiles)
+    return Ladder(step, tiles, tuple(needs), cut, tuple(reads), tuple(narrow), others, near)
+
+
+def all_far(step: StepBytes) -> Far:
+    """All of what a step touches."""
+    site = step.site
+    return Far(site.src.h, site.dst.h, site.added.h if site.added_channels else 0, cache=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the tiles of a step need in the chunk that needs the most."""
+
+    step: StepBytes
+    flows: Flows
+
+    def needs(self, tiles: tuple[Extent, ...], every: tuple[Far, ...]) -> list[Needs]:
+        """Of each size, for each choice of far stores, with the cache near and far."""
+        kinds, flags = list(dict.fromkeys(every)), list[Flags]()
+        starts, cut = list[int](), list[bool]()
+        for far in kinds:
+            for flows in (_NONE, self.flows if self.step.cache_bytes else _NONE):
+                starts.append(len(flags))
+                flags += [self.step.flags(far, *flow) for flow in flows]
+                cut += [far.cut] * len(flows)
+        most: Numbers = np.maximum.reduceat(self.step.needs(tiles, flags, cut), starts)
+        found: list[list[int]] = most.tolist()
+        pairs = zip(found[::2], found[1::2], strict=True)
+        both = ((tuple(near), tuple(far)) for near, far in pairs)
+        known = dict(zip(kinds, both, strict=True))
+        return [known[far] for far in every]
+
+    def need(self, tile: Extent, far: Far) -> int:
+        """Of one size, with the cache far."""
+        if self.step.elements(tile) >= MOST_ELEMENTS:
+            return NEVER
+        flags = (self.step.flags(far, *flow) for flow in self.flows)
+        return max(self.step.need(tile, some, cut=far.cut) for some in flags)
+
+
+_NONE = ((False, False),)
+
+
+def _preferred_start(asked: _Asked, tiles: tuple[Extent, ...], far: Far, preferred: int) -> int:
+    """The first tile that takes no more than is preferred; the last where none does."""
+    last = len(tiles) - 1
+    if not last or asked.need(tiles[0], far) <= preferred:
+        return 0
+    low, high = 1, last
+    while low < high:
+        middle = (low + high) // 2
+        if asked.need(tiles[middle], far) <= preferred:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@lru_cache(maxsize=1024)
+def _thinned(sizes: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """The first, the last, and of those between them as many as differ by enough; and the last that
+    has all frames, since fewer of them may need more.
+    """
+    found = [sizes[0]]
+    for tile, smaller in pairwise(sizes[1:]):
+        if tile.voxels <= _SHARE * found[-1].voxels or smaller.t < tile.t == sizes[0].t:
+            found.append(tile)
+    return (*found, sizes[-1]) if len(sizes) > 1 else sizes

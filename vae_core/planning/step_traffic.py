@@ -1,0 +1,175 @@
+"""How many bytes do all tiles of a step copy, of whatever is far away?
+
+Arithmetic over the geometry of one step in one kind of chunk; see `step_bytes` for what a tile
+allocates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from math import prod
+
+from ..geometry.grid import count_tiles, time_pieces
+from ..geometry.region import Extent, Halo, Interval, Region
+from ..program.parts import Attend
+from ..program.shares import rows_read
+from .arrays import Whole
+from .attending import keys_bytes
+from .places import Far
+from .site import Site
+
+
+class StepTraffic:
+    """What one step copies in one kind of chunk."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.step, self.sizes = site, site.step, site.sizes
+        cells = self.step.mixed_extent(site.src, site.chunk)
+        self.cells = replace(cells, t=max(cells.t, 1))
+        """All cells that the mix is asked for; one frame of them where it is for none."""
+        self._read: dict[Extent, int] = {}
+        self._read_so_far: dict[tuple[int, int], int] = {}
+
+    def voxels_bytes(self, channels: int, voxels: Whole) -> Whole:
+        """Bytes of so many voxels of all clips."""
+        return self.sizes.batch * channels * voxels * self.sizes.element_bytes
+
+    @cached_property
+    def cache_bytes(self) -> int:
+        """Bytes of the causal cache."""
+        step, src = self.step, self.site.src
+        rows = rows_read(step, src, self.site.chunk).size
+        return self.voxels_bytes(step.mix.in_channels, step.history * rows * src.w)
+
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes of the rows that a rank sends and receives once it has run, copied in one piece."""
+        share, there = self.site.chunk.share, self.site.dst
+        return self.voxels_bytes(share.staged[self.step.dst], there.t * there.w) if share else 0
+
+    def moved_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
+        """Bytes that all tiles of no more than `largest` copy to and from the device."""
+        cache = far.cache * (past + future) * self.cache_bytes
+        return cache + (self._stored_bytes(largest, far) if far.store else 0)
+
+    def copied_bytes(self, largest: Extent, far: Far) -> int:
+        """Bytes of stores that the processor copies on their way: all, where tiles are narrower
+        than the picture, so that their rows do not lie in one piece.
+        """
+        return self._stored_bytes(largest, far) if far.store and self.is_narrow(largest) else 0
+
+    def cost(self, largest: Extent, far: Far) -> int:
+        """Bytes of stores that all tiles move, those twice that the processor copies too."""
+        return self._stored_bytes(largest, far) * (1 + self.is_narrow(largest))
+
+    def is_narrow(self, largest: Extent) -> bool:
+        """Whether tiles are narrower than the picture."""
+        return largest.w < self.cells.w
+
+    def _stored_bytes(self, largest: Extent, far: Far) -> int:
+        """Bytes that tiles read from stores that are far, and write to them."""
+        site, moved = self.site, 0
+        if far.src:
+            moved += self.read_bytes(largest) * far.src // site.there.h
+        if far.dst:
+            moved += self.written_bytes * far.dst // site.dst.h
+        if far.added:
+            moved += self.added_bytes * far.added // site.added.h
+        return moved
+
+    @cached_property
+    def written_bytes(self) -> int:
+        """Bytes of all that it writes."""
+        return self.voxels_bytes(self.step.mix.out_channels, self.site.dst.voxels)
+
+    @cached_property
+    def added_bytes(self) -> int:
+        """Bytes of all that it adds."""
+        residual, site = self.step.residual, self.site
+        extent = site.added if residual and residual.fold else site.dst
+        return self.voxels_bytes(site.added_channels, extent.voxels)
+
+    def read_bytes(self, largest: Extent) -> int:
+        """Bytes that all tiles read of src, keys included."""
+        found = self._read.get(largest)
+        if found is None:
+            mix, keys = self.step.mix, 0
+            if isinstance(mix, Attend) and not mix.looks_ahead:
+                keys = (
+                    self._times(largest) * mix.meetings(self.site.src.t) * self._frame_of_keys(mix)
+                )
+            read = self.voxels_bytes(mix.read_channels, self._read_voxels(largest))
+            found = self._read[largest] = read + keys
+        return found
+
+    def _times(self, largest: Extent) -> int:
+        """How often a frame of keys is brought in for a frame of queries."""
+        return count_tiles(replace(self.cells, t=1), replace(largest, t=1))
+
+    def _frame_of_keys(self, mix: Attend) -> int:
+        return keys_bytes(mix, replace(self.site.src, t=1), self.sizes)
+
+    def kept_moved_bytes(self, largest: Extent, far: Far, others: int) -> int:
+        """Bytes of keys and values of so many frames outside of the chunk that queries bring in,
+        of those inside where all of them come from there, and of their own that are sent to be
+        kept.
+        """
+        mix, keys = self.step.mix, far.keys or self.sizes.far_keys
+        if not isinstance(mix, Attend) or not keys:
+            return 0
+        frames = self.site.src.t
+        met = mix.meetings(frames, others) - mix.meetings(frames) * (not mix.looks_ahead)
+        sent = frames * (mix.looks_back and not far.src)
+        return self._frame_of_keys(mix) * (self._times(largest) * met + sent)
+
+    def _read_voxels(self, largest: Extent) -> int:
+        """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""
+        return prod(self._read_along(axis, limit) for axis, limit in enumerate(sides_of(largest)))
+
+    def _read_along(self, axis: int, limit: int) -> int:
+        """What all pieces of one side read."""
+        found = self._read_so_far.get((axis, limit))
+        if found is None:
+            size = sides_of(self.cells)[axis]
+            read = self._read_in_pieces(axis, size, limit) if axis else self._in_time(size, limit)
+            found = self._read_so_far[axis, limit] = read
+        return found
+
+    def _in_time(self, size: int, limit: int) -> int:
+        one, src, chunk = Interval(0, 1), self.site.src, self.site.chunk
+        regions = (Region(part, one, one) for part in time_pieces(size, limit))
+        return sum(self.step.source_region(region, src, chunk).t.size for region in regions)
+
+    def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
+        start, stride, seen = self.reach
+        count, of = -(-size // limit), sides_of(self.site.src)[axis]
+        chunk, step = self.site.chunk, self.step
+        top = chunk.rows(step.dst, step.side_made, size).start if axis == 1 else 0
+        edges = [top + size * index // count for index in range(count + 1)]
+        return sum(
+            min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
+            for one, last in pairwise(edges)
+        )
+
+    @cached_property
+    def reach(self) -> tuple[int, int, int]:
+        """The first that a cell sees of the mix's input along a side of the picture, from there to
+        the first of the next cell, and how much it sees.
+        """
+        first, second = (self.seen_along(Interval(at, at + 1)) for at in range(2))
+        return first.start, second.start - first.start, first.size
+
+    def seen_along(self, cells: Interval) -> Interval:
+        """What cells see of the mix's input along a side of the picture."""
+        return _AROUND.around(cells) if self.step.upscale == 2 else self.step.mix.reads(cells)
+
+
+_AROUND = Halo(1, 1)
+"""What is seen around elements that are shown twice."""
+
+
+def sides_of(extent: Extent) -> tuple[int, int, int]:
+    """Frames, rows and columns."""
+    return extent.t, extent.h, extent.w
