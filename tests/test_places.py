@@ -32,7 +32,7 @@ from vae_core.program.steps import Program, Step
 
 BUDGETS = 20
 
-FREE = [family for family in NARROW if family not in ("hunyuan15", "ltx")]
+FREE = [family for family in NARROW if family not in ("hunyuan", "hunyuan15", "ltx")]
 """Families whose stores and caches have places of their own; where keys of other chunks are met, or
 frames wait for later bands, there are the named placements.
 """

@@ -10,6 +10,7 @@ from networks import NARROW
 from vae_core.families.family import family_of
 from vae_core.geometry.region import Extent, Interval, Region
 from vae_core.program.rewrites import still_frame, unique_frames
+from vae_core.program.scopes import needs_clip
 from vae_core.program.steps import Program
 
 MODULES = {name: make(torch.float64) for name, make in NARROW.items()}
@@ -27,11 +28,20 @@ def programs(module: torch.nn.Module) -> dict[str, Program]:
 
 
 PROGRAMS = {name: programs(module) for name, module in MODULES.items()}
+
+
+def _where(name: str, program: Program) -> tuple[str, ...]:
+    """In which chunks of a clip the laws are put to a program's steps."""
+    if "lone" in name:
+        return ("still",)
+    return ("first",) if needs_clip(program) else ("first", "later")
+
+
 STEPS = [
     (family, name, which, index)
     for family, found in PROGRAMS.items()
     for name, program in found.items()
-    for which in (["still"] if "lone" in name else ["first", "later"])
+    for which in _where(name, program)
     for index in range(len(program.steps))
 ]
 SIZES = {  # elsewhere smaller: the steps are many

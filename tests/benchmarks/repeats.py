@@ -48,7 +48,8 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
     seen = step.source_region(cells, task.src, at.chunk)
     px = max(stores[SOURCE].px // stores[step.src].px, 1)
     return (
-        (step.path, at.extents, at.chunk.first, task.old_cache is None, task.new_cache is None),
+        (step.path, step.src, step.dst, at.extents, at.chunk.first),
+        (task.old_cache is None, task.new_cache is None),
         _meets_others(step) and at.chunk.source,
         (cells.t.size, min(cells.t.start, 2), cells.t.start % 8, cells.t.stop == whole.t),
         _side_kind(cells.h, whole.h, seen.h, px),

@@ -105,7 +105,7 @@ HUNYUAN_KEYS = Keys(
         r"decoder\.(?:up\.\d+\.block\.0\.conv1|up_blocks\.0\.resnets\.0\.conv1)\.conv\.weight"
     ),
     others=re.compile(
-        r"decoder\..*(?:norm1\.gamma|norm1\.conv_y\.conv\.weight|norm_layer\.weight)"
+        r"decoder\..*(?:norm1\.gamma|norm1\.conv_y\.conv\.weight|norm_layer\.weight)|latents_mean"
     ),
     parts=("encoder.", "decoder.", "quant_conv.", "post_quant_conv."),
     translate=_translate,
