@@ -38,6 +38,13 @@ def child(module: nn.Module, path: str, name: str) -> nn.Module:
     return plain(found)
 
 
+def part_of(module: nn.Module, path: str, name: str) -> nn.Module:
+    """The part called `name`, which may be a path of several names."""
+    for each in name.split("."):
+        module, path = child(module, path, each), f"{path}.{each}"
+    return module
+
+
 def only(module: nn.Module, path: str, known: Iterable[str]) -> None:
     """`LoweringError` where `module` has a child that is not among `known`."""
     strange = [

@@ -14,17 +14,17 @@ over a few frames at a time. No tensor is read but for its shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import nn
 
 from ..errors import LoweringError
-from ..program.parts import STEADY, Attend, Conv, Keys, Norm, Rate, TimeMap
+from ..program.parts import Norm, Rate, TimeMap
 from ..program.steps import Program, Residual, Step, StoreSpec
 from .attributes import check, check_doors, plain
-from .building import Builder, child, children, only
-from .hunyuan15_parts import part_of
+from .building import child, children, only, part_of
+from .hunyuan_building import HunyuanBuilder
 from .hunyuan_parts import (
     DIFFUSERS,
     DOORS,
@@ -53,17 +53,10 @@ def owns(module: nn.Module) -> bool:
 
 
 @dataclass(slots=True)
-class _Builder(Builder):
+class _Builder(HunyuanBuilder):
     """The parts, by the names of `dialect`."""
 
     dialect: Dialect = DIFFUSERS
-
-    def put(self, mix: Conv | Attend, norm: Norm | None = None, rate: Rate = STEADY) -> None:
-        """One step from the newest result to a store of its own."""
-        spec = self.spec
-        dst = self.store(mix.out_channels, spec.px * mix.stride, spec.frames * rate.down)
-        self.steps.append(Step(self.at, dst, mix, norm, rate=rate))
-        self.at = dst
 
     def conv(self, module: nn.Module, path: str, norm: Norm | None = None) -> None:
         """A causal convolution, which may halve."""
@@ -90,22 +83,12 @@ class _Builder(Builder):
         self.at = dst
 
     def attention(self, block: nn.Module, path: str) -> None:
-        """Queries, keys and values; attention to this frame and those before; the projection,
-        added.
-        """
+        """The only one; see `HunyuanBuilder.attend`."""
         name, *names = self.dialect.attention
         only(block, path, (name, *(one.partition(".")[0] for one in names)))
-        entry, channels = self.at, self.spec.channels
-        *parts, proj = (of_voxels(part_of(block, path, one), f"{path}.{one}") for one in names)
-        if {one.out_channels for one in (*parts, proj)} != {channels}:
-            raise LoweringError(f"{path} must attend with one head of {channels} channels.")
+        parts = [of_voxels(part_of(block, path, one), f"{path}.{one}") for one in names]
         norm = group_norm(child(block, path, name), f"{path}.{name}", activated=False)
-        first, *others = parts
-        beside = tuple(one.path for one in others)
-        self.put(replace(first, out_channels=3 * channels, beside=beside), norm)
-        self.put(Attend(path, channels, Keys.EARLIER))
-        self.steps.append(Step(self.at, entry, proj, residual=Residual(entry)))
-        self.at = entry
+        self.attend(path, norm, parts)
 
     def middle(self, coder: nn.Module, name: str) -> None:
         """The three blocks at the smallest size."""

@@ -18,16 +18,16 @@ but for its shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import nn
 
 from ..errors import LoweringError
-from ..program.parts import STEADY, Attend, Conv, Fold, Form, Keys, Norm, Packing, Rate
+from ..program.parts import Conv, Fold, Form, Norm, Packing
 from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
 from .attributes import check, check_doors, plain
-from .building import Builder, child, children, only
+from .building import child, children, only, part_of
 from .hunyuan15_parts import (
     DIFFUSERS,
     DOORS,
@@ -37,12 +37,12 @@ from .hunyuan15_parts import (
     dialect_of,
     joining,
     means,
-    part_of,
     pointwise,
     rate_of,
     repeats,
     shuffling,
 )
+from .hunyuan_building import HunyuanBuilder
 
 _EPS = 1e-12
 """The least length that a voxel is divided by, as `torch.nn.functional.normalize` has it."""
@@ -66,23 +66,10 @@ def owns(module: nn.Module) -> bool:
 
 
 @dataclass(slots=True)
-class _Builder(Builder):
+class _Builder(HunyuanBuilder):
     """The parts, by the names of `dialect`."""
 
     dialect: Dialect = DIFFUSERS
-
-    def put(
-        self,
-        mix: Conv | Attend,
-        norm: Norm | None = None,
-        rate: Rate = STEADY,
-        residual: Residual | None = None,
-    ) -> None:
-        """One step from the newest result to a store of its own."""
-        px = self.spec.px * mix.stride // mix.makes_px
-        dst = self.store(mix.out_channels, px, self.spec.frames * rate.down // rate.up)
-        self.steps.append(Step(self.at, dst, mix, norm, rate=rate, residual=residual))
-        self.at = dst
 
     def norm(self, owner: nn.Module, path: str, name: str, *, activated: bool = True) -> Norm:
         """The norm called `name`, followed by SiLU where it is activated."""
@@ -108,23 +95,11 @@ class _Builder(Builder):
         self.at = dst
 
     def attention(self, block: nn.Module, path: str) -> None:
-        """Queries, keys and values; attention to this frame and those before; the projection,
-        added.
-        """
-        only(block, path, ("norm", *self.dialect.attention))
-        entry, channels = self.at, self.spec.channels
-        *parts, proj = (
-            pointwise(child(block, path, name), f"{path}.{name}") for name in self.dialect.attention
-        )
-        if {one.out_channels for one in (*parts, proj)} != {channels}:
-            raise LoweringError(f"{path} must attend with one head of {channels} channels.")
-        first, *others = parts
-        beside = tuple(one.path for one in others)
-        qkv = replace(first, out_channels=3 * channels, beside=beside)
-        self.put(qkv, self.norm(block, path, "norm", activated=False))
-        self.put(Attend(path, channels, Keys.EARLIER))
-        self.steps.append(Step(self.at, entry, proj, residual=Residual(entry)))
-        self.at = entry
+        """The only one; see `HunyuanBuilder.attend`."""
+        names = self.dialect.attention
+        only(block, path, ("norm", *names))
+        parts = [pointwise(child(block, path, name), f"{path}.{name}") for name in names]
+        self.attend(path, self.norm(block, path, "norm", activated=False), parts)
 
     def middle(self, coder: nn.Module, name: str) -> None:
         """The three blocks at the smallest size."""

@@ -119,13 +119,6 @@ def dialect_of(module: nn.Module) -> Dialect:
     return AUTHORS if hasattr(getattr(module, "decoder", None), "mid") else DIFFUSERS
 
 
-def part_of(module: nn.Module, path: str, name: str) -> nn.Module:
-    """The part called `name`, which may be a path of several names."""
-    for each in name.split("."):
-        module, path = child(module, path, each), f"{path}.{each}"
-    return module
-
-
 def causal(module: nn.Module, path: str) -> Conv:
     """A convolution of 3x3x3 that sees a clip's first frame before it, and its edges around it."""
     inner, path = child(module, path, "conv"), f"{path}.conv"

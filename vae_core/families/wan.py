@@ -25,7 +25,7 @@ from ..geometry.region import Halo
 from ..program.parts import STEADY, Attend, Conv, First, Form, Norm, Rate
 from ..program.steps import Program, Residual, Step, StoreSpec
 from .attributes import check, check_doors, plain
-from .building import Builder, child, children, only
+from .building import Builder, child, children, only, part_of
 from .wan_parts import (
     DIFFUSERS,
     DOORS,
@@ -38,7 +38,6 @@ from .wan_parts import (
     of_frames,
     of_squares,
     of_time,
-    part_of,
     patch_of,
 )
 

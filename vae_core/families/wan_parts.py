@@ -16,7 +16,7 @@ from ..errors import LoweringError
 from ..geometry.region import Halo
 from ..program.parts import Conv, Fold, Rate, Start
 from .attributes import HOST_OPERATIONS, TORCH, Known
-from .building import child, geometry, pair
+from .building import geometry, pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +127,6 @@ DOORS = {
 
 def dialect_of(module: nn.Module) -> Dialect:
     return AUTHORS if hasattr(getattr(module, "decoder", None), "middle") else DIFFUSERS
-
-
-def part_of(module: nn.Module, path: str, name: str) -> nn.Module:
-    """The part called `name`, which may be a path of several names."""
-    for each in name.split("."):
-        module, path = child(module, path, each), f"{path}.{each}"
-    return module
 
 
 def _padding(module: nn.Module) -> tuple[int, ...]:

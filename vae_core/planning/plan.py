@@ -149,10 +149,15 @@ class Plan:
         return sum(chunk.copied_bytes for chunk in self.traffic)
 
     @property
+    def cost_bytes(self) -> int:
+        """What is copied in all, twice where the processor copies it too."""
+        return sum(chunk.cost for chunk in self.traffic)
+
+    @property
     def seconds(self) -> float | None:
         """How long it is thought to take on a card; None on a processor."""
-        crops, moved = self.blend.count if self.blend else 1, self.moved_bytes + self.copied_bytes
-        return self.rates.seconds(self.operations, crops * moved) if self.rates else None
+        crops = self.blend.count if self.blend else 1
+        return self.rates.seconds(self.operations, crops * self.cost_bytes) if self.rates else None
 
     @property
     def rates(self) -> Rates | None:

@@ -87,13 +87,8 @@ def _cost(plan: Plan) -> tuple[int, int, int]:
     """
     held = plan.peak_bytes.bit_length() * 8 + (plan.peak_bytes * 8 >> plan.peak_bytes.bit_length())
     if plan.settings.budget_bytes is None:
-        return list(Placement).index(plan.placement), held, _copied(plan)
-    return int(plan.placement is Placement.MMAP), _copied(plan), held
-
-
-def _copied(plan: Plan) -> int:
-    """Bytes that are moved, twice where the processor copies them too."""
-    return plan.moved_bytes + plan.copied_bytes
+        return list(Placement).index(plan.placement), held, plan.cost_bytes
+    return int(plan.placement is Placement.MMAP), plan.cost_bytes, held
 
 
 def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
@@ -107,7 +102,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
     lengths = chunk_lengths(job, settings)
     for length in lengths:
-        kept = (_copied(plan) for plan in found if plan.placement is not Placement.MMAP)
+        kept = (plan.cost_bytes for plan in found if plan.placement is not Placement.MMAP)
         most, asked = min(kept, default=NEVER), replace(settings, chunk_frames=length)
         try:
             plan = _plan(job, asked, machine, most, longest=length == lengths[0])
