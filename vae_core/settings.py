@@ -87,8 +87,9 @@ class Reference(Enum):
     """Whose result is meant where implementations of a network differ.
 
     `OFFICIAL`: its authors', and diffusers'. `CORE`: that of ComfyUI's own class, untiled. They
-    differ in HunyuanVideo, where the latter's attention sees later frames, too. Of its 1.0, where
-    statistics are of a few frames at a time as well, `OFFICIAL` alone can be had.
+    differ in HunyuanVideo and where Mochi encodes: the latter's attention sees later frames, too.
+    Of HunyuanVideo 1.0, where statistics are of a few frames at a time as well, `OFFICIAL` alone
+    can be had.
     """
 
     OFFICIAL = "official"

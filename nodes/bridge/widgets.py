@@ -97,8 +97,8 @@ FRAME_POLICY: Widget = (
         "default": "pad",
         "advanced": True,
         "tooltip": "What to do with frame counts other than 1, 5, 9, 13, ... (for LTX 1, 9, 17,"
-        " 25, ...): repeat the last frame (taken off again after decoding), drop frames at the end,"
-        " or stop with an error.",
+        " 25, ..., for Mochi 1, 7, 13, 19, ...): repeat the last frame (taken off again after"
+        " decoding), drop frames at the end, or stop with an error.",
     },
 )
 SIZE_POLICY: Widget = (
@@ -138,10 +138,11 @@ REFERENCE: Widget = (
     {
         "default": "official",
         "advanced": True,
-        "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5"
-        " alone. official: its authors', whose attention sees a frame and those before it. core:"
-        " that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
-        " whole clip is then kept in host memory. HunyuanVideo 1.0 has official alone.",
+        "tooltip": "Whose result is meant where they differ: for HunyuanVideo 1.5, and where"
+        " Mochi encodes. official: their authors', whose attention sees a frame and those before"
+        " it. core: that of ComfyUI's own class, whose attention sees later frames, too; what it"
+        " needs of the whole clip is then kept in host memory. HunyuanVideo 1.0 has"
+        " official alone.",
     },
 )
 

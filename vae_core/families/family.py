@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, hunyuan, hunyuan15, ltx, seedvr2, wan
+from . import cogvideox, hunyuan, hunyuan15, ltx, mochi, seedvr2, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -164,7 +164,17 @@ SEEDVR2 = Family(
     hosted=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, HUNYUAN, SEEDVR2, COGVIDEOX)
+MOCHI = Family(
+    "mochi",
+    "Mochi",
+    mochi.owns,
+    mochi.lower_encoder,
+    mochi.lower_decoder,
+    Published("MochiVAE", (85, 480, 848), home=f"{__package__}.mochi_network"),
+    Scale.CHANNELS,
+)
+
+FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, HUNYUAN, SEEDVR2, MOCHI, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -42,7 +42,8 @@ class Chunk:
         decode).
     target: its frames in the clip that comes out.
     first: whether it begins the clip, so that there is no causal cache and history is replicated.
-    layout: whose rule says what the first frame is.
+    layout: whose rule says what the first frame is. leads: whether a clip's first frame is no
+        other than those after it, whatever the layout.
     band: where it is no chunk, but a part of the work on the whole clip; None for a chunk.
     """
 
@@ -51,6 +52,7 @@ class Chunk:
     first: bool
     layout: Layout
     band: Band | None = None
+    leads: bool = False
 
     def origin(self, store: int) -> int:
         """The frame, of those that the geometry of steps speaks of, with which a store begins."""
@@ -63,14 +65,17 @@ class Chunk:
     def keeps_first(self, frames: int) -> bool:
         """Whether the first of `frames` stands alone at a level of time.
 
-        Aligned: exactly in the chunk that begins the clip. Diffusers: whenever the count is odd.
+        Never where it `leads`. Aligned: exactly in the chunk that begins the clip. Diffusers:
+        whenever the count is odd.
         """
+        if self.leads:
+            return False
         return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
 
     @property
     def anywhere(self) -> Chunk:
         """One of the same kind: but for bands, no geometry depends on where in a clip it lies."""
-        return Chunk(_NOWHERE, _NOWHERE, self.first, self.layout, self.band)
+        return replace(self, source=_NOWHERE, target=_NOWHERE)
 
 
 _NOWHERE = Interval(0, 0)

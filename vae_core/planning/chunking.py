@@ -17,17 +17,18 @@ from .plan import Job
 
 
 def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
-    """The chunks of the clip; one alone where statistics run over all of it, and bands where its
-    network looks ahead.
+    """The chunks of the clip; one alone where statistics or columns of keys run over all of it, and
+    bands where its network looks ahead.
     """
     layout, frames = cast("Layout", settings.layout), job.source.t
     if job.program.looks_ahead:
         run = max(settings.chunk_frames // job.program.stores[SOURCE].frames, 1)
         return bands_of(job.program, frames, run)
     ratios, cut = job.program.ratios, encode_chunks if job.program.encodes else decode_chunks
-    whole = settings.norm_scope is NormScope.CLIP
+    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
     chunk_frames = ratios.frames * frames if whole else settings.chunk_frames
-    return cut(frames, chunk_frames, layout, ratios)
+    found = cut(frames, chunk_frames, layout, ratios)
+    return tuple(replace(one, leads=True) for one in found) if job.program.leads else found
 
 
 def meant(program: Program, settings: Settings) -> Settings:

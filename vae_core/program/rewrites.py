@@ -125,7 +125,8 @@ def _renamed(step: Step, names: dict[int, int]) -> Step:
 def as_referred(program: Program, reference: object) -> Program:
     """`program` as the implementation has it that a `settings.Reference` means.
 
-    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
+    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones;
+    and has no frames to leave out, where diffusers' has.
     Raises `SettingsError` where it takes statistics over a few frames at a time as well.
     """
     if reference is not Reference.CORE:
@@ -141,7 +142,7 @@ def as_referred(program: Program, reference: object) -> Program:
 def _unmasked(step: Step) -> Step:
     if isinstance(step.mix, Attend) and step.mix.looks_back:
         return replace(step, mix=replace(step.mix, keys=Keys.ALL))
-    return step
+    return replace(step, leaves_out=0)
 
 
 @lru_cache(maxsize=16)
