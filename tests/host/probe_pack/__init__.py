@@ -206,47 +206,10 @@ class TestNarrowMochi:
         """The VAE, and what it holds."""
         import comfy.sd
         import comfy.utils
-        from comfy.ldm.genmo.vae import model as genmo
 
         weights = comfy.utils.load_torch_file(folder_paths.get_full_path("vae", vae_name))
-        usual = genmo.VideoVAE
-
-        def narrow(coder: str, **numbers):
-            return getattr(genmo, coder)(
-                base_channels=32,
-                num_res_blocks=[3, 1, 1, 1, 1],
-                latent_dim=12,
-                padding_mode="replicate",
-                **numbers,
-            )
-
-        class Narrow(usual):
-            def __init__(self):
-                torch.nn.Module.__init__(self)
-                self.encoder = narrow(
-                    "Encoder",
-                    in_channels=15,
-                    channel_multipliers=[1, 2, 3, 2],
-                    temporal_reductions=[1, 2, 3],
-                    spatial_reductions=[2, 2, 2],
-                    prune_bottlenecks=[False] * 5,
-                    has_attentions=[False, True, True, True, True],
-                    input_is_conv_1x1=True,
-                )
-                self.decoder = narrow(
-                    "Decoder",
-                    channel_multipliers=[2, 3, 2, 1],
-                    temporal_expansions=[1, 2, 3],
-                    spatial_expansions=[2, 2, 2],
-                    has_attention=[False] * 5,
-                    output_norm=False,
-                )
-
-        genmo.VideoVAE = Narrow
-        try:
+        with narrow.NETWORKS["mochi"]():
             vae = comfy.sd.VAE(sd=weights)
-        finally:
-            genmo.VideoVAE = usual
         return (vae, type(vae.first_stage_model).__name__)
 
 
