@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import random_latents
+from networks import random_latents, random_module
 from networks_mochi import (
     authors_mochi,
     authors_state,
@@ -16,6 +16,7 @@ from networks_mochi import (
     whole_encode,
     without_mask,
 )
+from networks_wan import random_wan
 from pack import part, run
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -99,21 +100,20 @@ def test_the_widget_of_loader_and_apply_gives_core_s_latents(module: nn.Module) 
 
 @pytest.mark.parametrize(
     ("channels", "whose"),
-    [(16, "Wan 2.1, CogVideoX"), (48, "Wan 2.2 5B"), (32, "HunyuanVideo 1.5")],
+    [(16, "Wan 2.1 and Qwen-Image"), (48, "Wan 2.2 5B"), (32, "HunyuanVideo 1.5"), (128, "LTX")],
 )
 def test_latents_of_another_model_get_a_sentence_with_both(module, channels, whose) -> None:
     latent = {"samples": torch.zeros(1, channels, 2, 2, 2)}
-    said = rf"latents of Mochi have 12 channels.*{whose}.* has as many"
+    said = rf"latents of Mochi have 12 channels.*Latents of {whose}.* have {channels}\."
     with pytest.raises(core.InputError, match=said):
         run("ExactVAEDecodeFramewise", samples=latent, vae=module)
 
 
-def test_latents_of_12_channels_are_told_to_be_mochi_s() -> None:
-    from networks_wan import random_wan
-
+@pytest.mark.parametrize("make", [random_wan, random_module])
+def test_latents_of_12_channels_are_told_to_be_mochi_s(make) -> None:
     latent = {"samples": torch.zeros(1, 12, 2, 2, 2)}
-    with pytest.raises(core.InputError, match="another model: Mochi has as many"):
-        run("ExactVAEDecodeFramewise", samples=latent, vae=random_wan())
+    with pytest.raises(core.InputError, match=r"another model\. Latents of Mochi have 12\."):
+        run("ExactVAEDecodeFramewise", samples=latent, vae=make())
 
 
 def test_the_plan_node_plans_it(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...vae_core import InputError
 from ...vae_core.families.conventions import Convention
-from ...vae_core.families.family import COGVIDEOX, WAN, Family
+from ...vae_core.families.family import COGVIDEOX, WAN, Family, whose_latents
 from . import wan_wrapper
 from .images import CHANNELS, checked_latents, others
 
@@ -56,21 +56,10 @@ def _check_channels(latent: Mapping[str, Any], channels: int, title: str) -> Non
     """`InputError` for latents that say by their shape that they are another model's."""
     shape = list(getattr(latent.get("samples"), "shape", ()))
     if len(shape) == 5 and shape[1] != channels:
-        whose = _MODELS.get(shape[1])
         raise InputError(
             f"latents of {title} have {channels} channels in dimension 1; got {shape}. They belong"
-            f" to another model{f': {whose} has as many' if whose else ''}."
+            f" to another model.{whose_latents(shape[1])}"
         )
-
-
-_MODELS = {
-    12: "Mochi",
-    16: "Wan 2.1, CogVideoX, HunyuanVideo 1.0 or SeedVR2",
-    32: "HunyuanVideo 1.5",
-    48: "Wan 2.2 5B",
-    128: "LTX",
-}
-"""By the channels of their latents."""
 
 
 def from_wan_wrapper(latent: Any) -> dict[str, Any]:
