@@ -18,7 +18,7 @@ from vae_core import SettingsError
 from vae_core.cli import main
 from vae_core.datasets.buckets import Bucket
 from vae_core.families.family import BY_NAME, FAMILIES, Family, whose_latents
-from vae_core.families.identify import KEYS
+from vae_core.families.identify import KEYS, architecture_of_state
 from vae_core.jobs import options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,28 @@ def test_the_engine_names_both_where_latents_are_another_family_s() -> None:
     said = r"needs 16 channels .*got 12.*Latents of Mochi have 12\."
     with pytest.raises(vae_core.InputError, match=said):
         vae.decode(torch.zeros(1, 12, 2, 2, 2))
+
+
+def test_a_file_with_a_tensor_that_holds_nothing_is_refused_in_a_sentence(family: Family) -> None:
+    """Whichever tensor it is, nothing is divided by its sizes before."""
+    whole = {name: x.shape for name, x in NARROW[family.name](torch.float32).state_dict().items()}
+    for name, shape in whole.items():
+        empty = whole | {name: (*shape[:-1], 0)}
+        with pytest.raises(vae_core.LoadError, match="without an element|incomplete"):
+            architecture_of_state(empty)
+
+
+def test_a_file_with_a_number_in_place_of_a_tensor_breaks_nothing(family: Family) -> None:
+    whole = {name: x.shape for name, x in NARROW[family.name](torch.float32).state_dict().items()}
+    refused = 0
+    for name in whole:
+        try:
+            found = architecture_of_state(whole | {name: ()})
+        except vae_core.LoadError:
+            refused += 1
+        else:
+            assert found.family == family.name
+    assert 0 < refused < len(whole)
 
 
 def test_how_kijai_s_wrappers_lay_latents_is_said_of_no_family_that_they_are_not_for(

@@ -72,7 +72,7 @@ def test_both_ways_equal_the_whole_network_for_every_length(module, authors, fra
             assert_close(decode_frames(own, latents, **settings), pictures)
 
 
-@pytest.mark.parametrize("frames", [1, 19])
+@pytest.mark.parametrize("frames", LENGTHS)
 def test_float64_equals_the_whole_network_to_nine_digits(frames) -> None:
     module, video = random_mochi(torch.float64), random_video(frames, 24, 40, torch.float64)
     latents = latents_of(frames, 24, 40).double()
@@ -82,6 +82,31 @@ def test_float64_equals_the_whole_network_to_nine_digits(frames) -> None:
         assert_close(encode_moments(module, video, **settings), moments)
         assert_close(decode_frames(module, latents, **settings), theirs_decode(module, latents))
         assert_close(decode_frames(authors, latents, **settings), whole_decode(module, latents))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_error_in_16_bits_is_no_larger_than_the_network_s_own(module, dtype) -> None:
+    narrow = random_mochi(dtype)
+    authors, ours, theirs = authors_mochi(narrow), [0.0] * 3, [0.0] * 3
+    for frames, size in ((1, (24, 40)), (7, (48, 16)), (13, (32, 24)), (13, (16, 64))):
+        video, latents = random_video(frames, *size).to(dtype), latents_of(frames, *size).to(dtype)
+        x, z = video.float(), latents.float()
+        exact = whole_encode(module, x), theirs_decode(module, z), whole_decode(module, z)
+        whole = (
+            narrow._encode(video),  # whose waves are of float32, as ours
+            theirs_decode(narrow, latents),
+            whole_decode(narrow, latents),
+        )
+        engine = (
+            encode_moments(narrow, video),
+            decode_frames(narrow, latents),
+            decode_frames(authors, latents),
+        )
+        for way in range(3):
+            ours[way] += float((engine[way] - exact[way]).square().mean())
+            theirs[way] += float((whole[way] - exact[way]).square().mean())
+    for way in range(3):
+        assert ours[way] ** 0.5 <= 1.05 * theirs[way] ** 0.5
 
 
 def test_several_clips_are_encoded_each_by_itself(module, authors) -> None:

@@ -173,8 +173,8 @@ def _chunk(value: object) -> int:
     if frames % step:
         below = max(step, frames // step * step)
         raise SettingsError(
-            f"chunk_frames must be a multiple of {step}, since {step} sample frames make one"
-            f" latent frame; got {frames}. Use {below} or {below + step}."
+            f"chunk_frames must be a multiple of {step}, whatever the family; got {frames}. Use"
+            f" {below} or {below + step}."
         )
     return frames
 
@@ -195,7 +195,7 @@ class Settings:
     """Every choice that a caller has; strings are accepted where an enum is named.
 
     chunk_frames: sample frames pushed through together, a multiple of 4, for encode and decode
-        alike (a decode chunk is chunk_frames/4 latent frames).
+        alike: as many latent frames as they make whole, but at least one.
     tiling: see `Tiling`.
     tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to
         the planner (where tiles are blended, it means 256).

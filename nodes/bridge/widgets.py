@@ -209,8 +209,8 @@ def _chunk_refusal(values: dict[str, Any]) -> str | None:
         return None
     below = max(chunk // step * step, step)
     return (
-        f"chunk_size must be a multiple of {step}, since {step} video frames make one latent frame;"
-        f" got {chunk}. Use {below} or {below + step}."
+        f"chunk_size must be a multiple of {step}, whatever the model; got {chunk}. Use {below} or"
+        f" {below + step}."
     )
 
 

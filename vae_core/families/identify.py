@@ -64,10 +64,17 @@ def architecture_of(keys: Keys, own: Mapping[str, Any], config: Mapping[str, Any
     config: a config.json, empty without one. Raises `LoadError` where it contradicts the shapes.
     """
     shapes = {name: shape_of(value) for name, value in own.items()}
+    _check_sizes(shapes)
     architecture = keys.architecture(shapes, config)
     _check_config(keys.facts(shapes, str(config.get("_class_name"))), keys, config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
     return replace(architecture, parameters=parameters, dtypes=dtypes_of(list(own.values())))
+
+
+def _check_sizes(shapes: Mapping[str, Shape]) -> None:
+    empty = [f"{name} {shape}" for name, shape in shapes.items() if not all(shape)]
+    if empty:
+        raise LoadError(f"tensors without an element: {listed(empty)}. {EXPECTED}")
 
 
 def _check_config(facts: Mapping[str, Any], keys: Keys, config: Mapping[str, Any]) -> None:
