@@ -62,7 +62,7 @@ def test_a_file_with_a_tensor_that_holds_nothing_is_refused_in_a_sentence(family
     whole = {name: x.shape for name, x in NARROW[family.name](torch.float32).state_dict().items()}
     for name, shape in whole.items():
         empty = whole | {name: (*shape[:-1], 0)}
-        with pytest.raises(vae_core.LoadError, match="without an element|incomplete"):
+        with pytest.raises(vae_core.LoadError, match=r"without an element|incomplete"):
             architecture_of_state(empty)
 
 
