@@ -96,6 +96,18 @@ class Reference(Enum):
     CORE = "core"
 
 
+class Given(Enum):
+    """What each of several ranks is given of a result.
+
+    `FIRST`: rank 0 all of it, the others none of its rows. `BANDS`: each the rows that it made.
+    `ALL`: each all of it.
+    """
+
+    FIRST = "first"
+    BANDS = "bands"
+    ALL = "all"
+
+
 class Fit(Enum):
     """What to do with sizes that the network cannot take: `PAD` by replication, `CROP`, or refuse
     with an `ERROR`.
@@ -213,6 +225,10 @@ class Settings:
         tile.
     reference: see `Reference`. Where it is core's and means something, all chunks go through a part
         of the network before any result is there.
+    parallel: the group of ranks that do the work together, each with these settings and the same
+        clip: one of `torch.distributed`. A number of ranks will do for plans. Never saved.
+    parallel_result: see `Given`.
+    parallel_timeout_s: how many seconds a rank may take for a step before the others give up.
 
     Raises `SettingsError` with the rule, the value and a remedy.
     """
@@ -230,6 +246,9 @@ class Settings:
     placement: Placement | str = Placement.AUTO
     on_progress: Callable[[Progress], Any] | None = None
     reference: Reference | str = Reference.OFFICIAL
+    parallel: Any = None
+    parallel_result: Given | str = Given.FIRST
+    parallel_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the one moment in which a frozen value may be written
@@ -243,6 +262,39 @@ class Settings:
             put(self, "budget_bytes", _integer("budget_bytes", self.budget_bytes, 1))
         if self.on_progress is not None and not callable(self.on_progress):
             raise SettingsError(f"on_progress must be callable; got {self.on_progress!r}.")
+
+        self._check_parallel()
+
+    def _check_parallel(self) -> None:
+        group, seconds = self.parallel, self.parallel_timeout_s
+        counted = as_integer(group) is not None and _integer("parallel", group, 1)
+        if not (group is None or counted or callable(getattr(group, "size", None))):
+            raise SettingsError(
+                "parallel must be a group of torch.distributed, a number of ranks to plan for, or"
+                f" None; got {group!r}."
+            )
+        number = cast("object", seconds)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+            raise SettingsError(
+                f"parallel_timeout_s must be a number of seconds above 0; got {seconds!r}."
+            )
+        if self.ranks > 1 and self.tiling is Tiling.BLEND:
+            raise SettingsError(
+                "blended tiles cannot be shared among ranks; use exact tiles, or leave parallel"
+                " out."
+            )
+
+    @property
+    def ranks(self) -> int:
+        """How many do the work together."""
+        number = as_integer(self.parallel)
+        return (1 if self.parallel is None else self.parallel.size()) if number is None else number
+
+    @property
+    def rank(self) -> int:
+        """Its own number among those, from 0 on."""
+        group: Any = self.parallel
+        return 0 if group is None or as_integer(group) is not None else group.rank()
 
     @property
     def chunk_latent_frames(self) -> int:
@@ -259,4 +311,5 @@ _ENUM_FIELDS: dict[str, type[Enum]] = {
     "blend_order": BlendOrder,
     "placement": Placement,
     "reference": Reference,
+    "parallel_result": Given,
 }

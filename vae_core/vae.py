@@ -29,13 +29,13 @@ from .geometry.ratios import Ratios
 from .geometry.region import Extent, Interval, Region
 from .planning.chunking import chunks_of, meant
 from .planning.plan import Job, Plan
-from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import as_referred, narrow_in_place, still_frame, told, unique_frames
 from .program.steps import SOURCE, Program
-from .running.execute import Execution
+from .running.agreement import plan_for
 from .running.graphs import outside_graphs
 from .running.machines import device_of, machine_for, runs_on, weights_for
+from .running.shared import execution_for
 from .running.stores import new_result, reserve
 from .running.weights import Lender, has_far_kernels
 from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
@@ -185,7 +185,7 @@ class VideoVAE:
         machine = machine_for(self.device, self.dtype, program, probing)
         far = has_far_kernels(self.module, self.dtype, device_of(self.device, machine.refused))
         job = Job(program, batch, extent, self.dtype.itemsize, far)
-        return make_plan(job, settings, machine)
+        return plan_for(job, settings, machine, self.device, probing)
 
     @staticmethod
     def _rewritten(program: Program, settings: Settings, frames: int) -> Program:
@@ -234,7 +234,9 @@ class VideoVAE:
         check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
         self._fill(plan, latents, None, video)
-        return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
+        if trim is None:
+            return video
+        return video[:, :, : trim.t, : max(trim.h - plan.result_rows.start, 0), : trim.w]
 
     @outside_graphs
     def encode_stream(
@@ -348,9 +350,7 @@ class VideoVAE:
         """
         reserve(plan)
         weights = weights_for(self, plan)
-        with closing(
-            Execution(plan.job.program, weights, plan, plan.settings.on_progress)
-        ) as execution:
+        with closing(execution_for(plan, weights, plan.settings.on_progress)) as execution:
             last, crosses = len(plan.chunks) - 1, plan.job.program.barrier is not None
             for index, chunk in enumerate(plan.chunks if crosses else ()):
                 execution.gather(chunk, _fitted(source, fitted, chunk), last=index == last)

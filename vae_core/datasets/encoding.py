@@ -60,7 +60,6 @@ class Recipe:
 
     def as_dict(self, vae: VideoVAE) -> dict[str, Any]:
         """The recipe in words and numbers, with what tells `vae` from others."""
-        settings = asdict(self.settings)
         names = ("chunk_frames", "tiling", "norm_scope", "layout", "tile_px", "overlap_px")
         if self.settings.reference is not Reference.OFFICIAL:
             names = (*names, "reference")
@@ -77,8 +76,13 @@ class Recipe:
             "dtype": str(vae.dtype).removeprefix("torch."),
             "scaling_factor": vae.scaling_factor,
             "latent_statistics": vae.latent_statistics and asdict(vae.latent_statistics),
-            **{name: getattr(settings[name], "value", settings[name]) for name in names},
+            **{name: _plain(getattr(self.settings, name)) for name in names},
         }
+
+
+def _plain(choice: Any) -> Any:
+    """A setting as JSON holds it."""
+    return getattr(choice, "value", choice)
 
 
 def weights_digest(vae: VideoVAE) -> str:

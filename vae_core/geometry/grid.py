@@ -18,6 +18,7 @@ from itertools import pairwise
 from ..settings import Layout
 from .ratios import Ratios
 from .region import Extent, Interval, Region
+from .share import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Chunk:
     layout: whose rule says what the first frame is. leads: whether a clip's first frame is no
         other than those after it, whatever the layout.
     band: where it is no chunk, but a part of the work on the whole clip; None for a chunk.
+    share: what of it one of several ranks does; None where nobody else has a part in it.
     """
 
     source: Interval
@@ -53,6 +55,7 @@ class Chunk:
     layout: Layout
     band: Band | None = None
     leads: bool = False
+    share: Share | None = None
 
     def origin(self, store: int) -> int:
         """The frame, of those that the geometry of steps speaks of, with which a store begins."""
@@ -60,7 +63,31 @@ class Chunk:
 
     def held(self, store: int, extent: Extent) -> Extent:
         """The extent of what there is of a store, of which the chunk or the clip has `extent`."""
-        return replace(extent, t=self.band.held[store].size) if self.band else extent
+        frames = self.band.held[store].size if self.band else extent.t
+        return Extent(frames, self.share.held[store].size if self.share else extent.h, extent.w)
+
+    def all_held(self, extents: tuple[Extent, ...]) -> tuple[Extent, ...]:
+        """The same of every store."""
+        if self.band is None and self.share is None:
+            return extents
+        return tuple(self.held(store, extent) for store, extent in enumerate(extents))
+
+    def here(self, store: int, region: Region) -> Region:
+        """Where `region` of a store lies in what there is of it."""
+        return region.later(-self.origin(store)).lower(
+            -self.share.held[store].start if self.share else 0
+        )
+
+    def rows(self, store: int, side: int, whole: int) -> Interval:
+        """Those of `whole` rows of cells that are to be made, where each makes `side` rows of a
+        store.
+        """
+        return self.share.cells(store, side) if self.share else Interval(0, whole)
+
+    def makes(self, store: int) -> bool:
+        """Whether anything of a store is to be made."""
+        rows = self.share is None or self.share.own[store].size > 0
+        return rows and (self.band is None or self.band.cells[store].size > 0)
 
     def keeps_first(self, frames: int) -> bool:
         """Whether the first of `frames` stands alone at a level of time.

@@ -201,6 +201,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress display")
 
 
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    """For processes that torchrun has started to share the work."""
+    parser.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=_USUAL.parallel_timeout_s,
+        metavar="SECONDS",
+        help="under torchrun: how long to wait for another process (default: %(default)g)",
+    )
+
+
 def add_frames(parser: argparse.ArgumentParser) -> None:
     """Which frames of a clip, and at which size."""
     group = parser.add_argument_group("frames; chosen in this order: window, rate, number")

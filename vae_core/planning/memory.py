@@ -66,7 +66,8 @@ class Memory:
     far: tuple[Far, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        far = tuple(self.places.of(step, self.extents) for step in self.program.steps)
+        there = self.chunk.all_held(self.extents)
+        far = tuple(self.places.of(step, there) for step in self.program.steps)
         object.__setattr__(self, "far", far)
 
     def store_bytes(self, store: int, far: bool) -> int:
@@ -122,7 +123,8 @@ class Memory:
         frames = [0] * len(self.program.stores)
         for store, index in first_written(self.program).items():
             if (self.program.steps[index].path in self.places.caches) is far:
-                side, channels = self.extents[store], self.program.stores[store].channels
+                side = self.chunk.held(store, self.extents[store])
+                channels = self.program.stores[store].channels
                 frames[store] = self._bytes(channels * side.h * side.w)
         return waiting_bytes(self.program, frames, band.kept)
 

@@ -14,8 +14,9 @@ from typing import Any
 from ..errors import counted
 from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
-from ..geometry.region import Extent
+from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
+from ..program.shares import rows_given
 from ..program.steps import Program
 from ..settings import Place, Placement, Settings
 from .levels import Level, levels_of
@@ -119,6 +120,11 @@ class Plan:
         return replace(self, job=replace(self.job, source=extent), blend=None)
 
     @property
+    def result_rows(self) -> Interval:
+        """The rows of the result that are given here: all, but for some ranks among several."""
+        return rows_given(self.job.program, self.job.source.h, self.settings)
+
+    @property
     def keys_at(self) -> Place:
         """Where keys and values live that later chunks look back at: they grow with the clip."""
         return Place.DISK if self.placement is Placement.MMAP else Place.HOST
@@ -208,7 +214,7 @@ class Plan:
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)
         return sum(
-            count_tiles(replace(step.cell_extent(src, chunk), t=frames.size), tile)
+            count_tiles(replace(step.mixed_extent(src, chunk), t=frames.size), tile)
             for step, tile in zip(job.program.steps, self.way(chunk).tiles, strict=True)
             for src in [extents[step.src]]
             for _, frames in step.runs(src, chunk)
@@ -249,6 +255,7 @@ class Plan:
             "far_stores": len(self.places.stores),
             "far_caches": len(self.places.caches),
             "worst_step": worst.path,
+            "ranks": self.settings.ranks,
             "steps_by_path": [
                 {"path": step.path, "tile": [tile.t, tile.h, tile.w], "peak_bytes": row.peak_bytes}
                 for step, tile, row in zip(job.program.steps, self.tiles, self.rows, strict=True)
@@ -312,6 +319,8 @@ class Plan:
             lines.append(
                 f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
             )
+        if self.settings.ranks > 1:
+            lines.append(f"  ranks: {self.settings.ranks}; memory and tiles are those of one")
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")

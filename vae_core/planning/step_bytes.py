@@ -115,11 +115,12 @@ class StepBytes(StepTraffic):
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Bytes of the weights as a step uses them."""
+        """Bytes of the weights as a step uses them, and of the rows that ranks hand each other."""
         # a first frame may have one of the taps in time to itself
         runs = self.step.runs(self.site.src, self.site.chunk)
         apart = len(runs) > 1 and self.step.rate.first is not First.PICTURE  # which shares them
-        return weight_bytes(self.step, self.sizes, self.site.ends.channels, apart)
+        weights = weight_bytes(self.step, self.sizes, self.site.ends.channels, apart)
+        return weights + self.staged_bytes
 
     def elements(self, largest: Extent) -> int:
         """Of the largest tensor that a tile is computed in."""
@@ -338,7 +339,7 @@ class StepBytes(StepTraffic):
             region = Region(t, _ONE, _ONE)
             seen = step.seen_region(region).t.size
             if chunk.band:
-                read = Interval(0, min(seen, self.site.read_frames))
+                read = Interval(0, min(seen, self.site.there.t))
             elif cells == self.cells.t:
                 read = step.source_region(region, src, chunk).t
             else:
@@ -358,7 +359,8 @@ class StepBytes(StepTraffic):
         """Rows and columns beyond the picture's edges that all cells together see."""
         cells, src = self.cells, self.site.src
         h, w = self.seen_along(Interval(0, cells.h)), self.seen_along(Interval(0, cells.w))
-        return 0, h.size - h.clip(src.h).size, w.size - w.clip(src.w).size
+        above = 0 if self.site.chunk.share else h.size - h.clip(src.h).size
+        return 0, above, w.size - w.clip(src.w).size
 
     def _measured(self, result_bytes: Whole) -> Whole:
         if not self.site.measures or self.sizes.accelerated:

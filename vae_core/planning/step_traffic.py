@@ -14,6 +14,7 @@ from math import prod
 from ..geometry.grid import time_pieces
 from ..geometry.region import Extent, Halo, Interval, Region
 from ..program.parts import Attend
+from ..program.shares import rows_read
 from .arrays import Whole
 from .attending import frames_fetched, key_rounds, keys_bytes, others_fetched
 from .places import Far
@@ -38,8 +39,15 @@ class StepTraffic:
     @cached_property
     def cache_bytes(self) -> int:
         """Bytes of the causal cache."""
-        src = self.site.src
-        return self.voxels_bytes(self.step.mix.in_channels, self.step.history * src.h * src.w)
+        step, src = self.step, self.site.src
+        rows = rows_read(step, src, self.site.chunk).size
+        return self.voxels_bytes(step.mix.in_channels, step.history * rows * src.w)
+
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes of the rows that a rank sends and receives once it has run, copied in one piece."""
+        share, there = self.site.chunk.share, self.site.dst
+        return self.voxels_bytes(share.staged[self.step.dst], there.t * there.w) if share else 0
 
     def moved_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
         """Bytes that all tiles of no more than `largest` copy to and from the device."""
@@ -64,7 +72,7 @@ class StepTraffic:
         """Bytes that tiles read from stores that are far, and write to them."""
         site, moved = self.site, 0
         if far.src:
-            moved += self.read_bytes(largest) * far.src // site.src.h
+            moved += self.read_bytes(largest) * far.src // site.there.h
         if far.dst:
             moved += self.written_bytes * far.dst // site.dst.h
         if far.added:
@@ -133,7 +141,9 @@ class StepTraffic:
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
         start, stride, seen = self.reach
         count, of = -(-size // limit), sides_of(self.site.src)[axis]
-        edges = [size * index // count for index in range(count + 1)]
+        chunk, step = self.site.chunk, self.step
+        top = chunk.rows(step.dst, step.side_made, size).start if axis == 1 else 0
+        edges = [top + size * index // count for index in range(count + 1)]
         return sum(
             min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
             for one, last in pairwise(edges)

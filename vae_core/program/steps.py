@@ -157,9 +157,8 @@ class Step:
     def mixed_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of the cells that the mix is asked for."""
         whole = self.cell_extent(src, chunk)
-        if chunk.band:
-            return replace(whole, t=chunk.band.cells[self.dst].size)
-        return replace(whole, t=whole.t - self.unmixed(src, chunk))
+        t = chunk.band.cells[self.dst].size if chunk.band else whole.t - self.unmixed(src, chunk)
+        return Extent(t, chunk.rows(self.dst, self.side_made, whole.h).size, whole.w)
 
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
         """The frames of cells that the mix is asked for, each run with the step that makes it.
@@ -281,7 +280,7 @@ class Program:
         """Floating point operations of one chunk, for a batch of one."""
         extents = self.extents(source, chunk)
         return sum(
-            run.operations(replace(step.cell_extent(src, chunk), t=frames.size), src)
+            run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
             for step in self.steps
             for src in [extents[step.src]]
             for run, frames in step.runs(src, chunk)

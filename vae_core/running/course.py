@@ -37,7 +37,7 @@ def course_of(
         them; None: all of them.
     """
     cells = step.mixed_extent(src, chunk)
-    parts = parts or (Interval(0, cells.h),)
+    parts = parts or (chunk.rows(step.dst, step.side_made, cells.h),)
     every = (
         replace(tile, h=tile.h.shift(part.start)).later(frames.start)
         for _, frames in step.runs(src, chunk)

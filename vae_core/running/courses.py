@@ -34,7 +34,8 @@ class Courses:
             step, way = self._program.steps[index], self._residence.way(at)
             made = at.extents[step.dst].h
             near = (made - way.places.far_rows(step.dst, made)) // step.side_made
-            whole = Interval(0, step.cell_extent(at.src(step), at.chunk).h)
+            every = step.cell_extent(at.src(step), at.chunk).h
+            whole = at.chunk.rows(step.dst, step.side_made, every)
             parts = cut_at(rows or whole, near)
             found = course_of(step, at.src(step), at.chunk, way.tiles[index], parts)
             self._known[key] = found
@@ -43,10 +44,11 @@ class Courses:
     def packs(self, index: int, at: Pass) -> bool:
         """Whether a step writes a store inside another one row by row, without gaps.
 
-        Such a store lies in the host's memory, and tiles are wide enough; see `course.packs`.
+        Such a store lies in the host's memory, and tiles are wide enough; see `course.packs`. Never
+        where rows that other ranks need would not be where the next ones are written.
         """
         dst, places = self._program.steps[index].dst, self._residence.way(at).places
         if not packs(self._program, index) or places.has_own_memory(self._program, dst):
             return False
         far = places.of_store(dst) is Place.HOST and devices.accelerates(self._device)
-        return far and self.of(index, at).as_wide
+        return far and not at.chunk.share and self.of(index, at).as_wide

@@ -85,3 +85,9 @@ def empty_cache(device: torch.device) -> None:
     emptied = getattr(backend, "empty_cache", None)
     if emptied is not None:
         emptied()
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; nothing for a processor."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

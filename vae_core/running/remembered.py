@@ -42,6 +42,8 @@ class Remembered:
         where = self._weights.dtype, self._weights.device, self._place
         made = allocate(shape, *where, self._pinned)
         self._kept.setdefault(index, []).append(made)
+        if at.chunk.share:  # rows that other ranks have made are kept, too
+            made.copy_(at.whole(step.src)[:, mix.channels :])
         return made
 
     def clear(self) -> None:

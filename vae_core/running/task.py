@@ -9,6 +9,7 @@ from torch import Tensor
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
 from ..program.parts import Attend
+from ..program.shares import rows_read
 from ..program.steps import SOURCE, Step
 from . import kernels
 from .framewise import Gathered
@@ -74,9 +75,15 @@ class Pass:
         """What there is of the elements `where` of the source: the last ones where all of them are
         missing.
         """
-        x, where = self.source, where.later(-self.chunk.origin(SOURCE))
+        x, where = self.source, self.chunk.here(SOURCE, where)
         sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
         return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
+
+    def cache_shape(self, step: Step) -> tuple[int, ...]:
+        """Of the causal cache of a step: [b, c, history, rows that it reads, w]."""
+        src = self.src(step)
+        rows = rows_read(step, src, self.chunk).size
+        return self.shape(step.mix.in_channels, Extent(step.history, rows, src.w))
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""

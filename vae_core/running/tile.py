@@ -98,7 +98,7 @@ class TileRunner:
     def _attend(self, task: Task, mix: Attend, cells: Region, inputs: Inputs) -> None:
         """Compute what `cells` attend to, and send it."""
         result = attended(task, mix, cells, inputs.src.take(), self.transfers)
-        self.transfers.send(result, task.at.target(task.step, (..., *cells.slices)))
+        self.transfers.send(result, task.at.target(task.step, inputs.window.target))
         del result
         remember(task, mix, cells, self.transfers)
 
