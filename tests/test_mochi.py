@@ -6,6 +6,7 @@ diffusers' own blocks are the reference of both; ComfyUI's own class is one in t
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from networks_mochi import (
     whole_encode,
     without_mask,
 )
+from ranks import results
 from safetensors.torch import save_file
 
 import vae_core
@@ -208,6 +210,22 @@ def test_the_plan_says_whose_result_it_is(module, authors) -> None:
     assert "reference" not in said["official"].describe()
     for plan in (from_module(own).plan_decode(latents, core) for own in (module, authors)):
         assert plan.as_dict()["reference"] == "official", "core's decoder is the authors'"
+
+
+def test_ranks_that_share_the_work_give_it_too() -> None:
+    """Of the authors' network, and of core's encoder, whose places see those of all frames."""
+    vae = from_module(authors_mochi(random_mochi(torch.float64)))
+    video, latents = random_video(19, 40, 24, torch.float64), latents_of(19, 40, 24).double()
+    ways = (
+        lambda settings: vae.decode(latents, settings),
+        lambda settings: vae.encode(video, settings).moments,
+        lambda settings: vae.encode(video, replace(settings, reference="core")).moments,
+    )
+    for run in ways:
+        alone = run(Settings(chunk_frames=12))
+        asked = Settings(chunk_frames=12, parallel_result="all")
+        for found in results(2, lambda seat, run=run: run(replace(asked, parallel=seat))):
+            assert float((found - alone).abs().max()) <= 1e-12
 
 
 # What is seen of memory

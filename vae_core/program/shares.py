@@ -98,7 +98,7 @@ def _inner(size: int, height: int) -> Interval:
 @lru_cache(maxsize=16)
 def shares_of(program: Program, height: int, count: int) -> Shares:
     """The shares of `count` ranks in a source of `height` rows."""
-    whole = Chunk(_ONE, _ONE, True, Layout.ALIGNED)
+    whole = Chunk(_ONE, _ONE, True, Layout.ALIGNED, leads=program.leads)
     extents = program.extents(Extent(1, height, 1), whole)
     own = _bands(program, extents, count)
     bare = [Share(bands, bands) for bands in zip(*own, strict=True)]
