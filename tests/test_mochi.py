@@ -221,9 +221,9 @@ def test_ranks_that_share_the_work_give_it_too() -> None:
         lambda settings: vae.encode(video, settings).moments,
         lambda settings: vae.encode(video, replace(settings, reference="core")).moments,
     )
+    asked = Settings(chunk_frames=12, parallel_result="all")
     for run in ways:
-        alone = run(Settings(chunk_frames=12))
-        asked = Settings(chunk_frames=12, parallel_result="all")
+        alone = run(asked)
         for found in results(2, lambda seat, run=run: run(replace(asked, parallel=seat))):
             assert float((found - alone).abs().max()) <= 1e-12
 
