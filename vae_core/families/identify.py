@@ -72,9 +72,9 @@ def architecture_of(keys: Keys, own: Mapping[str, Any], config: Mapping[str, Any
 
 
 def _check_sizes(shapes: Mapping[str, Shape]) -> None:
-    empty = [f"{name} {shape}" for name, shape in shapes.items() if not all(shape)]
-    if empty:
-        raise LoadError(f"tensors without an element: {listed(empty)}. {EXPECTED}")
+    odd = [f"{name} {shape}" for name, shape in shapes.items() if not shape or not all(shape)]
+    if odd:
+        raise LoadError(f"no network has tensors of such shapes: {listed(odd)}. {EXPECTED}")
 
 
 def _check_config(facts: Mapping[str, Any], keys: Keys, config: Mapping[str, Any]) -> None:
