@@ -106,7 +106,7 @@ def kept_by_step(
     more = [0] * len(program.steps)
     for index, step in enumerate(program.steps):
         if isinstance(step.mix, Attend) and step.mix.looks_back:
-            src = extents[step.src]
+            src = chunk.held(step.src, extents[step.src])
             before = replace(src, t=program.frames_at(step.src, chunk.source.start))
             held += keys_bytes(step.mix, before, sizes)
             if chunk.source.stop < clip_frames:

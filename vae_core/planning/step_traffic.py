@@ -110,7 +110,7 @@ class StepTraffic:
         return found
 
     def _frame_of_keys(self, mix: Attend) -> int:
-        return keys_bytes(mix, replace(self.site.src, t=1), self.sizes)
+        return keys_bytes(mix, replace(self.site.there, t=1), self.sizes)
 
     def kept_moved_bytes(self, largest: Extent, far: Far, others: int) -> int:
         """Bytes of keys and values of so many frames outside of the chunk that queries bring in,

@@ -5,7 +5,8 @@ the work on one clip?
    nearly as the rows of a store allow: at rows of the coarsest level that leaves bands about equal.
    So coarser levels may leave a rank with nothing.
 2. A step reads rows around those that it makes. What of these another rank makes is a need, for
-   what the step before has written; queries need the keys of whole frames.
+   what the step before has written; queries need the keys of whole frames, but for those that meet
+   their own place alone.
 3. What a rank holds of a store is all that it makes or ever needs of it. The source is whole
    everywhere: it is the caller's.
 
@@ -229,7 +230,7 @@ def _reads(
     every = (0, program.stores[store].channels)
     if step.src == store:
         rows = tuple(rows_read(step, extent, chunk) for chunk in chunks)
-        if isinstance(step.mix, Attend):
+        if isinstance(step.mix, Attend) and not step.mix.column:
             queries = step.mix.channels
             yield (0, queries), rows
             whole = Interval(0, extent.h)

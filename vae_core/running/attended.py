@@ -62,7 +62,7 @@ def _columns(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> It
     """Keys and values at the places of a tile, a block of frames after the other, on the device."""
     seen = slice(None) if mix.of_clip else slice(cells.t.stop)
     own = task.at.whole(task.step.src)[:, mix.channels :, seen]
-    _, h, w = cells.slices
+    _, h, w = task.at.chunk.here(task.step.src, cells).slices
     for kept in chain(task.keys, (own,)):
         here = kept[..., h, w]
         for start in range(0, here.shape[2], mix.frames_met):
@@ -73,7 +73,7 @@ def remember(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> No
     """Keep the keys and values of a tile where later chunks want them."""
     if task.new_keys is None:
         return
-    where = (..., *cells.slices)
+    where = (..., *task.at.chunk.here(task.step.src, cells).slices)
     kept = task.at.whole(task.step.src)[:, mix.channels :][where]
     if transfers.is_far(kept):
         task.new_keys[where].copy_(kept)
