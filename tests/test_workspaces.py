@@ -62,10 +62,14 @@ def check(
     shape: (sample frames, height, width). far: whether weights are copied for every step.
     """
     (frames, height, width), dtype, table = shape, torch.bfloat16, LIBRARIES[library]
-    settings, machine_for = Settings(tile_px=None, placement=placement), vae_core.vae.machine_for
+    settings, machine_for = (
+        Settings(tile_px=None, placement=placement),
+        vae_core.running.machines.machine_for,
+    )
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
         patch.setattr(
-            "vae_core.vae.machine_for", lambda *a: replace(machine_for(*a), workspaces=table)
+            "vae_core.running.machines.machine_for",
+            lambda *a: replace(machine_for(*a), workspaces=table),
         )
         module = full_size_module(torch.float32 if far else dtype)
         vae = from_module(module, dtype=dtype, device="meta")
