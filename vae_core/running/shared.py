@@ -73,7 +73,7 @@ class SharedExecution(Execution):
 
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
         """See `Execution.run`. Of the sink the rows that this rank is to be given are written."""
-        with self._together(), torch.inference_mode():
+        with torch.inference_mode(), self._together():
             own = self._own(self._program.sink)
             band = self._band(source, sink, own, chunk)
             super().run(self._shared(chunk), source, band, last=last)
@@ -82,7 +82,7 @@ class SharedExecution(Execution):
 
     def gather(self, chunk: Chunk, source: Tensor, *, last: bool) -> None:
         """See `Execution.gather`."""
-        with self._together():
+        with torch.inference_mode(), self._together():
             super().gather(self._shared(chunk), source, last=last)
 
     def _shared(self, chunk: Chunk) -> Chunk:
@@ -234,8 +234,9 @@ class SharedExecution(Execution):
         except ParallelError:
             raise
         except BaseException as error:
-            with suppress(ParallelError):
-                for coming in self._coming:  # whose memory is written to until then
+            for coming in self._coming:  # whose memory is written to until then
+                with suppress(Exception):
                     coming.wait()
+            with suppress(ParallelError):
                 self._exchange.fail(f"{type(error).__name__}: {error}".strip(": "))
             raise
