@@ -299,9 +299,11 @@ class Settings:
                 f" to plan for, or None; got {group!r}."
             )
         number = cast("object", seconds)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+        known = isinstance(number, int | float) and not isinstance(number, bool)
+        if not (known and 0 < seconds <= _LONGEST_S):
             raise SettingsError(
-                f"parallel_timeout_s must be a number of seconds above 0; got {seconds!r}."
+                "parallel_timeout_s must be a number of seconds above 0, at most"
+                f" {_LONGEST_S:,}; got {seconds!r}."
             )
         if self.ranks > 1 and self.tiling is Tiling.BLEND:
             raise SettingsError(
@@ -336,6 +338,9 @@ class Settings:
         """Latent frames that a full chunk holds, where each stands for `CHUNK_STEP_FRAMES`."""
         return self.chunk_frames // CHUNK_STEP_FRAMES
 
+
+_LONGEST_S = 10_000_000
+"""Four months; systems count no longer than so many years."""
 
 _ENUM_FIELDS: dict[str, type[Enum]] = {
     "tiling": Tiling,

@@ -74,9 +74,8 @@ class Chunk:
 
     def here(self, store: int, region: Region) -> Region:
         """Where `region` of a store lies in what there is of it."""
-        return region.later(-self.origin(store)).lower(
-            -self.share.held[store].start if self.share else 0
-        )
+        found = region.later(-self.origin(store))
+        return found.lower(-self.share.held[store].start) if self.share else found
 
     def rows(self, store: int, side: int, whole: int) -> Interval:
         """Those of `whole` rows of cells that are to be made, where each makes `side` rows of a
