@@ -16,9 +16,10 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
+from ..program.rewrites import referred
 from ..program.shares import rows_given
 from ..program.steps import Program
-from ..settings import Place, Placement, Settings
+from ..settings import Place, Placement, Reference, Settings
 from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way, cache_paths, kind_of
@@ -232,7 +233,7 @@ class Plan:
             "tiles": self.tile_count(),
             "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
-            "reference": "core" if job.program.barrier is not None else "official",
+            "reference": referred(job.program).value,
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
             "store_bytes": worst.store_bytes,
@@ -300,8 +301,8 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {self._places_text()}",
         ]
-        if job.program.barrier is not None:
-            lines.append(_OF_CORE)
+        if said := _OF_CORE.get(referred(self.job.program)):
+            lines.append(said)
         if self.seconds is not None and self.machine:
             source = "measured rates" if self.machine.rates else "rates of an ordinary card"
             lines.append(f"  projected time: {self.seconds:.3g} s, at {source}")
@@ -321,7 +322,10 @@ class Plan:
         return "\n".join(lines)
 
 
-_OF_CORE = "  reference: ComfyUI core's class, whose attention sees later frames, too"
+_OF_CORE = {
+    Reference.CORE: "  reference: ComfyUI core's class, whose attention sees later frames, too",
+    Reference.CORE_AS_IS: "  reference: ComfyUI core's class as it is, its encoder out of phase",
+}
 """Said where this is not what the authors' own code does."""
 _AWAY = {Place.HOST: "host memory", Place.DISK: "a temporary file"}
 
