@@ -33,7 +33,7 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
     "--size-fit": (Fit, "how to get multiples of 8"),
     "--frame-fit": (Fit, "how to get 4k+1 frames, 8k+1 for LTX"),
-    "--reference": (Reference, "whose result, where they differ: HunyuanVideo 1.5's alone"),
+    "--reference": (Reference, "whose result, where they differ: HunyuanVideo's alone"),
 }
 
 
