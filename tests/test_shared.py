@@ -10,13 +10,12 @@ from itertools import pairwise
 import pytest
 import torch
 from networks import NARROW, full_size_module, random_latents, random_module, random_video
-from ranks import Counted, on_ranks, results, seated
+from ranks import Counted, on_ranks, poison, results, seated
 
 from vae_core import ParallelError, Settings, SettingsError, from_module
 from vae_core.planning.exchanged import exchanged
 from vae_core.program.shares import shares_of
 from vae_core.running.meeting import Meeting
-from vae_core.running.residence import Residence
 from vae_core.settings import Given
 
 EVERYBODY = Settings(parallel_result=Given.ALL)
@@ -120,17 +119,7 @@ def test_what_lies_outside_bands_and_halos_is_never_read(family, monkeypatch) ->
     vae = from_module(NARROW[family](torch.float64))
     latents = random_latents(3, 5, 3, torch.float64, channels=vae.latent_channels)
     alone = vae.decode(latents)
-    new_cache, new_store = Residence.new_cache, Residence.new_store
-
-    def poisoned_store(self, store, at, *, packs):
-        made = new_store(self, store, at, packs=packs)
-        inside = self._program.stores[store].inside
-        return made if inside is not None else made.fill_(torch.nan)
-
-    monkeypatch.setattr(Residence, "new_store", poisoned_store)
-    monkeypatch.setattr(
-        Residence, "new_cache", lambda self, *args: new_cache(self, *args).fill_(torch.nan)
-    )
+    poison(monkeypatch.setattr)
     assert_all_are(decoded(vae, latents, EVERYBODY, 3), alone, 1e-12)
 
 

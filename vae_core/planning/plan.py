@@ -78,6 +78,7 @@ class Plan:
     ways: where each store and cache lives in chunks of each kind, and the tiles there.
     traffic: what is copied in each chunk.
     machine: what it was made for.
+    others: of the other devices of this process that do a part of the work, in their order.
     """
 
     job: Job
@@ -92,6 +93,7 @@ class Plan:
     ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
     traffic: tuple[Traffic, ...] = ()
     machine: Machine | None = None
+    others: tuple[Plan, ...] = ()
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -129,6 +131,15 @@ class Plan:
     def keys_at(self) -> Place:
         """Where keys and values live that later chunks look back at: they grow with the clip."""
         return Place.DISK if self.placement is Placement.MMAP else Place.HOST
+
+    @property
+    def reference(self) -> str:
+        """Whose result it gives, where implementations differ: a value of `settings.Reference`, or
+        diffusers', which no setting asks for.
+        """
+        meant = referred(self.job.program)
+        lone = meant is Reference.OFFICIAL and self.job.program.leads
+        return "diffusers" if lone else meant.value
 
     @property
     def worst(self) -> Projection:
@@ -233,7 +244,7 @@ class Plan:
             "tiles": self.tile_count(),
             "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
-            "reference": referred(job.program).value,
+            "reference": self.reference,
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
             "store_bytes": worst.store_bytes,
@@ -301,8 +312,8 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {self._places_text()}",
         ]
-        if said := _OF_CORE.get(referred(self.job.program)):
-            lines.append(said)
+        if self.reference in _OF_OTHERS:
+            lines.append(_OF_OTHERS[self.reference])
         if self.seconds is not None and self.machine:
             source = "measured rates" if self.machine.rates else "rates of an ordinary card"
             lines.append(f"  projected time: {self.seconds:.3g} s, at {source}")
@@ -312,7 +323,8 @@ class Plan:
                 f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
             )
         if self.settings.ranks > 1:
-            lines.append(f"  ranks: {self.settings.ranks}; memory and tiles are those of one")
+            who = ", ".join(self.settings.devices) or self.settings.ranks
+            lines.append(f"  ranks: {who}; memory and tiles are those of one")
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")
@@ -322,9 +334,10 @@ class Plan:
         return "\n".join(lines)
 
 
-_OF_CORE = {
-    Reference.CORE: "  reference: ComfyUI core's class, whose attention sees later frames, too",
-    Reference.CORE_AS_IS: "  reference: ComfyUI core's class as it is, its encoder out of phase",
+_OF_OTHERS = {
+    "core": "  reference: ComfyUI core's class, whose attention sees later frames, too",
+    "core-as-is": "  reference: ComfyUI core's class as it is, its encoder out of phase",
+    "diffusers": "  reference: diffusers' class, whose first frames are others than the authors'",
 }
 """Said where this is not what the authors' own code does."""
 _AWAY = {Place.HOST: "host memory", Place.DISK: "a temporary file"}

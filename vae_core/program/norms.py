@@ -12,7 +12,7 @@ class Form(Enum):
     `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
     voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of their squares,
     without parameters. `LAYER`: their deviation, once their mean is taken away. `NONE`: nothing;
-    all that is done is to undo how latents were normalised.
+    all that is done is to undo how latents were normalised, where the norm has a path.
     """
 
     GROUP = "group"

@@ -6,11 +6,12 @@ outputs, which inputs), and none knows of stores, chunks or tensors. `steps` joi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from ..geometry.grid import cells_of, pooled_frames, repeated_frames
 from ..geometry.region import Extent, Halo, Interval
+from .layouts import Fold, Packing, Shuffle
 from .norms import Form as Form
 from .norms import Norm as Norm
 from .norms import Runs as Runs
@@ -117,63 +118,19 @@ PICTURE = Rate(first=First.PICTURE)
 """The same, of a step that is left with a clip's first frame alone."""
 
 
-class Packing(Enum):
-    """How the values of neighbours lie side by side in the channels: each channel's own after those
-    of another channel, or all channels of a place after those of another place.
-    """
-
-    CHANNELS = "channel by channel"
-    PLACES = "place by place"
-
-
 @dataclass(frozen=True, slots=True)
-class Fold:
-    """A change of size by moving values between places and channels alone; it has no weights.
-
-    Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
-    the channels by their `packing`, and in time, height and width. Channels are then cut into runs
-    of equal length: of each the mean is a result. `spreads` is the way back: each channel is
-    repeated so that there are enough, or with `in_turn` all of them one after the other, and they
-    are laid out again.
+class Waves:
+    """Sines and cosines that stand beside each value: of 2 pi 2**power times it, for the powers
+    [start, stop). All values come first, then the sines of each, then its cosines.
     """
 
-    frames: int
-    side: int
-    spreads: bool
-    packing: Packing = Packing.CHANNELS
-    in_turn: bool = False
+    start: int
+    stop: int
 
-    def as_picture(self) -> Fold:
-        """The same for single frames."""
-        return replace(self, frames=1)
-
-
-class Axis(Enum):
-    """Along what the results of a place lie beside each other."""
-
-    FRAME = "frame"
-    ROW = "row"
-    COLUMN = "column"
-    CHANNEL = "channel"
-
-
-Order = tuple[Axis, Axis, Axis, Axis]
-"""All axes, the outermost first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffle:
-    """How several frames and squares of results, made of each place, lie in a module's channels.
-
-    frames: made of each one that is seen. order: in which they lie.
-    first, takes: of a clip's first frame one is made: in which order all of them lie there, and
-        which of the frames it is.
-    """
-
-    frames: int
-    order: Order
-    first: Order
-    takes: int
+    @property
+    def channels(self) -> int:
+        """Made of each one."""
+        return 1 + 2 * (self.stop - self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +157,7 @@ class Conv:
     statistics: path of what its results are normalised by, None for nothing.
     late: frames by which it sees earlier ones than its module: so many taps of zeros, counted in
         kernel_t, come after the module's own.
+    waves: what is made of each value that is read, in channels of its own; None for nothing.
     """
 
     path: str
@@ -222,11 +180,17 @@ class Conv:
     repeats: int = 0
     statistics: str | None = None
     late: int = 0
+    waves: Waves | None = None
+
+    @property
+    def stored_channels(self) -> int:
+        """Channels of the store that it reads."""
+        return self.in_channels // (self.waves.channels if self.waves else 1)
 
     @property
     def read_channels(self) -> int:
         """Channels of the store that a tile reads where its cells lie."""
-        return self.in_channels
+        return self.stored_channels
 
     def size(self, seen: int) -> int:
         """Outputs along a side of which the convolution sees `seen` elements."""
@@ -252,16 +216,29 @@ class Keys(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """Attention with one head among voxels. It has no weights: its store holds queries, keys and
-    values, `channels` of each, side by side.
+    """Attention among voxels. It has no weights: its store holds queries, keys and values,
+    `channels` of each, side by side.
 
-    A tile of queries meets the keys of whole frames, a block of rows after the other. Those of
-    frames before the chunk are kept for it, all of them.
+    A tile of queries meets the keys of whole frames, a block of rows after the other, or in a
+    `column` those at its own place alone, a block of frames after the other. Those of frames before
+    the chunk are kept for it, all of them. In a column all keys are those of a chunk, which is the
+    whole clip then.
+
+    heads: runs of channels that attend each by themselves. least: queries and keys are divided by
+    their length, or by this where that is less; None where they are not.
     """
 
     path: str
     channels: int
     keys: Keys = Keys.FRAME
+    column: bool = False
+    heads: int = 1
+    least: float | None = None
+
+    @property
+    def frames_met(self) -> int:
+        """Frames of keys in a block, in a column."""
+        return 8
 
     @property
     def looks_back(self) -> bool:
@@ -271,13 +248,27 @@ class Attend:
     @property
     def looks_ahead(self) -> bool:
         """Whether queries meet keys of frames after the chunk, too."""
-        return self.keys is Keys.ALL
+        return self.keys is Keys.ALL and not self.column
+
+    @property
+    def looks_outward(self) -> bool:
+        """Whether queries meet keys of other chunks."""
+        return self.looks_back or self.looks_ahead
+
+    @property
+    def of_clip(self) -> bool:
+        """Whether queries meet keys of all frames in their own chunk."""
+        return self.keys is Keys.ALL and self.column
+
+    def voxels_met(self, frame: Extent) -> int:
+        """How many voxels of a frame of keys a query meets."""
+        return 1 if self.column else frame.h * frame.w
 
     def meetings(self, frames: int, before: int = 0, after: int = 0) -> int:
         """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has so
         many frames before and after it.
         """
-        if self.looks_ahead:
+        if self.keys is Keys.ALL:
             return frames * (before + frames + after)
         return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
 
@@ -293,6 +284,11 @@ class Attend:
         return 3 * self.channels
 
     @property
+    def stored_channels(self) -> int:
+        """The same."""
+        return self.in_channels
+
+    @property
     def out_channels(self) -> int:
         """Channels of its result."""
         return self.channels
@@ -306,7 +302,7 @@ class Attend:
     pad = Halo(0, 0)
     start = Start.ZEROS
     edge = Edge.ZEROS
-    fold = statistics = None
+    fold = statistics = waves = None
     shuffle = None
     ahead = repeats = late = 0
     in_blocks = False

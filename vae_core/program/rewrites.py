@@ -123,9 +123,10 @@ def _renamed(step: Step, names: dict[int, int]) -> Step:
 def as_referred(program: Program, reference: object) -> Program:
     """`program` as the implementation has it that a `settings.Reference` means.
 
-    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
-    Where it takes a clip a few frames at a time, statistics are those of its runs of frames, and as
-    it is, what halves time sees a frame earlier.
+    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones;
+    and has no frames to leave out, where diffusers' has. Where it takes a clip a few frames at a
+    time, statistics are those of its runs of frames, and as it is, what halves time sees a frame
+    earlier.
     """
     if reference not in (Reference.CORE, Reference.CORE_AS_IS):
         return program
@@ -141,13 +142,13 @@ def referred(program: Program) -> Reference:
     if any(step.mix.late for step in program.steps):
         return Reference.CORE_AS_IS
     cut = any(step.norm and step.norm.together for step in program.steps)
-    return Reference.CORE if cut or program.barrier is not None else Reference.OFFICIAL
+    return Reference.CORE if cut or program.collects else Reference.OFFICIAL
 
 
 def _unmasked(step: Step) -> Step:
     if isinstance(step.mix, Attend) and step.mix.looks_back:
         return replace(step, mix=replace(step.mix, keys=Keys.ALL))
-    return step
+    return replace(step, leaves_out=0)
 
 
 def _in_runs(step: Step) -> Step:

@@ -98,7 +98,7 @@ def _inner(size: int, height: int) -> Interval:
 @lru_cache(maxsize=16)
 def shares_of(program: Program, height: int, count: int) -> Shares:
     """The shares of `count` ranks in a source of `height` rows."""
-    whole = Chunk(_ONE, _ONE, True, Layout.ALIGNED)
+    whole = Chunk(_ONE, _ONE, True, Layout.ALIGNED, leads=program.leads)
     extents = program.extents(Extent(1, height, 1), whole)
     own = _bands(program, extents, count)
     bare = [Share(bands, bands) for bands in zip(*own, strict=True)]
@@ -177,11 +177,12 @@ def _together(program: Program, held: list[Interval]) -> None:
 
 def rows_given(program: Program, height: int, settings: Settings) -> Interval:
     """The rows of the result that are given here, of a source of `height` rows: all, but for some
-    ranks among several.
+    ranks among several processes.
     """
     px = program.stores[SOURCE].px, program.stores[program.sink].px
     whole, rank = Interval(0, height * px[0] // px[1]), settings.rank
-    if settings.ranks == 1 or settings.parallel_result is Given.ALL:
+    alone = settings.ranks == 1 or settings.devices
+    if alone or settings.parallel_result is Given.ALL:
         return whole
     if settings.parallel_result is Given.BANDS:
         return shares_of(program, height, settings.ranks).ranks[rank].own[program.sink]

@@ -13,6 +13,7 @@ than a tile. They know nothing of chunks or stores:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -25,7 +26,7 @@ from ..geometry.grid import cell_runs
 from ..geometry.region import Interval
 from ..planning.norm_bytes import rows_at_once
 from ..program.moments import Moments
-from ..program.parts import Form
+from ..program.parts import Form, Waves
 from . import devices
 from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
@@ -232,6 +233,22 @@ def _inverse_size(x: Tensor, norm: VoxelNorm) -> Tensor:
     if norm.form is Form.L2:
         return length.clamp_(min=norm.eps).reciprocal_()
     return length.square_().div_(x.shape[1]).add_(norm.eps).rsqrt_()
+
+
+def wave(out: Tensor, waves: Waves) -> None:
+    """Fill the channels of out [b, c * waves.channels, t, h, w] behind its first c with the sines
+    and cosines of these.
+
+    All is computed in float32 or wider: times 800, what 16 bits round off turns a wave around.
+    """
+    channels = out.shape[1] // waves.channels
+    wide = out[:, :channels].to(statistics_dtype(out.dtype))
+    powers = range(waves.start, waves.stop)
+    for at, power in enumerate(powers):
+        turned = wide * (2.0**power * (2 * math.pi))
+        for part, function in enumerate((torch.sin, torch.cos)):
+            first = channels * (1 + part * len(powers)) + at
+            out[:, first : first + channels * len(powers) : len(powers)].copy_(function(turned))
 
 
 def activate(x: Tensor) -> None:

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Attend, Axis, Conv, Fold, Packing, Shuffle, Start
+from ..program.layouts import Axis, Fold, Packing, Shuffle
+from ..program.parts import Attend, Conv, Start
 from ..program.steps import Step
 from .convolutions import Strides
 from .kernels import Kernel, convolution, joined, statistics_dtype

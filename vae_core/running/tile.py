@@ -108,7 +108,9 @@ class TileRunner:
         `Room`.
         """
         seen = step.seen_region(largest.region).extent
-        self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
+        mix = step.mix
+        attends = isinstance(mix, Attend)  # which puts nothing together
+        self._inputs.expect(0 if attends else prod(at.shape(mix.in_channels, seen)))
 
     def release(self) -> None:
         """Let go of the memory that is kept for inputs and weights to come."""
@@ -304,7 +306,11 @@ class TileRunner:
         zeros = task.step.mix.edge is Edge.ZEROS
         for edge in window.edges if zeros else ():
             buffer[edge].zero_()
-        self._fill(inputs, buffer[window.inside])
+        waves = task.step.mix.waves
+        inside = buffer[window.inside]
+        self._fill(inputs, inside[:, : task.step.mix.stored_channels])
+        if waves:
+            kernels.wave(inside, waves)
         if norm and norm.activated and not self._rounds_once(task.step):
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
