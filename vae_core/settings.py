@@ -87,13 +87,14 @@ class Reference(Enum):
     """Whose result is meant where implementations of a network differ.
 
     `OFFICIAL`: its authors', and diffusers'. `CORE`: that of ComfyUI's own class, untiled. They
-    differ in HunyuanVideo and where Mochi encodes: the latter's attention sees later frames, too.
-    Of HunyuanVideo 1.0, where statistics are of a few frames at a time as well, `OFFICIAL` alone
-    can be had.
+    differ in HunyuanVideo and where Mochi encodes: the latter's attention sees later frames, too,
+    and in HunyuanVideo 1.0 statistics are of a few frames at a time. `CORE_AS_IS`: the same, but
+    with 1.0's encoder out of phase, as that class has it.
     """
 
     OFFICIAL = "official"
     CORE = "core"
+    CORE_AS_IS = "core-as-is"
 
 
 class Given(Enum):

@@ -134,15 +134,15 @@ SAMPLE_SEED: Widget = (
 )
 
 REFERENCE: Widget = (
-    ["official", "core"],
+    ["official", "core", "core-as-is"],
     {
         "default": "official",
         "advanced": True,
-        "tooltip": "Whose result is meant where they differ: for HunyuanVideo 1.5, and where"
-        " Mochi encodes. official: their authors', whose attention sees a frame and those before"
-        " it. core: that of ComfyUI's own class, whose attention sees later frames, too; what it"
-        " needs of the whole clip is then kept in host memory. HunyuanVideo 1.0 has"
-        " official alone.",
+        "tooltip": "Whose result is meant where they differ: for HunyuanVideo, and where Mochi"
+        " encodes. official: their authors', whose attention sees a frame and those before it."
+        " core: that of ComfyUI's own class, whose attention sees later frames, too; what it needs"
+        " of the whole clip is then kept in host memory. core-as-is: the same, with HunyuanVideo"
+        " 1.0's encoder out of phase, as that class has it.",
     },
 )
 

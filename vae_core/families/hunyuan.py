@@ -9,7 +9,8 @@ over the whole clip, a clip's first frame before it, and the outermost elements 
 
 That is the authors' network on the whole clip, as their own code and diffusers' modules have it.
 What diffusers' class does by itself is to blend runs of 16 frames, and ComfyUI's takes statistics
-over a few frames at a time. No tensor is read but for its shape.
+over a few frames at a time: norms are told which (see `rewrites.as_referred`). No tensor is read
+but for its shape.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .hunyuan_parts import (
     dialect_of,
     factors_of,
     group_norm,
+    in_runs,
     of_voxels,
 )
 
@@ -152,7 +154,7 @@ def lower_encoder(module: nn.Module) -> Program:
     put_middle(build, coder, "encoder", dialect.middle)
     _finish(build, coder, "encoder")
     _quant(build, module, "quant_conv")
-    return build.program("encoder")
+    return in_runs(build.program("encoder"), dialect.levels[0])
 
 
 def lower_decoder(module: nn.Module) -> Program:
@@ -172,7 +174,7 @@ def lower_decoder(module: nn.Module) -> Program:
     put_middle(build, coder, "decoder", dialect.middle)
     build.levels(coder, "decoder", 1)
     _finish(build, coder, "decoder")
-    return build.program("decoder")
+    return in_runs(build.program("decoder"), dialect.levels[1], dialect.norm_out)
 
 
 def _finish(build: _Builder, coder: nn.Module, name: str) -> None:

@@ -35,7 +35,7 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--frame-fit": (Fit, "how to get 4k+1 frames, 8k+1 for LTX, 6k+1 for Mochi"),
     "--reference": (
         Reference,
-        "whose result, where they differ: HunyuanVideo 1.5's, and Mochi's latents",
+        "whose result, where they differ: HunyuanVideo's, and Mochi's latents",
     ),
 }
 

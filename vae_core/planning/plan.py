@@ -16,9 +16,10 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
+from ..program.rewrites import referred
 from ..program.shares import rows_given
 from ..program.steps import Program
-from ..settings import Place, Placement, Settings
+from ..settings import Place, Placement, Reference, Settings
 from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way, cache_paths, kind_of
@@ -136,9 +137,9 @@ class Plan:
         """Whose result it gives, where implementations differ: a value of `settings.Reference`, or
         diffusers', which no setting asks for.
         """
-        if self.job.program.collects:
-            return "core"
-        return "diffusers" if self.job.program.leads else "official"
+        meant = referred(self.job.program)
+        lone = meant is Reference.OFFICIAL and self.job.program.leads
+        return "diffusers" if lone else meant.value
 
     @property
     def worst(self) -> Projection:
@@ -335,6 +336,7 @@ class Plan:
 
 _OF_OTHERS = {
     "core": "  reference: ComfyUI core's class, whose attention sees later frames, too",
+    "core-as-is": "  reference: ComfyUI core's class as it is, its encoder out of phase",
     "diffusers": "  reference: diffusers' class, whose first frames are others than the authors'",
 }
 """Said where this is not what the authors' own code does."""

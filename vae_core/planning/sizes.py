@@ -47,7 +47,7 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     mix = step.mix
     # rows that lie otherwise are moved, but for those of blocks, which are taken where they lie
     parted = step.phases > 1 and mix.packing is Packing.CHANNELS and not mix.in_blocks
-    moved = parted or mix.sees_px > 1 or mix.repeats > 0
+    moved = parted or mix.sees_px > 1 or mix.repeats > 0 or mix.late > 0
     moved = moved or bool(mix.fold or mix.shuffle or mix.beside or mix.statistics)
     made = kernel * (2 if moved or summed else 1)
     if apart and not mix.shuffle:

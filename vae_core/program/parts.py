@@ -12,6 +12,11 @@ from enum import Enum
 from ..geometry.grid import cells_of, pooled_frames, repeated_frames
 from ..geometry.region import Extent, Halo, Interval
 from .layouts import Fold, Packing, Shuffle
+from .norms import Form as Form
+from .norms import Norm as Norm
+from .norms import Runs as Runs
+from .norms import Scope as Scope
+from .norms import Timestep as Timestep
 
 
 class TimeMap(Enum):
@@ -150,6 +155,8 @@ class Conv:
         channels, each channel's own in time, height and width.
     repeats: how often its module's last channel is shown beside the first time.
     statistics: path of what its results are normalised by, None for nothing.
+    late: frames by which it sees earlier ones than its module: so many taps of zeros, counted in
+        kernel_t, come after the module's own.
     waves: what is made of each value that is read, in channels of its own; None for nothing.
     """
 
@@ -172,6 +179,7 @@ class Conv:
     in_blocks: bool = False
     repeats: int = 0
     statistics: str | None = None
+    late: int = 0
     waves: Waves | None = None
 
     @property
@@ -296,7 +304,7 @@ class Attend:
     edge = Edge.ZEROS
     fold = statistics = waves = None
     shuffle = None
-    ahead = repeats = 0
+    ahead = repeats = late = 0
     in_blocks = False
 
     @staticmethod
@@ -313,83 +321,3 @@ class Attend:
     def key_rows(queries: Extent, frame: Extent) -> int:
         """Rows of keys in a block, for a tile of so many queries: about as many keys as queries."""
         return min(max(queries.h * queries.w // frame.w, 1), frame.h)
-
-
-class Form(Enum):
-    """Which statistics a norm divides by.
-
-    `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
-    voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of their squares,
-    without parameters. `LAYER`: their deviation, once their mean is taken away. `NONE`: nothing;
-    all that is done is to undo how latents were normalised, where the norm has a path.
-    """
-
-    GROUP = "group"
-    L2 = "l2"
-    RMS = "rms"
-    LAYER = "layer"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Timestep:
-    """How much noise a decoder is told that latents have, as one scale and shift for each channel.
-
-    value: what is told, times what the module `scaled_by` has for it.
-    embedder: module path of what makes numbers for each channel of it.
-    owner, table: module path, and the name there, of the numbers that are added to those.
-    rows: which of them are the shift and the scale.
-    """
-
-    value: float
-    scaled_by: str
-    embedder: str
-    owner: str
-    table: str
-    rows: tuple[int, int]
-
-
-class Scope(Enum):
-    """Whose statistics: a frame's; a chunk's or a clip's by `NormScope`; a clip's always."""
-
-    FRAME = "frame"
-    CHUNK = "chunk"
-    CLIP = "clip"
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A norm, followed by SiLU where it is `activated`; in some decoders modulated by convolutions
-    of the latents in between.
-
-    path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
-    eps: added to a variance or a mean of squares, or the least length that is divided by.
-    scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
-    timestep: what scales and shifts voxels in place of parameters; see there.
-    """
-
-    path: str
-    channels: int
-    groups: int
-    eps: float
-    scale_path: str | None = None
-    shift_path: str | None = None
-    form: Form = Form.GROUP
-    activated: bool = True
-    scope: Scope = Scope.CHUNK
-    timestep: Timestep | None = None
-
-    @property
-    def per_voxel(self) -> bool:
-        """Whether no voxel's result depends on another: there are no statistics to gather."""
-        return self.form is not Form.GROUP
-
-    @property
-    def per_frame(self) -> bool:
-        """Whether every frame has statistics of its own."""
-        return not self.per_voxel and self.scope is Scope.FRAME
-
-    @property
-    def modulated(self) -> bool:
-        """Whether latents scale and shift the normalised values."""
-        return self.scale_path is not None

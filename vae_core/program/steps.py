@@ -98,6 +98,14 @@ class Step:
         return (2 if self.unfolds else self.mix.kernel_t), side, side
 
     @property
+    def rounds_once(self) -> bool:
+        """Whether its norm and activation are to be rounded together where there are few digits:
+        sums of taps are rounded, which the taps themselves are not.
+        """
+        summed = self.still and self.mix.kernel_t > 1 and self.mix.start is Start.FIRST
+        return summed and self.norm is not None and self.norm.activated and not self.norm.modulated
+
+    @property
     def strides(self) -> tuple[int, int, int]:
         """From one output of the mix to the next, in (frames, rows, columns)."""
         return self.rate.down, self.mix.stride, self.mix.stride

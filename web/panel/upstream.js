@@ -194,7 +194,7 @@ export function vaeOf(node) {
   let reference;
   for (let far = 0; at && far < FARTHEST; far += 1) {
     reference ??= widgetValue(at, "reference");
-    const meant = reference === "core" ? { reference: "core" } : {};
+    const meant = reference === "core" || reference === "core-as-is" ? { reference } : {};
     const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name") ?? checkpoint(at);
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));
