@@ -14,6 +14,7 @@ from ranks import Counted, on_ranks, poison, results, seated
 
 from vae_core import ParallelError, Settings, SettingsError, from_module
 from vae_core.planning.exchanged import exchanged
+from vae_core.program.parts import Attend
 from vae_core.program.shares import shares_of
 from vae_core.running.meeting import Meeting
 from vae_core.settings import Given
@@ -195,6 +196,20 @@ def test_rows_around_bands_and_statistics_are_all_that_is_sent(family) -> None:
     assert sum(one.rows_bytes for one in found) == sum(seat.rows_bytes for seat in seats)
     told = sum(seat.statistics_bytes for seat in seats)
     assert sum(one.statistics_bytes for one in found) == told
+
+
+def test_keys_that_meet_their_own_place_alone_stay_with_the_rank_that_made_them() -> None:
+    """Of Mochi's encoder: each of two ranks keeps half of them, and tells the other of none."""
+    vae, shape = from_module(NARROW["mochi"](torch.float32), device="meta"), (1, 3, 61, 256, 64)
+    program = vae.encoder
+    moves = shares_of(program, 256, 2).moves
+    attending = [index for index, step in enumerate(program.steps) if isinstance(step.mix, Attend)]
+    assert attending
+    assert not any(moves[index - 1] for index in attending)
+    settings = Settings(placement="caches-on-host", chunk_frames=12)
+    alone, one = (vae.plan_encode(shape, replace(settings, parallel=n)) for n in (None, 2))
+    assert 0.5 * alone.far_bytes <= one.far_bytes <= 0.6 * alone.far_bytes
+    assert one.moved_bytes <= 0.6 * alone.moved_bytes
 
 
 def test_what_fails_on_one_rank_ends_the_others_with_its_sentence() -> None:
