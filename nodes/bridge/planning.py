@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -150,10 +150,25 @@ def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
         )
 
 
+class Unmade(VideoVAE):
+    """A VAE without weights, which nobody changes: its programs are the same whenever they are
+    asked for.
+    """
+
+    @cached_property
+    def encoder(self) -> Program:
+        return super().encoder
+
+    @cached_property
+    def decoder(self) -> Program:
+        return super().decoder
+
+
 @cache
 def engine(name: str, dtype: torch.dtype, device: torch.device) -> VideoVAE:
     """`network(name)` lowered, to be planned with; it has no weights and cannot run."""
-    return from_module(network(name), dtype, device)
+    vae = from_module(network(name), dtype, device)
+    return Unmade(vae.module, vae.dtype, vae.device)
 
 
 @dataclass(frozen=True, slots=True)

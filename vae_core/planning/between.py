@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import cast
 
 from ..geometry.grid import Chunk
@@ -312,7 +312,8 @@ def _ladders(own: Candidate, preferred: int) -> tuple[Ladder, ...]:
         most = _most(own.memories[0], index)
         key = id(step), own.bounds[index], own.least[index], most
         if key not in known:
-            known[key] = ladder_of(step, flows, partial(own.usable, index), preferred, most)
+            usable = own.usable(index, step.sizes.accelerated), own.usable(index, False)
+            known[key] = ladder_of(step, flows, *usable, preferred, most)
         found.append(known[key])
     return tuple(found)
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -23,8 +22,8 @@ from .step_bytes import Flags, StepBytes
 _SHARE = 0.75
 """Voxels of a tile that is tried next, as a share of the last one's, at the most."""
 
-Sizes = Callable[[bool], tuple[Extent, ...]]
-"""The tiles that a step may use, each the next smaller one, where they go as bands or not."""
+Tiles = tuple[Extent, ...]
+"""Sizes of them, each the next smaller one."""
 
 Flows = frozenset[tuple[bool, bool]]
 """Whether causal caches come from a chunk before, and go on to one after, in chunks of a length."""
@@ -87,12 +86,16 @@ class Length:
         return self.memories[0].kind
 
 
-def ladder_of(step: StepBytes, flows: Flows, sizes: Sizes, preferred: int, most: Far) -> Ladder:
-    """The ladder of a step; preferred: bytes that no tile needs to take more than; most: all that
-    may be far.
+@lru_cache(maxsize=2048)
+def ladder_of(
+    step: StepBytes, flows: Flows, bands: Tiles, others: Tiles, preferred: int, most: Far
+) -> Ladder:
+    """The ladder of a step, made once; bands, others: the tiles that it may use where stores are
+    far and where they are near, each the next smaller one; preferred: bytes that no tile needs to
+    take more than; most: all that may be far.
     """
     asked = _Asked(step, flows)
-    tiles, others = _thinned(sizes(step.sizes.accelerated)), _thinned(sizes(False))
+    tiles, others = _thinned(bands), _thinned(others)
     tiles = tiles[_preferred_start(asked, tiles, most, preferred) :]
     sides = [
         Far(most.src * src, most.dst * out, most.added * out, cache=True, cut=most.cut)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from math import ceil, floor
 from typing import cast
 
@@ -233,16 +232,11 @@ def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
 
 def _operations(plan: Plan) -> int:
     forward = sum(
-        _operations_of(job.program, chunk_extent(job, chunk), chunk.anywhere) * times
+        job.program.operations(chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
     outward = sum(crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)
     return plan.job.batch * (forward + outward)
-
-
-@lru_cache(maxsize=256)
-def _operations_of(program: Program, source: Extent, chunk: Chunk) -> int:
-    return program.operations(source, chunk)
 
 
 def _spilled(

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import prod
 
 from ..geometry.grid import count_tiles, time_pieces
-from ..geometry.region import Extent, Halo, Interval, Region
+from ..geometry.region import Extent, Halo, Interval
 from ..program.parts import Attend
 from ..program.shares import rows_read
 from .arrays import Whole
@@ -138,9 +138,10 @@ class StepTraffic:
         return found
 
     def _in_time(self, size: int, limit: int) -> int:
-        one, src, chunk = Interval(0, 1), self.site.src, self.site.chunk
-        regions = (Region(part, one, one) for part in time_pieces(size, limit))
-        return sum(self.step.source_region(region, src, chunk).t.size for region in regions)
+        step, src, chunk = self.step, self.site.src, self.site.chunk
+        there, keeps_first = step.visible(src, chunk).t, chunk.keeps_first(src.t)
+        seen = (step.seen_frames(part, keeps_first) for part in time_pieces(size, limit))
+        return sum(step.time_map.source(part.meet(there), keeps_first).size for part in seen)
 
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
         start, stride, seen = self.reach

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 
 from ..geometry.grid import Chunk
@@ -201,12 +202,16 @@ class Step:
         keeps_first: whether the chunk's first frame stands alone, which moves the others up where
         frames are passed over.
         """
-        down = self.rate.down
-        start = cells.t.start * down - self.behind - keeps_first * (down - 1)
-        t = Interval(start, start + (cells.t.size - 1) * down + self.taps[0])
+        t = self.seen_frames(cells.t, keeps_first)
         if self.upscale == 2:
             return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
         return Region(t, self.mix.reads(cells.h), self.mix.reads(cells.w))
+
+    def seen_frames(self, cells: Interval, keeps_first: bool) -> Interval:
+        """The same of frames alone."""
+        down = self.rate.down
+        start = cells.start * down - self.behind - keeps_first * (down - 1)
+        return Interval(start, start + (cells.size - 1) * down + self.taps[0])
 
     def source_region(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The part of src that `cells` depend on."""
@@ -262,20 +267,11 @@ class Program:
 
     def extents(self, source: Extent, chunk: Chunk) -> tuple[Extent, ...]:
         """The extent of every store for a chunk whose source has the extent `source`."""
-        found = {SOURCE: source}
-        for step in self.steps:
-            found[step.dst] = step.target_extent(found[step.src], chunk)
-        return tuple(found[store] for store in range(len(self.stores)))
+        return _extents(self, source, chunk.anywhere)
 
     def operations(self, source: Extent, chunk: Chunk) -> int:
         """Floating point operations of one chunk, for a batch of one."""
-        extents = self.extents(source, chunk)
-        return sum(
-            run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
-            for step in self.steps
-            for src in [extents[step.src]]
-            for run, frames in step.runs(src, chunk)
-        )
+        return _operations(self, source, chunk.anywhere)
 
     def frames_at(self, store: int, frames: int) -> int:
         """How many frames a store has had once so many of a clip have gone in."""
@@ -357,6 +353,25 @@ class Program:
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""
         return {store: i for i, step in enumerate(self.steps) for store in _touched(step)}
+
+
+@lru_cache(maxsize=128)
+def _extents(program: Program, source: Extent, chunk: Chunk) -> tuple[Extent, ...]:
+    found = {SOURCE: source}
+    for step in program.steps:
+        found[step.dst] = step.target_extent(found[step.src], chunk)
+    return tuple(found[store] for store in range(len(program.stores)))
+
+
+@lru_cache(maxsize=256)
+def _operations(program: Program, source: Extent, chunk: Chunk) -> int:
+    extents = program.extents(source, chunk)
+    return sum(
+        run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
+        for step in program.steps
+        for src in [extents[step.src]]
+        for run, frames in step.runs(src, chunk)
+    )
 
 
 def _touched(step: Step) -> tuple[int, ...]:
