@@ -23,7 +23,7 @@ from .bands import Bands, heights_of, run_of, turns_of
 from .candidates import Candidate, bare_candidate, candidate_of, is_reasonable
 from .floor import floor_of
 from .kinds import alike, memories_of, placed
-from .ladders import Ladder, Length, all_far, ladder_of
+from .ladders import Ladder, Length, Usable, all_far, ladder_of
 from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
@@ -312,8 +312,10 @@ def _ladders(own: Candidate, preferred: int) -> tuple[Ladder, ...]:
         most = _most(own.memories[0], index)
         key = id(step), own.bounds[index], own.least[index], most
         if key not in known:
-            usable = own.usable(index, step.sizes.accelerated), own.usable(index, False)
-            known[key] = ladder_of(step, flows, *usable, preferred, most)
+            banded = step.sizes.accelerated
+            flat = own.flat(index) if banded else ()
+            usable = Usable(own.usable(index, banded), flat, own.usable(index, False))
+            known[key] = ladder_of(step, flows, usable, preferred, most)
         found.append(known[key])
     return tuple(found)
 

@@ -1,6 +1,7 @@
 """Which tiles may a step take in chunks of one length, what do they need, and what do they read?
 
-1. Tiles shrink by a good part from one to the next that is tried, down to the usual one.
+1. Tiles shrink by a good part from one to the next that is tried, down to the usual one. Beside
+   them there are flat ones with all frames.
 2. None takes more than is preferred, if the usual one does not.
 3. What they need is worked out with all stores far away, which is the most that it can be; for the
    step that has them all on the device it is the least of any tile, since none copies more then.
@@ -11,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from ..geometry.region import Extent
 from .arrays import Numbers, np
-from .limits import MOST_ELEMENTS, NEVER
 from .memory import Memory
 from .places import Far, Kind
 from .step_bytes import Flags, StepBytes
@@ -22,8 +23,15 @@ from .step_bytes import Flags, StepBytes
 _SHARE = 0.75
 """Voxels of a tile that is tried next, as a share of the last one's, at the most."""
 
-Tiles = tuple[Extent, ...]
-"""Sizes of them, each the next smaller one."""
+class Usable(NamedTuple):
+    """The tiles that a step may use, each the next smaller one: where stores are far, flat ones of
+    those, and where all are near.
+    """
+
+    bands: tuple[Extent, ...]
+    flat: tuple[Extent, ...]
+    others: tuple[Extent, ...]
+
 
 Flows = frozenset[tuple[bool, bool]]
 """Whether causal caches come from a chunk before, and go on to one after, in chunks of a length."""
@@ -87,24 +95,36 @@ class Length:
 
 
 @lru_cache(maxsize=2048)
-def ladder_of(
-    step: StepBytes, flows: Flows, bands: Tiles, others: Tiles, preferred: int, most: Far
-) -> Ladder:
-    """The ladder of a step, made once; bands, others: the tiles that it may use where stores are
-    far and where they are near, each the next smaller one; preferred: bytes that no tile needs to
-    take more than; most: all that may be far.
+def ladder_of(step: StepBytes, flows: Flows, usable: Usable, preferred: int, most: Far) -> Ladder:
+    """The ladder of a step, made once; preferred: bytes that no tile needs to take more than; most:
+    all that may be far.
     """
-    asked = _Asked(step, flows)
-    tiles, others = _thinned(bands), _thinned(others)
-    tiles = tiles[_preferred_start(asked, tiles, most, preferred) :]
+    tiles, others = _thinned(usable.bands), _thinned(usable.others)
     sides = [
         Far(most.src * src, most.dst * out, most.added * out, cache=True, cut=most.cut)
         for src, out in SIDES
     ]
-    *needs, cut = asked.needs(tiles, (*sides, replace(most, cut=True)))
-    (near,) = asked.needs(others, (Far(cache=True, cut=most.cut),))
-    reads, narrow = map(step.read_bytes, tiles), map(step.is_narrow, tiles)
-    return Ladder(step, tiles, tuple(needs), cut, tuple(reads), tuple(narrow), others, near)
+    every = (*sides, replace(most, cut=True), Far(cache=True, cut=most.cut))
+    sizes = (*tiles, *usable.flat, *others)
+    *needs, cut, near = _needs(step, flows, sizes, every)
+    # those that take more than is preferred, if not all do, and those with all near
+    start = next((i for i, need in enumerate(needs[-1][1][: len(tiles)]) if need <= preferred), -1)
+    some, rest = slice(start % len(tiles), -len(others)), slice(-len(others), None)
+    sizes = sizes[some]
+    return Ladder(
+        step,
+        sizes,
+        tuple(_cut_out(need, some) for need in needs),
+        _cut_out(cut, some),
+        tuple(map(step.read_bytes, sizes)),
+        tuple(map(step.is_narrow, sizes)),
+        others,
+        _cut_out(near, rest),
+    )
+
+
+def _cut_out(needs: Needs, some: slice) -> Needs:
+    return needs[0][some], needs[1][some]
 
 
 def all_far(step: StepBytes) -> Far:
@@ -113,53 +133,28 @@ def all_far(step: StepBytes) -> Far:
     return Far(site.src.h, site.dst.h, site.added.h if site.added_channels else 0, cache=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the tiles of a step need in the chunk that needs the most."""
-
-    step: StepBytes
-    flows: Flows
-
-    def needs(self, tiles: tuple[Extent, ...], every: tuple[Far, ...]) -> list[Needs]:
-        """Of each size, for each choice of far stores, with the cache near and far."""
-        kinds, flags = list(dict.fromkeys(every)), list[Flags]()
-        starts, cut = list[int](), list[bool]()
-        for far in kinds:
-            for flows in (_NONE, self.flows if self.step.cache_bytes else _NONE):
-                starts.append(len(flags))
-                flags += [self.step.flags(far, *flow) for flow in flows]
-                cut += [far.cut] * len(flows)
-        most: Numbers = np.maximum.reduceat(self.step.needs(tiles, flags, cut), starts)
-        found: list[list[int]] = most.tolist()
-        pairs = zip(found[::2], found[1::2], strict=True)
-        both = ((tuple(near), tuple(far)) for near, far in pairs)
-        known = dict(zip(kinds, both, strict=True))
-        return [known[far] for far in every]
-
-    def need(self, tile: Extent, far: Far) -> int:
-        """Of one size, with the cache far."""
-        if self.step.elements(tile) >= MOST_ELEMENTS:
-            return NEVER
-        flags = (self.step.flags(far, *flow) for flow in self.flows)
-        return max(self.step.need(tile, some, cut=far.cut) for some in flags)
+def _needs(
+    step: StepBytes, flows: Flows, tiles: tuple[Extent, ...], every: tuple[Far, ...]
+) -> list[Needs]:
+    """What tiles of each size need in the chunk that needs the most, for each choice of far stores,
+    with the cache near and far.
+    """
+    kinds, flags = list(dict.fromkeys(every)), list[Flags]()
+    starts, cut = list[int](), list[bool]()
+    for far in kinds:
+        for some in (_NONE, flows if step.cache_bytes else _NONE):
+            starts.append(len(flags))
+            flags += [step.flags(far, *flow) for flow in some]
+            cut += [far.cut] * len(some)
+    most: Numbers = np.maximum.reduceat(step.needs(tiles, flags, cut), starts)
+    found: list[list[int]] = most.tolist()
+    pairs = zip(found[::2], found[1::2], strict=True)
+    both = ((tuple(near), tuple(far)) for near, far in pairs)
+    known = dict(zip(kinds, both, strict=True))
+    return [known[far] for far in every]
 
 
 _NONE = ((False, False),)
-
-
-def _preferred_start(asked: _Asked, tiles: tuple[Extent, ...], far: Far, preferred: int) -> int:
-    """The first tile that takes no more than is preferred; the last where none does."""
-    last = len(tiles) - 1
-    if not last or asked.need(tiles[0], far) <= preferred:
-        return 0
-    low, high = 1, last
-    while low < high:
-        middle = (low + high) // 2
-        if asked.need(tiles[middle], far) <= preferred:
-            high = middle
-        else:
-            low = middle + 1
-    return low
 
 
 @lru_cache(maxsize=1024)

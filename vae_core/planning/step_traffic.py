@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 from math import prod
 
 from ..geometry.grid import count_tiles, time_pieces
@@ -146,13 +145,18 @@ class StepTraffic:
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
         start, stride, seen = self.reach
         count, of = -(-size // limit), sides_of(self.site.src)[axis]
-        chunk, step = self.site.chunk, self.step
-        top = chunk.rows(step.dst, step.side_made, size).start if axis == 1 else 0
-        edges = [top + size * index // count for index in range(count + 1)]
-        return sum(
-            min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
-            for one, last in pairwise(edges)
-        )
+        found = (size - count) * stride + count * seen  # of which a few see beyond the picture
+        for one in range(count):
+            beyond = -(start + size * one // count * stride)
+            if beyond <= 0:
+                break
+            found -= beyond
+        for last in range(count, 0, -1):
+            beyond = start + (size * last // count - 1) * stride + seen - of
+            if beyond <= 0:
+                break
+            found -= beyond
+        return found
 
     @cached_property
     def reach(self) -> tuple[int, int, int]:
