@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .bridge import host
-from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE, REFERENCE
+from .bridge.widgets import CATEGORY, CHUNK_SIZE, DEVICES, MEMORY_BUDGET, NORM_SCOPE, REFERENCE
 from .encode import ExactVAEEncodeTiled
 
 SHIPPED = {
@@ -138,7 +138,7 @@ class ExactVAEApply:
                 "norm_scope": NORM_SCOPE,
                 "memory_budget": MEMORY_BUDGET,
             },
-            "optional": {"reference": REFERENCE},
+            "optional": {"reference": REFERENCE, "devices": DEVICES},
         }
 
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS

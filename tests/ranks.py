@@ -50,9 +50,9 @@ class Counted(Seat):
         super().__init__(meeting, rank)
         self.rows_bytes = self.statistics_bytes = 0
 
-    def swap(self, outgoing: Any, incoming: Any) -> None:
+    def swap(self, outgoing: Any, incoming: Any) -> Any:
         self.rows_bytes += sum(x.nbytes for x in outgoing.values())
-        super().swap(outgoing, incoming)
+        return super().swap(outgoing, incoming)
 
     def gather(self, own: torch.Tensor) -> Any:
         if own.is_floating_point():

@@ -49,10 +49,10 @@ def test_a_workflow_gives_each_of_our_widgets_a_legal_value(path: Path):
     for item in of(path)["nodes"]:
         if not item["type"].startswith("Exact"):
             continue
-        required = node(item["type"]).INPUT_TYPES()["required"]
+        groups = node(item["type"]).INPUT_TYPES()
         widgets = {
             name: spec
-            for name, spec in required.items()
+            for name, spec in {**groups["required"], **groups.get("optional", {})}.items()
             if isinstance(spec[0], list) or spec[0] in {"INT", "FLOAT", "STRING"}
         }
         values = dict(zip(widgets, item["widgets_values"], strict=True))

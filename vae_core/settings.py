@@ -6,7 +6,7 @@ it. Defaults suit a clip on an ordinary graphics card. Nothing here touches a te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from operator import index
@@ -190,6 +190,28 @@ def _chunk(value: object) -> int:
     return frames
 
 
+def _is_count(value: object) -> bool:
+    """Whether it is a number of ranks; `SettingsError` for one below 1."""
+    return as_integer(value) is not None and _integer("parallel", value, 1) > 0
+
+
+def _device_names(devices: Sequence[object]) -> tuple[str, ...]:
+    """The names of devices that share a run; `SettingsError` where they cannot be any."""
+    names = tuple(str(device) for device in devices)
+    if len(names) < 2:
+        raise SettingsError(
+            "a run is shared by two devices or more, and on one it needs no parallel; got"
+            f" {', '.join(names) or 'none'}. Name another one beside it, or leave parallel out."
+        )
+    twice = next((name for name in names if names.count(name) > 1 and name != "cpu"), None)
+    if twice:
+        raise SettingsError(
+            f"each device has one part of a shared run; got {twice} twice in {', '.join(names)}."
+            " Name it once."
+        )
+    return names
+
+
 def _pair(name: str, value: object, at_least: int) -> tuple[int, int]:
     """`value`, one number or two, as (height, width); `SettingsError` otherwise."""
     sides = cast("tuple[object, ...]", value) if isinstance(value, tuple | list) else (value, value)
@@ -224,8 +246,10 @@ class Settings:
         tile.
     reference: see `Reference`. Where it is core's and means something, all chunks go through a part
         of the network before any result is there.
-    parallel: the group of ranks that do the work together, each with these settings and the same
-        clip: one of `torch.distributed`. A number of ranks will do for plans. Never saved.
+    parallel: who does the work together. A group of `torch.distributed`, in which each process has
+        these settings and the same clip; or the names of two or more devices of this process, the
+        VAE's own among them, which are given the result as one is. A number of ranks will do for
+        plans. Never saved.
     parallel_result: see `Given`.
     parallel_timeout_s: how many seconds a rank may take for a step before the others give up.
 
@@ -266,11 +290,12 @@ class Settings:
 
     def _check_parallel(self) -> None:
         group, seconds = self.parallel, self.parallel_timeout_s
-        counted = as_integer(group) is not None and _integer("parallel", group, 1)
-        if not (group is None or counted or callable(getattr(group, "size", None))):
+        if isinstance(group, list | tuple):
+            object.__setattr__(self, "parallel", _device_names(cast("Sequence[object]", group)))
+        elif not (group is None or _is_count(group) or callable(getattr(group, "size", None))):
             raise SettingsError(
-                "parallel must be a group of torch.distributed, a number of ranks to plan for, or"
-                f" None; got {group!r}."
+                "parallel must be a group of torch.distributed, names of devices, a number of ranks"
+                f" to plan for, or None; got {group!r}."
             )
         number = cast("object", seconds)
         if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
@@ -279,21 +304,31 @@ class Settings:
             )
         if self.ranks > 1 and self.tiling is Tiling.BLEND:
             raise SettingsError(
-                "blended tiles cannot be shared among ranks; use exact tiles, or leave parallel"
-                " out."
+                "blended tiles cannot be shared, since each is a clip by itself; use exact tiles,"
+                " or let one device do the work."
             )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of this process that do the work together; none where there is a group."""
+        named: Any = self.parallel
+        return cast("tuple[str, ...]", named) if isinstance(named, tuple) else ()
 
     @property
     def ranks(self) -> int:
         """How many do the work together."""
+        if self.parallel is None or self.devices:
+            return max(len(self.devices), 1)
         number = as_integer(self.parallel)
-        return (1 if self.parallel is None else self.parallel.size()) if number is None else number
+        return self.parallel.size() if number is None else number
 
     @property
     def rank(self) -> int:
         """Its own number among those, from 0 on."""
         group: Any = self.parallel
-        return 0 if group is None or as_integer(group) is not None else group.rank()
+        if group is None or self.devices or as_integer(group) is not None:
+            return 0
+        return group.rank()
 
     @property
     def chunk_latent_frames(self) -> int:

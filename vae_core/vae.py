@@ -32,12 +32,11 @@ from .planning.plan import Job, Plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import as_referred, narrow_in_place, still_frame, told, unique_frames
 from .program.steps import SOURCE, Program
-from .running.agreement import plan_for
 from .running.graphs import outside_graphs
-from .running.machines import device_of, machine_for, runs_on, weights_for
-from .running.shared import execution_for
+from .running.machines import runs_on, weights_for
+from .running.parallel import execution_for, plan_for
 from .running.stores import new_result, reserve
-from .running.weights import Lender, has_far_kernels
+from .running.weights import Lender
 from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
 from .streaming.carried_progress import CarriedProgress
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
@@ -182,10 +181,7 @@ class VideoVAE:
         self, program: Program, batch: int, extent: Extent, settings: Settings, probing: bool
     ) -> Plan:
         program = self._rewritten(program, settings, extent.t)
-        machine = machine_for(self.device, self.dtype, program, probing)
-        far = has_far_kernels(self.module, self.dtype, device_of(self.device, machine.refused))
-        job = Job(program, batch, extent, self.dtype.itemsize, far)
-        return plan_for(job, settings, machine, self.device, probing)
+        return plan_for(self, Job(program, batch, extent, self.dtype.itemsize), settings, probing)
 
     @staticmethod
     def _rewritten(program: Program, settings: Settings, frames: int) -> Program:

@@ -145,6 +145,18 @@ REFERENCE: Widget = (
     },
 )
 
+DEVICES: Widget = (
+    "STRING",
+    {
+        "default": "",
+        "advanced": True,
+        "tooltip": "Devices that do the work together, the VAE's own among them, such as 'cuda:0,"
+        " cuda:1'; empty: the VAE's own alone. Each makes a band of rows of everything, with the"
+        " result of one. Weights are copied to the others as they are needed. memory_budget then"
+        " counts for each. Blended tiles cannot be shared.",
+    },
+)
+
 RUN_WIDGETS: dict[str, Widget] = {
     "chunk_size": CHUNK_SIZE,
     "tile_size": TILE_SIZE,
@@ -164,6 +176,7 @@ _ALL = {
     "posterior": POSTERIOR,
     "sample_seed": SAMPLE_SEED,
     "reference": REFERENCE,
+    "devices": DEVICES,
 }
 
 SMALLEST_TILE = 16
@@ -185,7 +198,12 @@ def refusal(values: dict[str, Any]) -> str | None:
     for name, value in known.items():
         if (reason := _out_of_range(name, value)) is not None:
             return reason
-    return _chunk_refusal(known) or _tile_refusal(known)
+    return _chunk_refusal(known) or _tile_refusal(known) or _devices_refusal(known)
+
+
+def device_names(written: str) -> tuple[str, ...]:
+    """The devices that a person has written down, in any of the ways that one separates words."""
+    return tuple(written.replace(",", " ").replace(";", " ").split())
 
 
 def _out_of_range(name: str, value: Any) -> str | None:
@@ -193,6 +211,8 @@ def _out_of_range(name: str, value: Any) -> str | None:
     if isinstance(kind, list):
         names = ", ".join(kind)
         return None if value in kind else f"{name} must be one of {names}; got {value!r}."
+    if kind == "STRING":
+        return None if isinstance(value, str) else f"{name} must be text; got {value!r}."
     number = int if kind == "INT" else (int, float)
     if isinstance(value, bool) or not isinstance(value, number):
         what = "a whole number" if kind == "INT" else "a number"
@@ -226,3 +246,13 @@ def _tile_refusal(values: dict[str, Any]) -> str | None:
             f" {overlap} and tiles of {tile} pixels. Use an overlap of {usual_overlap(tile)}."
         )
     return None
+
+
+def _devices_refusal(values: dict[str, Any]) -> str | None:
+    names = device_names(values.get("devices", ""))
+    if len(names) != 1:
+        return None
+    return (
+        f"devices must name two or more that share a run, such as 'cuda:0, cuda:1'; got {names[0]}"
+        " alone. Name another one, or leave it empty: the VAE's own device then does all."
+    )

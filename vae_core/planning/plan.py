@@ -77,6 +77,7 @@ class Plan:
     ways: where each store and cache lives in chunks of each kind, and the tiles there.
     traffic: what is copied in each chunk.
     machine: what it was made for.
+    others: of the other devices of this process that do a part of the work, in their order.
     """
 
     job: Job
@@ -91,6 +92,7 @@ class Plan:
     ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
     traffic: tuple[Traffic, ...] = ()
     machine: Machine | None = None
+    others: tuple[Plan, ...] = ()
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -311,7 +313,8 @@ class Plan:
                 f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
             )
         if self.settings.ranks > 1:
-            lines.append(f"  ranks: {self.settings.ranks}; memory and tiles are those of one")
+            who = ", ".join(self.settings.devices) or self.settings.ranks
+            lines.append(f"  ranks: {who}; memory and tiles are those of one")
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")

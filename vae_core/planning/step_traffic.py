@@ -44,9 +44,14 @@ class StepTraffic:
 
     @property
     def staged_bytes(self) -> int:
-        """Bytes of the rows that a rank sends and receives once it has run, copied in one piece."""
-        share, there = self.site.chunk.share, self.site.dst
-        return self.voxels_bytes(share.staged[self.step.dst], there.t * there.w) if share else 0
+        """Bytes of rows that a rank sends and receives, copied in one piece: of what it reads while
+        it runs, of what it writes once it has run.
+        """
+        share, step, site = self.site.chunk.share, self.step, self.site
+        if share is None:
+            return 0
+        ends = ((step.src, site.src), (step.dst, site.dst))
+        return max(self.voxels_bytes(share.staged[store], x.t * x.w) for store, x in ends)
 
     def moved_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
         """Bytes that all tiles of no more than `largest` copy to and from the device."""

@@ -177,11 +177,12 @@ def _together(program: Program, held: list[Interval]) -> None:
 
 def rows_given(program: Program, height: int, settings: Settings) -> Interval:
     """The rows of the result that are given here, of a source of `height` rows: all, but for some
-    ranks among several.
+    ranks among several processes.
     """
     px = program.stores[SOURCE].px, program.stores[program.sink].px
     whole, rank = Interval(0, height * px[0] // px[1]), settings.rank
-    if settings.ranks == 1 or settings.parallel_result is Given.ALL:
+    alone = settings.ranks == 1 or settings.devices
+    if alone or settings.parallel_result is Given.ALL:
         return whole
     if settings.parallel_result is Given.BANDS:
         return shares_of(program, height, settings.ranks).ranks[rank].own[program.sink]

@@ -10,29 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from zlib import crc32
 
 import torch
 
 from ..errors import ParallelError, SettingsError
-from ..planning.machine import Machine
-from ..planning.plan import Job, Plan
-from ..planning.planner import make_plan
+from ..planning.plan import Plan
 from ..settings import Settings
 from .exchange import Exchange, exchange_for
 
+Planner = Callable[[Settings], Plan]
 
-def plan_for(
-    job: Job, settings: Settings, machine: Machine, device: torch.device, running: bool
-) -> Plan:
-    """The plan for `job`, see `make_plan`; one that all ranks agree on where a run follows.
+
+def agreed(make: Planner, settings: Settings, device: torch.device) -> Plan:
+    """The plan that `make` gives, for a run on `device`, and such that all ranks agree on it.
 
     Raises `SettingsError` on all of them where they were asked for different things.
     """
-    make = partial(make_plan, job, machine=machine)
-    if settings.ranks == 1 or not running:
-        return make(settings)
     exchange = exchange_for(settings.parallel, device, settings.parallel_timeout_s)
     try:
         plan = make(settings)
@@ -44,7 +38,7 @@ def plan_for(
     return _agreed(plan, exchange, make)
 
 
-def _agreed(plan: Plan, exchange: Exchange, make: Callable[[Settings], Plan]) -> Plan:
+def _agreed(plan: Plan, exchange: Exchange, make: Planner) -> Plan:
     while True:
         chunk = plan.settings.chunk_frames
         own = torch.tensor([chunk, *_meant(plan)], dtype=torch.int64)

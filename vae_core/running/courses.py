@@ -8,7 +8,7 @@ from ..geometry.region import Extent, Interval
 from ..program.steps import Program
 from ..settings import Place
 from . import devices
-from .course import Course, course_of, cut_at, packs
+from .course import Course, course_of, cut_at, cut_inside, packs
 from .residence import Residence
 from .task import Pass
 
@@ -37,6 +37,8 @@ class Courses:
             every = step.cell_extent(at.src(step), at.chunk).h
             whole = at.chunk.rows(step.dst, step.side_made, every)
             parts = cut_at(rows or whole, near)
+            if at.chunk.share and near == made // step.side_made:
+                parts = cut_inside(step, at.src(step), at.chunk, way.tiles[index], whole)
             found = course_of(step, at.src(step), at.chunk, way.tiles[index], parts)
             self._known[key] = found
         return found

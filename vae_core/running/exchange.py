@@ -30,6 +30,9 @@ _all_gather: Callable[..., Any] = dist.all_gather  # pyright: ignore
 _batched: Callable[..., list[Any]] = dist.batch_isend_irecv  # pyright: ignore
 
 
+Wait = Callable[[], None]
+
+
 class Exchange(Protocol):
     """What ranks hand each other; every rank makes the same calls in the same order.
 
@@ -49,9 +52,9 @@ class Exchange(Protocol):
         """x in one piece, where it can be sent from."""
         ...
 
-    def swap(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> None:
-        """Send staged tensors, by the rank that they go to, and fill others of the same sizes, by
-        the rank that they come from.
+    def swap(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> Wait:
+        """Start to send staged tensors, by the rank that they go to, and to fill others of the same
+        sizes, by the rank that they come from. What is given waits until all have arrived.
         """
         ...
 
@@ -91,15 +94,19 @@ class GroupExchange:
         """See `Exchange`."""
         return x.to(self._device).contiguous()
 
-    def swap(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> None:
+    def swap(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> Wait:
         """See `Exchange`."""
         ways = [(dist.isend, to, x) for to, x in sorted(outgoing.items())]
         ways += [(dist.irecv, of, x) for of, x in sorted(incoming.items())]
-        if not ways:
-            return
         with self._in_time():
-            for work in _batched([self._way(*way) for way in ways]):
-                self._wait(work)
+            started = _batched([self._way(*way) for way in ways]) if ways else []
+
+        def wait() -> None:
+            with self._in_time():
+                for work in started:
+                    self._wait(work)
+
+        return wait
 
     def _way(self, way: Any, peer: int, x: Tensor) -> Any:
         line = x.flatten().view(torch.uint8)  # no backend knows every dtype

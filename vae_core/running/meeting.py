@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ParallelError
 from . import devices
+from .exchange import Wait
 
 
 class Meeting:
@@ -80,12 +81,16 @@ class Seat:
         devices.synchronise(x.device)
         return copied
 
-    def swap(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> None:
+    def swap(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> Wait:
         """See `Exchange`."""
         for to, x in outgoing.items():
             self._meeting.send(self._rank, to, x)
-        for of, room in incoming.items():
-            room.copy_(self._meeting.take(of, self._rank))
+
+        def wait() -> None:
+            for of, room in incoming.items():
+                room.copy_(self._meeting.take(of, self._rank))
+
+        return wait
 
     def gather(self, own: Tensor) -> Sequence[Tensor]:
         """See `Exchange`."""

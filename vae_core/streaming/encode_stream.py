@@ -28,7 +28,7 @@ from ..geometry.region import Extent, Interval
 from ..planning.plan import Plan
 from ..running.machines import Network as Weighted
 from ..running.machines import weights_for
-from ..running.shared import execution_for
+from ..running.parallel import execution_for
 from ..running.stores import new_result, reserve
 from ..settings import Layout, NormScope, Progress, Settings, Tiling, as_integer
 from .fitted_frames import fitted_frames
