@@ -66,7 +66,7 @@ def played_card() -> Iterator[None]:
     there = machine.Machine(True, machine.ACCELERATOR_WORKSPACE_BYTES, workspaces=workspaces)
     memory = card.DeviceMemory(torch.device("meta"), 24 * 2**30, 24 * 2**30)
     with (
-        patch.object(part("vae_core.vae"), "machine_for", lambda *_: there),
+        patch.object(part("vae_core.running.machines"), "machine_for", lambda *_: there),
         patch.object(card, "device_memory", lambda: memory),
     ):
         yield

@@ -23,6 +23,7 @@ from .step_bytes import Flags, StepBytes
 _SHARE = 0.75
 """Voxels of a tile that is tried next, as a share of the last one's, at the most."""
 
+
 class Usable(NamedTuple):
     """The tiles that a step may use, each the next smaller one: where stores are far, flat ones of
     those, and where all are near.
