@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -25,8 +26,8 @@ _SHARE = 0.75
 
 
 class Usable(NamedTuple):
-    """The tiles that a step may use, each the next smaller one: where stores are far, flat ones of
-    those, and where all are near.
+    """The tiles that a step may use, each the next smaller one: where stores are far, flat ones
+    beside any, and where all are near.
     """
 
     bands: tuple[Extent, ...]
@@ -106,26 +107,27 @@ def ladder_of(step: StepBytes, flows: Flows, usable: Usable, preferred: int, mos
         for src, out in SIDES
     ]
     every = (*sides, replace(most, cut=True), Far(cache=True, cut=most.cut))
-    sizes = (*tiles, *usable.flat, *others)
+    sizes = (*others, *usable.flat, *tiles)
     *needs, cut, near = _needs(step, flows, sizes, every)
-    # those that take more than is preferred, if not all do, and those with all near
-    start = next((i for i, need in enumerate(needs[-1][1][: len(tiles)]) if need <= preferred), -1)
-    some, rest = slice(start % len(tiles), -len(others)), slice(-len(others), None)
-    sizes = sizes[some]
+    last, first = len(others), len(others) + len(usable.flat)
+    # without those that take more than is preferred, if not all do
+    easy = (i for i in range(first, len(sizes)) if needs[-1][1][i] <= preferred)
+    some = (*range(next(easy, len(sizes) - 1), len(sizes)), *range(last, first))
     return Ladder(
         step,
-        sizes,
-        tuple(_cut_out(need, some) for need in needs),
-        _cut_out(cut, some),
-        tuple(map(step.read_bytes, sizes)),
-        tuple(map(step.is_narrow, sizes)),
-        others,
-        _cut_out(near, rest),
+        tuple(sizes[i] for i in some),
+        tuple(_of(need, some) for need in needs),
+        _of(cut, some),
+        tuple(step.read_bytes(sizes[i]) for i in some),
+        tuple(step.is_narrow(sizes[i]) for i in some),
+        sizes[:first],
+        _of(near, range(first)),
     )
 
 
-def _cut_out(needs: Needs, some: slice) -> Needs:
-    return needs[0][some], needs[1][some]
+def _of(needs: Needs, some: Sequence[int]) -> Needs:
+    """What some of the tiles need."""
+    return tuple(needs[0][i] for i in some), tuple(needs[1][i] for i in some)
 
 
 def all_far(step: StepBytes) -> Far:

@@ -266,8 +266,10 @@ class Program:
         return self.steps[-1].dst
 
     def extents(self, source: Extent, chunk: Chunk) -> tuple[Extent, ...]:
-        """The extent of every store for a chunk whose source has the extent `source`."""
-        return _extents(self, source, chunk.anywhere)
+        """The extent of every store for a chunk whose source has the extent `source`; for a band
+        that of the clip.
+        """
+        return _extents(self, source, replace(chunk.anywhere, band=None))
 
     def operations(self, source: Extent, chunk: Chunk) -> int:
         """Floating point operations of one chunk, for a batch of one."""
