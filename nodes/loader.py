@@ -41,8 +41,8 @@ class ExactVAELoader:
 
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
-        " LTX-2, of HunyuanVideo 1.0 and 1.5, of SeedVR2 or of Qwen-Image: a .safetensors file"
-        " with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a"
+        " LTX-2, of HunyuanVideo 1.0 and 1.5, of SeedVR2, of Mochi or of Qwen-Image: a .safetensors"
+        " file with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a"
         " diffusers folder. It works with every node that takes a VAE, core's included, and gives"
         " the untiled network's pixels in any memory."
     )
@@ -60,6 +60,7 @@ class ExactVAELoader:
         "ltx vae",
         "hunyuanvideo 1.5 vae",
         "seedvr2 vae",
+        "mochi vae",
     )
 
     @classmethod

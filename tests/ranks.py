@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vae_core.running.meeting import Meeting, Seat
+from vae_core.running.residence import Residence
 
 
 def on_ranks(count: int, work: Callable[[Any], Any], timeout_s: float = 60.0) -> list[Any]:
@@ -41,6 +42,25 @@ def results(count: int, work: Callable[[Any], torch.Tensor]) -> list[torch.Tenso
         if isinstance(one, Exception):
             raise one
     return found
+
+
+def poison(put: Callable[[Any, str, Any], object]) -> None:
+    """Let memory of stores and caches be NaN until it has been written, from now on.
+
+    put: `setattr`, or one that is taken back.
+    """
+    new_cache, new_store = Residence.new_cache, Residence.new_store
+
+    def poisoned_store(self: Any, store: int, at: Any, *, packs: bool) -> Any:
+        made = new_store(self, store, at, packs=packs)
+        inside = self._program.stores[store].inside
+        return made if inside is not None else made.fill_(torch.nan)
+
+    def poisoned_cache(self: Any, *args: Any) -> Any:
+        return new_cache(self, *args).fill_(torch.nan)
+
+    put(Residence, "new_store", poisoned_store)
+    put(Residence, "new_cache", poisoned_cache)
 
 
 class Counted(Seat):

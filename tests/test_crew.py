@@ -110,17 +110,18 @@ def test_the_vae_s_own_device_is_one_of_them(vae) -> None:
 
 
 def test_what_fails_on_one_device_ends_all_and_is_what_the_caller_is_told(vae, monkeypatch) -> None:
-    run_one = crew._Share._run_rows
+    run_one, latents = crew._Share._run_rows, random_latents(2, 5, 4, torch.float64)
+    for failing in range(len(vae.plan_decode(latents.shape).job.program.steps)):
 
-    def broken(self, index, at, last, rows=None):
-        if threading.current_thread() is not threading.main_thread() and index == 7:
-            raise ZeroDivisionError("of a thread")
-        run_one(self, index, at, last, rows)
+        def broken(self, index, at, last, rows=None, failing=failing):
+            if threading.current_thread() is not threading.main_thread() and index == failing:
+                raise ZeroDivisionError(f"of a thread in step {failing}")
+            run_one(self, index, at, last, rows)
 
-    monkeypatch.setattr(crew._Share, "_run_rows", broken)
-    with pytest.raises(ZeroDivisionError, match="of a thread"):
-        vae.decode(random_latents(2, 5, 4, torch.float64), THREE)
-    assert threading.active_count() == 1
+        monkeypatch.setattr(crew._Share, "_run_rows", broken)
+        with pytest.raises(ZeroDivisionError, match=f"in step {failing}$"):
+            vae.decode(latents, THREE)
+        assert threading.active_count() == 1
 
 
 def test_a_person_who_stops_a_run_stops_all_devices(vae) -> None:

@@ -10,13 +10,13 @@ from itertools import pairwise
 import pytest
 import torch
 from networks import NARROW, full_size_module, random_latents, random_module, random_video
-from ranks import Counted, on_ranks, results, seated
+from ranks import Counted, on_ranks, poison, results, seated
 
 from vae_core import ParallelError, Settings, SettingsError, from_module
 from vae_core.planning.exchanged import exchanged
+from vae_core.program.parts import Attend
 from vae_core.program.shares import shares_of
 from vae_core.running.meeting import Meeting
-from vae_core.running.residence import Residence
 from vae_core.settings import Given
 
 EVERYBODY = Settings(parallel_result=Given.ALL)
@@ -120,17 +120,7 @@ def test_what_lies_outside_bands_and_halos_is_never_read(family, monkeypatch) ->
     vae = from_module(NARROW[family](torch.float64))
     latents = random_latents(3, 5, 3, torch.float64, channels=vae.latent_channels)
     alone = vae.decode(latents)
-    new_cache, new_store = Residence.new_cache, Residence.new_store
-
-    def poisoned_store(self, store, at, *, packs):
-        made = new_store(self, store, at, packs=packs)
-        inside = self._program.stores[store].inside
-        return made if inside is not None else made.fill_(torch.nan)
-
-    monkeypatch.setattr(Residence, "new_store", poisoned_store)
-    monkeypatch.setattr(
-        Residence, "new_cache", lambda self, *args: new_cache(self, *args).fill_(torch.nan)
-    )
+    poison(monkeypatch.setattr)
     assert_all_are(decoded(vae, latents, EVERYBODY, 3), alone, 1e-12)
 
 
@@ -206,6 +196,20 @@ def test_rows_around_bands_and_statistics_are_all_that_is_sent(family) -> None:
     assert sum(one.rows_bytes for one in found) == sum(seat.rows_bytes for seat in seats)
     told = sum(seat.statistics_bytes for seat in seats)
     assert sum(one.statistics_bytes for one in found) == told
+
+
+def test_keys_that_meet_their_own_place_alone_stay_with_the_rank_that_made_them() -> None:
+    """Of Mochi's encoder: each of two ranks keeps half of them, and tells the other of none."""
+    vae, shape = from_module(NARROW["mochi"](torch.float32), device="meta"), (1, 3, 61, 256, 64)
+    program = vae.encoder
+    moves = shares_of(program, 256, 2).moves
+    attending = [index for index, step in enumerate(program.steps) if isinstance(step.mix, Attend)]
+    assert attending
+    assert not any(moves[index - 1] for index in attending)
+    settings = Settings(placement="caches-on-host", chunk_frames=12)
+    alone, one = (vae.plan_encode(shape, replace(settings, parallel=n)) for n in (None, 2))
+    assert 0.5 * alone.far_bytes <= one.far_bytes <= 0.6 * alone.far_bytes
+    assert one.moved_bytes <= 0.6 * alone.moved_bytes
 
 
 def test_what_fails_on_one_rank_ends_the_others_with_its_sentence() -> None:

@@ -27,7 +27,7 @@ import torch
 from .errors import SettingsError, VaeCoreError
 from .jobs import arguments, commands, options
 from .jobs.dataset_commands import encode_dataset, verify
-from .jobs.launch import shared
+from .jobs.launch import alone, shared
 from .jobs.roundtrip import roundtrip
 
 _SIGPIPE_CODE = 141
@@ -145,7 +145,7 @@ _COMMANDS: dict[str, _Command] = {
     "encode": ("video to latents", _add_encode, shared(commands.encode)),
     "decode": ("latents to video", _add_decode, shared(commands.decode)),
     "roundtrip": ("encode, decode and report", _add_roundtrip, shared(roundtrip)),
-    "encode-dataset": ("a folder of clips to latents", _add_encode_dataset, encode_dataset),
+    "encode-dataset": ("a folder of clips to latents", _add_encode_dataset, alone(encode_dataset)),
     "verify": ("whether such a folder is whole", _add_verify, verify),
 }
 

@@ -87,12 +87,14 @@ class Reference(Enum):
     """Whose result is meant where implementations of a network differ.
 
     `OFFICIAL`: its authors', and diffusers'. `CORE`: that of ComfyUI's own class, untiled. They
-    differ in HunyuanVideo, where the latter's attention sees later frames, too. Of its 1.0, where
-    statistics are of a few frames at a time as well, `OFFICIAL` alone can be had.
+    differ in HunyuanVideo and where Mochi encodes: the latter's attention sees later frames, too,
+    and in HunyuanVideo 1.0 statistics are of a few frames at a time. `CORE_AS_IS`: the same, but
+    with 1.0's encoder out of phase, as that class has it.
     """
 
     OFFICIAL = "official"
     CORE = "core"
+    CORE_AS_IS = "core-as-is"
 
 
 class Given(Enum):
@@ -184,8 +186,8 @@ def _chunk(value: object) -> int:
     if frames % step:
         below = max(step, frames // step * step)
         raise SettingsError(
-            f"chunk_frames must be a multiple of {step}, since {step} sample frames make one"
-            f" latent frame; got {frames}. Use {below} or {below + step}."
+            f"chunk_frames must be a multiple of {step}, whatever the family; got {frames}. Use"
+            f" {below} or {below + step}."
         )
     return frames
 
@@ -228,7 +230,7 @@ class Settings:
     """Every choice that a caller has; strings are accepted where an enum is named.
 
     chunk_frames: sample frames pushed through together, a multiple of 4, for encode and decode
-        alike (a decode chunk is chunk_frames/4 latent frames).
+        alike: as many latent frames as they make whole, but at least one.
     tiling: see `Tiling`.
     tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to
         the planner (where tiles are blended, it means 256).
@@ -298,9 +300,11 @@ class Settings:
                 f" to plan for, or None; got {group!r}."
             )
         number = cast("object", seconds)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+        known = isinstance(number, int | float) and not isinstance(number, bool)
+        if not (known and 0 < seconds <= _LONGEST_S):
             raise SettingsError(
-                f"parallel_timeout_s must be a number of seconds above 0; got {seconds!r}."
+                "parallel_timeout_s must be a number of seconds above 0, at most"
+                f" {_LONGEST_S:,}; got {seconds!r}."
             )
         if self.ranks > 1 and self.tiling is Tiling.BLEND:
             raise SettingsError(
@@ -335,6 +339,9 @@ class Settings:
         """Latent frames that a full chunk holds, where each stands for `CHUNK_STEP_FRAMES`."""
         return self.chunk_frames // CHUNK_STEP_FRAMES
 
+
+_LONGEST_S = 10_000_000
+"""Four months; systems count no longer than so many years."""
 
 _ENUM_FIELDS: dict[str, type[Enum]] = {
     "tiling": Tiling,

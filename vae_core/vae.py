@@ -190,7 +190,7 @@ class VideoVAE:
         Where diffusers' parity rule lets a later chunk keep its first frame alone, the frames
         before it are no pair, and repeated frames have to be stored as they are.
         """
-        if frames == 1:
+        if frames == 1 and not program.leads:
             return narrow_in_place(still_frame(program))
         odd_chunks = settings.layout is Layout.DIFFUSERS and settings.chunk_latent_frames % 2
         whole = settings.norm_scope is NormScope.CLIP
@@ -262,7 +262,7 @@ class VideoVAE:
         program = as_referred(self.encoder, settings.reference)
         settings, channels = meant(program, settings), program.stores[SOURCE].channels
         feed = FrameFeed(frames, channels)
-        if needs_whole_clip(settings) or program.barrier is not None:
+        if needs_whole_clip(settings) or program.collects:
             return MomentStream(self._encode_collected(feed, settings))
         return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
 

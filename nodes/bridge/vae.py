@@ -278,8 +278,8 @@ def _with(vae: Any, settings: Settings) -> Any:
 
 
 WANTED = (
-    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2, HunyuanVideo 1.0, 1.5"
-    " or SeedVR2"
+    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2, HunyuanVideo 1.0, 1.5,"
+    " SeedVR2 or Mochi"
 )
 _REMEDY = "Load one with Exact VAE Loader."
 

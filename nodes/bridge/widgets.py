@@ -97,8 +97,8 @@ FRAME_POLICY: Widget = (
         "default": "pad",
         "advanced": True,
         "tooltip": "What to do with frame counts other than 1, 5, 9, 13, ... (for LTX 1, 9, 17,"
-        " 25, ...): repeat the last frame (taken off again after decoding), drop frames at the end,"
-        " or stop with an error.",
+        " 25, ..., for Mochi 1, 7, 13, 19, ...): repeat the last frame (taken off again after"
+        " decoding), drop frames at the end, or stop with an error.",
     },
 )
 SIZE_POLICY: Widget = (
@@ -134,14 +134,15 @@ SAMPLE_SEED: Widget = (
 )
 
 REFERENCE: Widget = (
-    ["official", "core"],
+    ["official", "core", "core-as-is"],
     {
         "default": "official",
         "advanced": True,
-        "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5"
-        " alone. official: its authors', whose attention sees a frame and those before it. core:"
-        " that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
-        " whole clip is then kept in host memory. HunyuanVideo 1.0 has official alone.",
+        "tooltip": "Whose result is meant where they differ: for HunyuanVideo, and where Mochi"
+        " encodes. official: their authors', whose attention sees a frame and those before it."
+        " core: that of ComfyUI's own class, whose attention sees later frames, too; what it needs"
+        " of the whole clip is then kept in host memory. core-as-is: the same, with HunyuanVideo"
+        " 1.0's encoder out of phase, as that class has it.",
     },
 )
 
@@ -228,8 +229,8 @@ def _chunk_refusal(values: dict[str, Any]) -> str | None:
         return None
     below = max(chunk // step * step, step)
     return (
-        f"chunk_size must be a multiple of {step}, since {step} video frames make one latent frame;"
-        f" got {chunk}. Use {below} or {below + step}."
+        f"chunk_size must be a multiple of {step}, whatever the model; got {chunk}. Use {below} or"
+        f" {below + step}."
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, VaeCoreError, VideoError
+from ..errors import InputError, SettingsError, VaeCoreError, VideoError
 from ..media.video import Frame, Resize, Selection, frames_to_tensor, open_video
 from ..running.autocast import joined
 from ..settings import Reference, Settings
@@ -52,6 +52,15 @@ class Recipe:
     fps: Fraction | None = None
     moments: bool = True
     format: str = FORMAT
+
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` where processes are to share each clip."""
+        if self.settings.ranks > 1 and not self.settings.devices:
+            raise SettingsError(
+                "clips of a folder are not shared among processes: each of them would write all."
+                " Leave parallel out, or name devices of this process; `ray_workers` share a folder"
+                " clip by clip."
+            )
 
     @property
     def kind(self) -> str:

@@ -21,11 +21,12 @@ Shapes = Mapping[str, Shape]
 
 EXPECTED = (
     "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, LTX-Video and LTX-2,"
-    " HunyuanVideo 1.0, 1.5 or SeedVR2: a diffusers folder (config.json and"
+    " HunyuanVideo 1.0, 1.5, SeedVR2 or Mochi: a diffusers folder (config.json and"
     " diffusion_pytorch_model.safetensors), a single file such as cogvideox_vae_bf16.safetensors,"
     " wan_2.1_vae.safetensors, wan2.2_vae.safetensors, hunyuan_video_vae_bf16.safetensors,"
-    " hunyuanvideo15_vae_fp16.safetensors or seedvr2_ema_vae_fp16.safetensors, a checkpoint of"
-    " LTX-2, or the original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    " hunyuanvideo15_vae_fp16.safetensors, seedvr2_ema_vae_fp16.safetensors or"
+    " mochi_vae.safetensors, a checkpoint of LTX-2, or the original 3d-vae.pt,"
+    " Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
 DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3

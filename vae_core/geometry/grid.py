@@ -43,7 +43,8 @@ class Chunk:
         decode).
     target: its frames in the clip that comes out.
     first: whether it begins the clip, so that there is no causal cache and history is replicated.
-    layout: whose rule says what the first frame is.
+    layout: whose rule says what the first frame is. leads: whether a clip's first frame is no
+        other than those after it, whatever the layout.
     band: where it is no chunk, but a part of the work on the whole clip; None for a chunk.
     share: what of it one of several ranks does; None where nobody else has a part in it.
     """
@@ -53,6 +54,7 @@ class Chunk:
     first: bool
     layout: Layout
     band: Band | None = None
+    leads: bool = False
     share: Share | None = None
 
     def origin(self, store: int) -> int:
@@ -72,9 +74,8 @@ class Chunk:
 
     def here(self, store: int, region: Region) -> Region:
         """Where `region` of a store lies in what there is of it."""
-        return region.later(-self.origin(store)).lower(
-            -self.share.held[store].start if self.share else 0
-        )
+        found = region.later(-self.origin(store))
+        return found.lower(-self.share.held[store].start) if self.share else found
 
     def rows(self, store: int, side: int, whole: int) -> Interval:
         """Those of `whole` rows of cells that are to be made, where each makes `side` rows of a
@@ -90,8 +91,11 @@ class Chunk:
     def keeps_first(self, frames: int) -> bool:
         """Whether the first of `frames` stands alone at a level of time.
 
-        Aligned: exactly in the chunk that begins the clip. Diffusers: whenever the count is odd.
+        Never where it `leads`. Aligned: exactly in the chunk that begins the clip. Diffusers:
+        whenever the count is odd.
         """
+        if self.leads:
+            return False
         return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
 
     @property

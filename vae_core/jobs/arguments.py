@@ -32,8 +32,11 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--norm-scope": (NormScope, "what statistics are taken over"),
     "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
     "--size-fit": (Fit, "how to get multiples of 8"),
-    "--frame-fit": (Fit, "how to get 4k+1 frames, 8k+1 for LTX"),
-    "--reference": (Reference, "whose result, where they differ: HunyuanVideo 1.5's alone"),
+    "--frame-fit": (Fit, "how to get 4k+1 frames, 8k+1 for LTX, 6k+1 for Mochi"),
+    "--reference": (
+        Reference,
+        "whose result, where they differ: HunyuanVideo's, and Mochi's latents",
+    ),
 }
 
 

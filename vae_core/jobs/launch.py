@@ -17,6 +17,7 @@ from functools import wraps
 import torch
 import torch.distributed as dist
 
+from ..errors import SettingsError
 from ..settings import Settings
 from .options import device_name
 
@@ -32,6 +33,26 @@ def shared(run: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
     return command
 
 
+def alone(run: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
+    """A command that one process does. Raises `SettingsError` where several have been started."""
+
+    @wraps(run)
+    def command(args: Namespace) -> None:
+        if _is_launched():
+            raise SettingsError(
+                "encode-dataset is for one process: several would write the same files. Start it"
+                " without torchrun; --ray shares a folder clip by clip."
+            )
+        run(args)
+
+    return command
+
+
+def _is_launched() -> bool:
+    """Whether a launcher has started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+
+
 def writes(args: Namespace) -> bool:
     """Whether this process writes what comes of a command."""
     group = getattr(args, "group", None)
@@ -41,7 +62,7 @@ def writes(args: Namespace) -> bool:
 @contextmanager
 def _joined(args: Namespace) -> Generator[None]:
     args.group = None
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+    if not _is_launched():
         yield
         return
     args.device = _device(args.device)

@@ -16,9 +16,10 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
+from ..program.rewrites import referred
 from ..program.shares import rows_given
 from ..program.steps import Program
-from ..settings import Place, Placement, Settings
+from ..settings import Place, Placement, Reference, Settings
 from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way, cache_paths, kind_of
@@ -132,6 +133,15 @@ class Plan:
         return Place.DISK if self.placement is Placement.MMAP else Place.HOST
 
     @property
+    def reference(self) -> str:
+        """Whose result it gives, where implementations differ: a value of `settings.Reference`, or
+        diffusers', which no setting asks for.
+        """
+        meant = referred(self.job.program)
+        lone = meant is Reference.OFFICIAL and self.job.program.leads
+        return "diffusers" if lone else meant.value
+
+    @property
     def worst(self) -> Projection:
         """The step that needs the most."""
         return max(self.rows, key=lambda row: row.peak_bytes)
@@ -234,7 +244,7 @@ class Plan:
             "tiles": self.tile_count(),
             "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
-            "reference": "core" if job.program.barrier is not None else "official",
+            "reference": self.reference,
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
             "store_bytes": worst.store_bytes,
@@ -302,8 +312,8 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {self._places_text()}",
         ]
-        if job.program.barrier is not None:
-            lines.append(_OF_CORE)
+        if self.reference in _OF_OTHERS:
+            lines.append(_OF_OTHERS[self.reference])
         if self.seconds is not None and self.machine:
             source = "measured rates" if self.machine.rates else "rates of an ordinary card"
             lines.append(f"  projected time: {self.seconds:.3g} s, at {source}")
@@ -324,7 +334,11 @@ class Plan:
         return "\n".join(lines)
 
 
-_OF_CORE = "  reference: ComfyUI core's class, whose attention sees later frames, too"
+_OF_OTHERS = {
+    "core": "  reference: ComfyUI core's class, whose attention sees later frames, too",
+    "core-as-is": "  reference: ComfyUI core's class as it is, its encoder out of phase",
+    "diffusers": "  reference: diffusers' class, whose first frames are others than the authors'",
+}
 """Said where this is not what the authors' own code does."""
 _AWAY = {Place.HOST: "host memory", Place.DISK: "a temporary file"}
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, First, Keys, TimeMap
+from ..program.parts import Attend, Conv, First, TimeMap
 from ..program.steps import Program
 from .arrays import Numbers, Whole, least, most, np
 from .attending import block_bytes, keys_bytes, wide_bytes
@@ -25,7 +25,7 @@ from .limits import MOST_ELEMENTS, NEVER
 from .norm_bytes import latent_bytes, latent_frames, most_cells, norm_bytes
 from .places import Far
 from .site import Site, site_of
-from .sizes import Sizes, weight_bytes
+from .sizes import Sizes, wave_bytes, weight_bytes
 from .step_traffic import StepTraffic, sides_of
 
 
@@ -110,7 +110,7 @@ class StepBytes(StepTraffic):
         mix = self.step.mix
         self._attends = isinstance(mix, Attend)
         self._looks_back = isinstance(mix, Attend) and mix.looks_back
-        self._outward = isinstance(mix, Attend) and mix.keys is not Keys.FRAME
+        self._outward = isinstance(mix, Attend) and mix.looks_outward
         self._leaves_early = self.step.phases > (4 if self._stacks else 1)
 
     @cached_property
@@ -318,9 +318,9 @@ class StepBytes(StepTraffic):
         return self.voxels_bytes(self.site.added_channels, voxels)
 
     def _gathered(self, frames: Whole, where: Extent) -> Whole:
-        """So many frames that are repeated in a copy."""
+        """So many frames that are repeated in a copy, or what waves are made in."""
         if self.step.time_map is not TimeMap.REPEAT_PAIRS:
-            return 0
+            return wave_bytes(self.step.mix, where, self.sizes)
         return self.voxels_bytes(self.step.mix.in_channels, frames * where.h * where.w)
 
     def _sides(self, size: Extent) -> tuple[Side, Side, Side]:
@@ -335,7 +335,7 @@ class StepBytes(StepTraffic):
         found = self._by_frames.get(cells)
         if found is None:
             step, src, chunk = self.step, self.site.src, self.site.chunk
-            t = Interval(0, cells).shift(step.lone(src, chunk))
+            t = Interval(0, cells).shift(step.unmixed(src, chunk))
             region = Region(t, _ONE, _ONE)
             seen = step.seen_region(region).t.size
             if chunk.band:

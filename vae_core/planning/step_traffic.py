@@ -10,12 +10,12 @@ from dataclasses import replace
 from functools import cached_property
 from math import prod
 
-from ..geometry.grid import count_tiles, time_pieces
+from ..geometry.grid import time_pieces
 from ..geometry.region import Extent, Halo, Interval
 from ..program.parts import Attend
 from ..program.shares import rows_read
 from .arrays import Whole
-from .attending import keys_bytes
+from .attending import frames_fetched, key_rounds, keys_bytes, others_fetched
 from .places import Far
 from .site import Site
 
@@ -101,19 +101,15 @@ class StepTraffic:
         if found is None:
             mix, keys = self.step.mix, 0
             if isinstance(mix, Attend) and not mix.looks_ahead:
-                keys = (
-                    self._times(largest) * mix.meetings(self.site.src.t) * self._frame_of_keys(mix)
-                )
+                rounds = key_rounds(mix, self.cells, largest)
+                fetched = frames_fetched(mix, rounds, self.site.src.t)
+                keys = fetched * self._frame_of_keys(mix)
             read = self.voxels_bytes(mix.read_channels, self._read_voxels(largest))
             found = self._read[largest] = read + keys
         return found
 
-    def _times(self, largest: Extent) -> int:
-        """How often a frame of keys is brought in for a frame of queries."""
-        return count_tiles(replace(self.cells, t=1), replace(largest, t=1))
-
     def _frame_of_keys(self, mix: Attend) -> int:
-        return keys_bytes(mix, replace(self.site.src, t=1), self.sizes)
+        return keys_bytes(mix, replace(self.site.there, t=1), self.sizes)
 
     def kept_moved_bytes(self, largest: Extent, far: Far, others: int) -> int:
         """Bytes of keys and values of so many frames outside of the chunk that queries bring in,
@@ -124,9 +120,9 @@ class StepTraffic:
         if not isinstance(mix, Attend) or not keys:
             return 0
         frames = self.site.src.t
-        met = mix.meetings(frames, others) - mix.meetings(frames) * (not mix.looks_ahead)
+        met = others_fetched(mix, key_rounds(mix, self.cells, largest), frames, others)
         sent = frames * (mix.looks_back and not far.src)
-        return self._frame_of_keys(mix) * (self._times(largest) * met + sent)
+        return self._frame_of_keys(mix) * (met + sent)
 
     def _read_voxels(self, largest: Extent) -> int:
         """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""

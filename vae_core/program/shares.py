@@ -5,7 +5,8 @@ the work on one clip?
    nearly as the rows of a store allow: at rows of the coarsest level that leaves bands about equal.
    So coarser levels may leave a rank with nothing.
 2. A step reads rows around those that it makes. What of these another rank makes is a need, for
-   what the step before has written; queries need the keys of whole frames.
+   what the step before has written; queries need the keys of whole frames, but for those that meet
+   their own place alone.
 3. What a rank holds of a store is all that it makes or ever needs of it. The source is whole
    everywhere: it is the caller's.
 
@@ -98,7 +99,7 @@ def _inner(size: int, height: int) -> Interval:
 @lru_cache(maxsize=16)
 def shares_of(program: Program, height: int, count: int) -> Shares:
     """The shares of `count` ranks in a source of `height` rows."""
-    whole = Chunk(_ONE, _ONE, True, Layout.ALIGNED)
+    whole = Chunk(_ONE, _ONE, True, Layout.ALIGNED, leads=program.leads)
     extents = program.extents(Extent(1, height, 1), whole)
     own = _bands(program, extents, count)
     bare = [Share(bands, bands) for bands in zip(*own, strict=True)]
@@ -229,7 +230,7 @@ def _reads(
     every = (0, program.stores[store].channels)
     if step.src == store:
         rows = tuple(rows_read(step, extent, chunk) for chunk in chunks)
-        if isinstance(step.mix, Attend):
+        if isinstance(step.mix, Attend) and not step.mix.column:
             queries = step.mix.channels
             yield (0, queries), rows
             whole = Interval(0, extent.h)

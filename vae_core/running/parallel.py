@@ -28,7 +28,7 @@ def plan_for(network: Network, job: Job, settings: Settings, probing: bool) -> P
     make = partial(plan_on, network, job, probing=probing)
     if settings.ranks == 1 or not probing:
         return make(settings)
-    return agreed(make, settings, network.device)
+    return agreed(make, settings, network)
 
 
 def execution_for(plan: Plan, weights: Weights, report: Report | None) -> Execution | Crew:

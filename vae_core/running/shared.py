@@ -21,7 +21,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ..errors import ParallelError
+from ..errors import ParallelError, SettingsError
 from ..geometry.grid import Chunk
 from ..geometry.region import Interval, Region
 from ..planning.exchanged import frames_made
@@ -31,6 +31,7 @@ from ..program.parts import Attend
 from ..program.shares import Move, shares_of
 from ..program.steps import Step
 from ..settings import Given, Progress
+from .agreement import check_alike
 from .course import reads_own
 from .exchange import Exchange, Wait
 from .execute import Execution
@@ -73,7 +74,8 @@ class SharedExecution(Execution):
 
     def run(self, chunk: Chunk, source: Tensor, sink: Tensor, *, last: bool) -> None:
         """See `Execution.run`. Of the sink the rows that this rank is to be given are written."""
-        with self._together(), torch.inference_mode():
+        with torch.inference_mode(), self._together():
+            self._compare(source, last)
             own = self._own(self._program.sink)
             band = self._band(source, sink, own, chunk)
             super().run(self._shared(chunk), source, band, last=last)
@@ -82,8 +84,13 @@ class SharedExecution(Execution):
 
     def gather(self, chunk: Chunk, source: Tensor, *, last: bool) -> None:
         """See `Execution.gather`."""
-        with self._together():
+        with torch.inference_mode(), self._together():
+            self._compare(source, last)
             super().gather(self._shared(chunk), source, last=last)
+
+    def _compare(self, source: Tensor, last: bool) -> None:
+        """All ranks have the same of a clip before them."""
+        check_alike(source, last, self._exchange)
 
     def _shared(self, chunk: Chunk) -> Chunk:
         return replace(chunk, share=self._shares.ranks[self._rank])
@@ -231,11 +238,12 @@ class SharedExecution(Execution):
         """A block that ends all ranks where it fails on one."""
         try:
             yield
-        except ParallelError:
+        except (ParallelError, SettingsError):  # which every rank raises by itself
             raise
         except BaseException as error:
-            with suppress(ParallelError):
-                for coming in self._coming:  # whose memory is written to until then
+            for coming in self._coming:  # whose memory is written to until then
+                with suppress(Exception):
                     coming.wait()
+            with suppress(ParallelError):
                 self._exchange.fail(f"{type(error).__name__}: {error}".strip(": "))
             raise

@@ -138,7 +138,8 @@ class Task:
         if isinstance(self.step.mix, Attend):
             mix, others = self.step.mix, sum(keys.shape[2] for keys in self.keys)
             others -= self.src.t * mix.looks_ahead  # whose keys are those of all chunks
-            self.cell_operations += clips * 4 * others * self.src.h * self.src.w * mix.channels
+            met = others * mix.voxels_met(self.src)
+            self.cell_operations += clips * 4 * met * mix.channels
 
     def keep_in(self, cache: Tensor) -> None:
         """Let the newest frames go to `cache`, whichever step makes them."""

@@ -109,7 +109,7 @@ class Weights:
         if norm.form is Form.LAYER:
             return self.affine(norm.path)
         if norm.form is Form.NONE:
-            mean, std = self.statistics(norm.path)
+            mean, std = self.statistics(norm.path) if norm.path else (None, None)
             return std, mean
         wide, path = statistics_dtype(self.dtype), norm.path
         module = self.module.get_submodule(path)

@@ -98,7 +98,8 @@ def window_of(
     whole, inside = step.seen_region(cells, first), step.inside(cells, src, chunk)
     where, core = step.source_region(cells, src, chunk), step.core(cells, src, chunk)
     box, missing = inside.within(whole), inside.t.start - whole.t.start
-    sides = inside.lower(-rows_read(step, src, chunk).start).slices[1:]
+    cached = inside.lower(-rows_read(step, src, chunk).start) if chunk.share else inside
+    sides = cached.slices[1:]
     newest = inside.t.stop == step.seen_extent(src, chunk).t
     mirrored = step.mix.edge is Edge.REFLECT
     after = whole.t.stop - inside.t.stop
