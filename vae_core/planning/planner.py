@@ -23,6 +23,7 @@ from ..errors import BudgetError
 from ..geometry.blend import BlendGeometry, blend_geometry
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
+from ..program.known import operations_of
 from ..program.parts import Attend, Keys
 from ..program.steps import SOURCE, Program
 from ..settings import Place, Placement, Settings, Tiling
@@ -250,7 +251,7 @@ def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
 
 def _operations(plan: Plan) -> int:
     forward = sum(
-        job.program.operations(chunk_extent(job, chunk), chunk) * times
+        operations_of(job.program, chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
     outward = sum(crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
@@ -226,9 +225,8 @@ class Step:
 
     def seen_frames(self, cells: Interval, keeps_first: bool) -> Interval:
         """The same of frames alone."""
-        down = self.rate.down
-        start = cells.start * down - self.behind - keeps_first * (down - 1)
-        return Interval(start, start + (cells.size - 1) * down + self.taps[0])
+        start = cells.start * self.rate.down - self.behind - keeps_first * (self.rate.down - 1)
+        return Interval(start, start + (cells.size - 1) * self.rate.down + self.taps[0])
 
     def source_region(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The part of src that `cells` depend on."""
@@ -283,14 +281,21 @@ class Program:
         return self.steps[-1].dst
 
     def extents(self, source: Extent, chunk: Chunk) -> tuple[Extent, ...]:
-        """The extent of every store for a chunk whose source has the extent `source`; for a band
-        that of the clip.
-        """
-        return _extents(self, source, replace(chunk.anywhere, band=None))
+        """The extent of every store for a chunk whose source has the extent `source`."""
+        found = {SOURCE: source}
+        for step in self.steps:
+            found[step.dst] = step.target_extent(found[step.src], chunk)
+        return tuple(found[store] for store in range(len(self.stores)))
 
     def operations(self, source: Extent, chunk: Chunk) -> int:
         """Floating point operations of one chunk, for a batch of one."""
-        return _operations(self, source, chunk.anywhere)
+        extents = self.extents(source, chunk)
+        return sum(
+            run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
+            for step in self.steps
+            for src in [extents[step.src]]
+            for run, frames in step.runs(src, chunk)
+        )
 
     def frames_at(self, store: int, frames: int) -> int:
         """How many frames a store has had once so many of a clip have gone in."""
@@ -389,25 +394,6 @@ class Program:
     def last_use(self) -> dict[int, int]:
         """For every store the index of the last step that touches it."""
         return {store: i for i, step in enumerate(self.steps) for store in _touched(step)}
-
-
-@lru_cache(maxsize=128)
-def _extents(program: Program, source: Extent, chunk: Chunk) -> tuple[Extent, ...]:
-    found = {SOURCE: source}
-    for step in program.steps:
-        found[step.dst] = step.target_extent(found[step.src], chunk)
-    return tuple(found[store] for store in range(len(program.stores)))
-
-
-@lru_cache(maxsize=256)
-def _operations(program: Program, source: Extent, chunk: Chunk) -> int:
-    extents = program.extents(source, chunk)
-    return sum(
-        run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
-        for step in program.steps
-        for src in [extents[step.src]]
-        for run, frames in step.runs(src, chunk)
-    )
 
 
 def _touched(step: Step) -> tuple[int, ...]:
