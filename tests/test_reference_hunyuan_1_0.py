@@ -106,6 +106,15 @@ def test_the_plan_says_whose_result_it_is(module) -> None:
     assert plan.as_dict()["reference"] == "official"
 
 
+def test_a_last_run_of_one_frame_has_its_own_statistics_in_every_tile(module) -> None:
+    """Latent frames 0 and 1, 2 and 3, and 4 alone; tiles and a budget cut them in time as well."""
+    latents = random_latents(5, 3, 5)
+    with as_core(module, 5):
+        pictures = clip_decode(module, latents)
+    for settings in ({"placement": "host", "tile_px": 16}, {"budget_bytes": 3_000_000}):
+        assert_close(decode_frames(module, latents, reference="core", **settings), pictures)
+
+
 def test_nodes_and_pipelines_give_it(module) -> None:
     _, latents = clip(9)
     with as_core(module, 3):

@@ -232,6 +232,8 @@ test("whose result is meant comes with the VAE, from the node that is nearest", 
   assert.deepEqual(vaeOf(node({}, { vae: loader })), core);
   const official = node({ reference: "official" }, { vae: loader });
   assert.deepEqual(vaeOf(node({}, { vae: official })), { network: "hunyuan15", dtype: "auto" });
+  const asIs = node({ reference: "core-as-is" }, { vae: loader });
+  assert.deepEqual(vaeOf(node({}, { vae: asIs })), { ...core, reference: "core-as-is" });
 });
 
 test("chunks and scopes mean something for one family alone", () => {
