@@ -244,8 +244,11 @@ class Exhaustive:
         stores = {s for live in live_stores(program) for s in live}
         self.caches = subsets({step.path for step in program.steps if step.history})
         for kind, memories in alike(bare).items():
-            usable = bare_candidate(job, SHORT, memories).usable
-            tiles = [{*usable(i, False), *usable(i, True)} for i in range(len(program.steps))]
+            own = bare_candidate(job, SHORT, memories)
+            tiles = [
+                {*own.usable(i, False), *own.usable(i, True), *own.flat(i)}
+                for i in range(len(program.steps))
+            ]
             for caches in self.caches:
                 for far in subsets(stores):
                     places = places_of(program, far, caches)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,6 +28,7 @@ from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
 from ...vae_core.planning.chunking import meant
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
+from ...vae_core.program.known import operations_of
 from ...vae_core.program.parts import Attend
 from ...vae_core.program.rewrites import as_referred
 from ...vae_core.program.steps import SOURCE, Program
@@ -148,10 +149,25 @@ def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
         )
 
 
+class Unmade(VideoVAE):
+    """A VAE without weights, which nobody changes: its programs are the same whenever they are
+    asked for.
+    """
+
+    @cached_property
+    def encoder(self) -> Program:
+        return super().encoder
+
+    @cached_property
+    def decoder(self) -> Program:
+        return super().decoder
+
+
 @cache
 def engine(name: str, dtype: torch.dtype, device: torch.device) -> VideoVAE:
     """`network(name)` lowered, to be planned with; it has no weights and cannot run."""
-    return from_module(network(name), dtype, device)
+    vae = from_module(network(name), dtype, device)
+    return Unmade(vae.module, vae.dtype, vae.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +204,8 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     short = replace(source, t=plan.job.source.t)
     middle = plan.chunks[min(1, len(plan.chunks) - 1)]
     job, one = plan.job, replace(plan, chunks=(middle,))
-    work, traffic = job.program.operations, plan.traffic[min(1, len(plan.chunks) - 1)]
+    work = partial(operations_of, job.program)
+    traffic = plan.traffic[min(1, len(plan.chunks) - 1)]
     untiled = replace(job, source=short)
     whole = sum(work(chunk_extent(untiled, chunk), chunk) for chunk in plan.chunks)
     whole += program.outward_operations(short, plan.chunks)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import cast
 
 from ..geometry.grid import Chunk
@@ -23,7 +23,7 @@ from .bands import Bands, heights_of, run_of, turns_of
 from .candidates import Candidate, bare_candidate, candidate_of, is_reasonable
 from .floor import floor_of
 from .kinds import alike, memories_of, placed
-from .ladders import Ladder, Length, all_far, ladder_of
+from .ladders import Ladder, Length, Usable, all_far, ladder_of
 from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
@@ -71,6 +71,14 @@ class Request:
         return tuple(found[memory.kind, memory.has_past, memory.has_future] for memory in memories)
 
     @cached_property
+    def near_bytes(self) -> int:
+        """Bytes on the device with all of it there, tiles apart."""
+        there = {memory.kind: ALL_NEAR for memory in self.bare}
+        reused = not self.machine.accelerated
+        memories = placed(self.bare, there, reused_near=reused)
+        return max(max(memory.fixed_bytes()) for memory in memories)
+
+    @cached_property
     def near(self) -> Candidate:
         """All of it on the device."""
         return self.candidate(ALL_NEAR)
@@ -103,7 +111,7 @@ class Request:
 
     def least(self, budget: int) -> int:
         """No fewer bytes move within a budget."""
-        if max(max(fixed) for fixed in self.near.fixed) <= budget:
+        if self.near_bytes <= budget:
             return 0
         return min(self.least_away, *(variant.least(budget) for variant in self.variants))
 
@@ -111,13 +119,13 @@ class Request:
 class Variant:
     """One way to go through the steps.
 
-    there: the arithmetic of all kinds of chunk, with windows in place. known: budgets that were
-    asked for, and the fewest bytes that move within them.
+    there: the arithmetic of all kinds of chunk, with windows in place. floor: what moves at the
+    least. known: budgets that were asked for, and the fewest bytes that move within them.
     """
 
     def __init__(self, request: Request, there: tuple[Memory, ...]) -> None:
         self.there, self.known = there, dict[int, int]()
-        self._request, self._floor = request, floor_of(there, request.counts(there))
+        self._request, self.floor = request, floor_of(there, request.counts(there))
 
     @cached_property
     def owns(self) -> dict[Kind, Candidate]:
@@ -146,7 +154,7 @@ class Variant:
         """
         known = list(self.known.items())  # others may plan at the same time
         before = max((moved for asked, moved in known if asked >= budget), default=0)
-        return max(before, self._floor.least(budget))
+        return max(before, self.floor.least(budget))
 
 
 @lru_cache(maxsize=24)
@@ -182,11 +190,10 @@ def between(request: Request, budget: int, most: int) -> Chosen | None:
     """The best within a budget; None where there is no room for tiles of a usual size, whatever
     lives where, or where more than `most` would be copied.
     """
-    near = _everything(request, request.near, budget)
-    if near is not None:
+    if request.near_bytes <= budget and (near := _everything(request, request.near, budget)):
         return near
     best, moved = cast("Chosen | None", None), NEVER
-    for variant in request.variants:
+    for variant in sorted(request.variants, key=lambda variant: variant.floor.least(budget)):
         least = variant.least(budget)
         if least >= moved or least > most:
             continue
@@ -312,7 +319,10 @@ def _ladders(own: Candidate, preferred: int) -> tuple[Ladder, ...]:
         most = _most(own.memories[0], index)
         key = id(step), own.bounds[index], own.least[index], most
         if key not in known:
-            known[key] = ladder_of(step, flows, partial(own.usable, index), preferred, most)
+            banded = step.sizes.accelerated
+            flat = own.flat(index) if banded else ()
+            usable = Usable(own.usable(index, banded), flat, own.usable(index, False))
+            known[key] = ladder_of(step, flows, usable, preferred, most)
         found.append(known[key])
     return tuple(found)
 

@@ -157,6 +157,16 @@ class Candidate:
         large, small = self.sizes(index, banded)
         return large if small[0] in large else (*large, small[0])
 
+    def flat(self, index: int) -> tuple[Extent, ...]:
+        """Bands of all frames with fewer rows than the usual ones, down to half of them. Where
+        frames are several, those read less twice than bands that are cut in time.
+        """
+        start, least = self.bounds[index].at_most(self._cells(index)), self.least[index]
+        if start.t == least.t:
+            return ()
+        rows = {least.h * quarters // 4 for quarters in (2, 3)}
+        return tuple(replace(start, h=h) for h in sorted(rows, reverse=True) if 0 < h < start.h)
+
     def _cells(self, index: int) -> Extent:
         """All cells of a step."""
         return self.widest.steps[index].cells

@@ -9,6 +9,7 @@ from functools import lru_cache
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.bands import largest_band
+from ..program.known import extents_of
 from ..program.steps import SOURCE, Program
 from .bands import heights_of, turns_of
 from .held import live_stores
@@ -27,7 +28,7 @@ def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memo
     """
     if job.program.looks_ahead:
         band = largest_band(chunks)
-        extents = job.program.extents(chunk_extent(job, band), band)
+        extents = extents_of(job.program, chunk_extent(job, band), band)
         several = len(chunks) > 1
         steps, live = steps_bytes(job.program, band, extents, sizes), live_stores(job.program)
         given = extents, sizes, several, several, steps, live
@@ -62,7 +63,7 @@ def _geometry(
     """The extents of all stores, and the arithmetic of all steps, in a chunk that lies anywhere;
     one who plans asks for the same again with other budgets.
     """
-    extents = program.extents(source, chunk)
+    extents = extents_of(program, source, chunk)
     return extents, steps_bytes(program, chunk, extents, sizes)
 
 

@@ -1,6 +1,7 @@
 """Which tiles may a step take in chunks of one length, what do they need, and what do they read?
 
-1. Tiles shrink by a good part from one to the next that is tried, down to the usual one.
+1. Tiles shrink by a good part from one to the next that is tried, down to the usual one. Beside
+   them there are flat ones with all frames.
 2. None takes more than is preferred, if the usual one does not.
 3. What they need is worked out with all stores far away, which is the most that it can be; for the
    step that has them all on the device it is the least of any tile, since none copies more then.
@@ -8,14 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from ..geometry.region import Extent
 from .arrays import Numbers, np
-from .limits import MOST_ELEMENTS, NEVER
 from .memory import Memory
 from .places import Far, Kind
 from .step_bytes import Flags, StepBytes
@@ -23,8 +24,16 @@ from .step_bytes import Flags, StepBytes
 _SHARE = 0.75
 """Voxels of a tile that is tried next, as a share of the last one's, at the most."""
 
-Sizes = Callable[[bool], tuple[Extent, ...]]
-"""The tiles that a step may use, each the next smaller one, where they go as bands or not."""
+
+class Usable(NamedTuple):
+    """The tiles that a step may use, each the next smaller one: where stores are far, flat ones
+    beside any, and where all are near.
+    """
+
+    bands: tuple[Extent, ...]
+    flat: tuple[Extent, ...]
+    others: tuple[Extent, ...]
+
 
 Flows = frozenset[tuple[bool, bool]]
 """Whether causal caches come from a chunk before, and go on to one after, in chunks of a length."""
@@ -87,21 +96,38 @@ class Length:
         return self.memories[0].kind
 
 
-def ladder_of(step: StepBytes, flows: Flows, sizes: Sizes, preferred: int, most: Far) -> Ladder:
-    """The ladder of a step; preferred: bytes that no tile needs to take more than; most: all that
-    may be far.
+@lru_cache(maxsize=2048)
+def ladder_of(step: StepBytes, flows: Flows, usable: Usable, preferred: int, most: Far) -> Ladder:
+    """The ladder of a step, made once; preferred: bytes that no tile needs to take more than; most:
+    all that may be far.
     """
-    asked = _Asked(step, flows)
-    tiles, others = _thinned(sizes(step.sizes.accelerated)), _thinned(sizes(False))
-    tiles = tiles[_preferred_start(asked, tiles, most, preferred) :]
+    tiles, others = _thinned(usable.bands), _thinned(usable.others)
     sides = [
         Far(most.src * src, most.dst * out, most.added * out, cache=True, cut=most.cut)
         for src, out in SIDES
     ]
-    *needs, cut = asked.needs(tiles, (*sides, replace(most, cut=True)))
-    (near,) = asked.needs(others, (Far(cache=True, cut=most.cut),))
-    reads, narrow = map(step.read_bytes, tiles), map(step.is_narrow, tiles)
-    return Ladder(step, tiles, tuple(needs), cut, tuple(reads), tuple(narrow), others, near)
+    every = (*sides, replace(most, cut=True), Far(cache=True, cut=most.cut))
+    sizes = (*others, *usable.flat, *tiles)
+    *needs, cut, near = _needs(step, flows, sizes, every)
+    last, first = len(others), len(others) + len(usable.flat)
+    # without those that take more than is preferred, if not all do
+    easy = (i for i in range(first, len(sizes)) if needs[-1][1][i] <= preferred)
+    some = (*range(next(easy, len(sizes) - 1), len(sizes)), *range(last, first))
+    return Ladder(
+        step,
+        tuple(sizes[i] for i in some),
+        tuple(_of(need, some) for need in needs),
+        _of(cut, some),
+        tuple(step.read_bytes(sizes[i]) for i in some),
+        tuple(step.is_narrow(sizes[i]) for i in some),
+        sizes[:first],
+        _of(near, range(first)),
+    )
+
+
+def _of(needs: Needs, some: Sequence[int]) -> Needs:
+    """What some of the tiles need."""
+    return tuple(needs[0][i] for i in some), tuple(needs[1][i] for i in some)
 
 
 def all_far(step: StepBytes) -> Far:
@@ -110,53 +136,28 @@ def all_far(step: StepBytes) -> Far:
     return Far(site.src.h, site.dst.h, site.added.h if site.added_channels else 0, cache=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the tiles of a step need in the chunk that needs the most."""
-
-    step: StepBytes
-    flows: Flows
-
-    def needs(self, tiles: tuple[Extent, ...], every: tuple[Far, ...]) -> list[Needs]:
-        """Of each size, for each choice of far stores, with the cache near and far."""
-        kinds, flags = list(dict.fromkeys(every)), list[Flags]()
-        starts, cut = list[int](), list[bool]()
-        for far in kinds:
-            for flows in (_NONE, self.flows if self.step.cache_bytes else _NONE):
-                starts.append(len(flags))
-                flags += [self.step.flags(far, *flow) for flow in flows]
-                cut += [far.cut] * len(flows)
-        most: Numbers = np.maximum.reduceat(self.step.needs(tiles, flags, cut), starts)
-        found: list[list[int]] = most.tolist()
-        pairs = zip(found[::2], found[1::2], strict=True)
-        both = ((tuple(near), tuple(far)) for near, far in pairs)
-        known = dict(zip(kinds, both, strict=True))
-        return [known[far] for far in every]
-
-    def need(self, tile: Extent, far: Far) -> int:
-        """Of one size, with the cache far."""
-        if self.step.elements(tile) >= MOST_ELEMENTS:
-            return NEVER
-        flags = (self.step.flags(far, *flow) for flow in self.flows)
-        return max(self.step.need(tile, some, cut=far.cut) for some in flags)
+def _needs(
+    step: StepBytes, flows: Flows, tiles: tuple[Extent, ...], every: tuple[Far, ...]
+) -> list[Needs]:
+    """What tiles of each size need in the chunk that needs the most, for each choice of far stores,
+    with the cache near and far.
+    """
+    kinds, flags = list(dict.fromkeys(every)), list[Flags]()
+    starts, cut = list[int](), list[bool]()
+    for far in kinds:
+        for some in (_NONE, flows if step.cache_bytes else _NONE):
+            starts.append(len(flags))
+            flags += [step.flags(far, *flow) for flow in some]
+            cut += [far.cut] * len(some)
+    most: Numbers = np.maximum.reduceat(step.needs(tiles, flags, cut), starts)
+    found: list[list[int]] = most.tolist()
+    pairs = zip(found[::2], found[1::2], strict=True)
+    both = ((tuple(near), tuple(far)) for near, far in pairs)
+    known = dict(zip(kinds, both, strict=True))
+    return [known[far] for far in every]
 
 
 _NONE = ((False, False),)
-
-
-def _preferred_start(asked: _Asked, tiles: tuple[Extent, ...], far: Far, preferred: int) -> int:
-    """The first tile that takes no more than is preferred; the last where none does."""
-    last = len(tiles) - 1
-    if not last or asked.need(tiles[0], far) <= preferred:
-        return 0
-    low, high = 1, last
-    while low < high:
-        middle = (low + high) // 2
-        if asked.need(tiles[middle], far) <= preferred:
-            high = middle
-        else:
-            low = middle + 1
-    return low
 
 
 @lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
+from ..program.known import extents_of
 from ..program.shares import rows_read
 from ..program.steps import Program
 from .held import first_written
@@ -36,7 +37,7 @@ def levels_of(
     alone: whether no other chunk comes before or after, so that nothing is kept. Bytes are those of
     one byte an element and one clip.
     """
-    extents = program.extents(source, chunk)
+    extents = extents_of(program, source, chunk)
     near, far = Counter[int](), Counter[int]()
     for store, spec in enumerate(program.stores):
         if places.has_own_memory(program, store):

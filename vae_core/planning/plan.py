@@ -16,6 +16,7 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
+from ..program.known import extents_of
 from ..program.rewrites import referred
 from ..program.shares import rows_given
 from ..program.steps import Program
@@ -215,7 +216,7 @@ class Plan:
         return sum(self._tiles_in(job, chunk) * times for job, chunk, times in self.work())
 
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
-        extents = job.program.extents(chunk_extent(job, chunk), chunk)
+        extents = extents_of(job.program, chunk_extent(job, chunk), chunk)
         return sum(
             count_tiles(replace(step.mixed_extent(src, chunk), t=frames.size), tile)
             for step, tile in zip(job.program.steps, self.way(chunk).tiles, strict=True)

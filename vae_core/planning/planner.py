@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from math import ceil, floor
 from typing import cast
 
@@ -24,10 +23,11 @@ from ..errors import BudgetError
 from ..geometry.blend import BlendGeometry, blend_geometry
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
+from ..program.known import operations_of
 from ..program.parts import Attend, Keys
 from ..program.steps import SOURCE, Program
 from ..settings import Place, Placement, Settings, Tiling
-from .between import between, request_of
+from .between import Request, between, request_of
 from .candidates import Candidate, is_reasonable
 from .chunking import check_mirrors, chunk_lengths, chunks_of, meant
 from .elements import check_elements
@@ -101,18 +101,39 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     check_mirrors(job)
     settings, found, failed = meant(job.program, settings), list[Plan](), list[BudgetError]()
     lengths = chunk_lengths(job, settings)
-    for length in lengths:
+    every = [replace(settings, chunk_frames=length) for length in lengths]
+
+    def least(asked: Settings) -> int:
+        return _least(job, asked, machine, longest=asked is every[0])
+
+    for asked in sorted(every, key=least):  # beside the best others need not be looked at
         kept = (plan.cost_bytes for plan in found if plan.placement is not Placement.MMAP)
-        most, asked = min(kept, default=NEVER), replace(settings, chunk_frames=length)
         try:
-            plan = _plan(job, asked, machine, most, longest=length == lengths[0])
+            plan = _plan(job, asked, machine, min(kept, default=NEVER), longest=asked is every[0])
             found += [plan] if plan else []
         except BudgetError as error:
             failed.append(error)
     if not found:
         raise min(failed, key=lambda error: error.smallest_bytes)
-    best = min(found, key=_cost)
+    best = min(found, key=lambda plan: (*_cost(plan), -plan.settings.chunk_frames))
     return replace(best, operations=_operations(best))
+
+
+def _least(job: Job, settings: Settings, machine: Machine, *, longest: bool) -> int:
+    """No fewer bytes move in chunks of one length; 0 where that is not known before they are
+    planned.
+    """
+    budget = _budget(settings, machine)
+    if budget is None or not _is_free(job.program, settings, machine):
+        return 0
+    return _request(job, settings, machine, longest=longest).least(budget)
+
+
+def _request(job: Job, settings: Settings, machine: Machine, *, longest: bool) -> Request:
+    """What is to be planned for chunks of one length."""
+    blend = _blend(job, settings)
+    widest = job if blend is None else replace(job, source=blend.largest)
+    return request_of(widest, settings, machine, chunks_of(job, settings), longest=longest)
 
 
 def _plan(
@@ -121,11 +142,8 @@ def _plan(
     """The plan for chunks of one length, its operations not yet counted; None where it would copy
     more than `most`. longest: whether there are no longer ones to choose from.
     """
-    chunks, blend = chunks_of(job, settings), _blend(job, settings)
-    widest = job if blend is None else replace(job, source=blend.largest)
-    tried = list[Candidate]()
-    request = request_of(widest, settings, machine, chunks, longest=longest)
-    budget = _budget(settings, machine)
+    request, budget = _request(job, settings, machine, longest=longest), _budget(settings, machine)
+    chunks, blend, tried = request.chunks, _blend(job, settings), list[Candidate]()
 
     def candidates() -> Iterator[Candidate]:
         for placement in _placements(settings, machine):
@@ -233,16 +251,11 @@ def _blend(job: Job, settings: Settings) -> BlendGeometry | None:
 
 def _operations(plan: Plan) -> int:
     forward = sum(
-        _operations_of(job.program, chunk_extent(job, chunk), chunk.anywhere) * times
+        operations_of(job.program, chunk_extent(job, chunk), chunk) * times
         for job, chunk, times in plan.work()
     )
     outward = sum(crop.program.outward_operations(crop.source, plan.chunks) for crop in plan.crops)
     return plan.job.batch * (forward + outward)
-
-
-@lru_cache(maxsize=256)
-def _operations_of(program: Program, source: Extent, chunk: Chunk) -> int:
-    return program.operations(source, chunk)
 
 
 def _spilled(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 from math import prod
 
 from ..geometry.grid import time_pieces
-from ..geometry.region import Extent, Halo, Interval, Region
+from ..geometry.region import Extent, Halo, Interval
 from ..program.parts import Attend
 from ..program.shares import rows_read
 from .arrays import Whole
@@ -139,20 +138,26 @@ class StepTraffic:
         return found
 
     def _in_time(self, size: int, limit: int) -> int:
-        one, src, chunk = Interval(0, 1), self.site.src, self.site.chunk
-        regions = (Region(part, one, one) for part in time_pieces(size, limit))
-        return sum(self.step.source_region(region, src, chunk).t.size for region in regions)
+        step, src, chunk = self.step, self.site.src, self.site.chunk
+        there, keeps_first = step.visible(src, chunk).t, chunk.keeps_first(src.t)
+        seen = (step.seen_frames(part, keeps_first) for part in time_pieces(size, limit))
+        return sum(step.time_map.source(part.meet(there), keeps_first).size for part in seen)
 
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
         start, stride, seen = self.reach
         count, of = -(-size // limit), sides_of(self.site.src)[axis]
-        chunk, step = self.site.chunk, self.step
-        top = chunk.rows(step.dst, step.side_made, size).start if axis == 1 else 0
-        edges = [top + size * index // count for index in range(count + 1)]
-        return sum(
-            min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
-            for one, last in pairwise(edges)
-        )
+        found = (size - count) * stride + count * seen  # of which a few see beyond the picture
+        for one in range(count):
+            beyond = -(start + size * one // count * stride)
+            if beyond <= 0:
+                break
+            found -= beyond
+        for last in range(count, 0, -1):
+            beyond = start + (size * last // count - 1) * stride + seen - of
+            if beyond <= 0:
+                break
+            found -= beyond
+        return found
 
     @cached_property
     def reach(self) -> tuple[int, int, int]:

@@ -218,12 +218,15 @@ class Step:
         keeps_first: whether the chunk's first frame stands alone, which moves the others up where
         frames are passed over.
         """
-        down = self.rate.down
-        start = cells.t.start * down - self.behind - keeps_first * (down - 1)
-        t = Interval(start, start + (cells.t.size - 1) * down + self.taps[0])
+        t = self.seen_frames(cells.t, keeps_first)
         if self.upscale == 2:
             return Region(t, _WITH_NEIGHBOURS.around(cells.h), _WITH_NEIGHBOURS.around(cells.w))
         return Region(t, self.mix.reads(cells.h), self.mix.reads(cells.w))
+
+    def seen_frames(self, cells: Interval, keeps_first: bool) -> Interval:
+        """The same of frames alone."""
+        start = cells.start * self.rate.down - self.behind - keeps_first * (self.rate.down - 1)
+        return Interval(start, start + (cells.size - 1) * self.rate.down + self.taps[0])
 
     def source_region(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The part of src that `cells` depend on."""
