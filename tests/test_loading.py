@@ -317,10 +317,6 @@ WRONG: dict[str, tuple[Build, str]] = {
         of_class("AutoencoderKLLTX2Audio"),
         "names AutoencoderKLLTX2Audio, the audio VAE of LTX-2",
     ),
-    "AutoencoderKLMochi": (
-        of_class("AutoencoderKLMochi"),
-        "names AutoencoderKLMochi, the Mochi VAE",
-    ),
     "CogVideoXTransformer3DModel": (
         of_class("CogVideoXTransformer3DModel"),
         "names CogVideoXTransformer3DModel, a diffusion transformer",
@@ -345,7 +341,6 @@ a whole image checkpoint: model.diffusion_model.a/1 vae.encoder.down.0.block.0.c
 a Wan: encoder.downsamples.0.residual.0.gamma/4 conv1.weight/5
 a HunyuanVideo VAE: encoder.down.0.block.0.conv1.conv.weight/5 encoder.mid.attn_1.q.weight/5
 an LTX VAE without: per_channel_statistics.mean-of-means/1 encoder.conv_in.conv.weight/5
-a Mochi VAE: decoder.block_in.resnets.0.conv1.conv.weight/5
 a MoVQ image VAE: decoder.up_blocks.0.resnets.0.norm1.conv_y.weight/4
 a video VAE of another family: encoder.conv_in.conv_t.weight/5
 the encoder half: encoder.down_blocks.0.resnets.0.conv1.conv.weight/5

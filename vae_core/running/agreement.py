@@ -76,7 +76,7 @@ def _meant(plan: Plan) -> list[int]:
 
 def _of_all(numbers: list[int], exchange: Exchange) -> list[list[int]]:
     """Some whole numbers of every rank."""
-    own = torch.tensor(numbers, dtype=torch.int64)
+    own = torch.tensor(numbers, dtype=torch.int64, device="cpu")
     return [[int(one) for one in other] for other in exchange.gather(exchange.staged(own))]
 
 

@@ -104,7 +104,7 @@ class Seat:
 
     def agree(self) -> None:
         """See `Exchange`."""
-        self.gather(torch.empty(0))
+        self.gather(torch.empty(0, device="cpu"))
 
     def fail(self, sentence: str) -> None:
         """See `Exchange`."""

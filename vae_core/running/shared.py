@@ -187,7 +187,9 @@ class SharedExecution(Execution):
         shape = at.shape(0, at.extents[step.dst])
         if mine is None:
             frames = (shape[2],) if per_frame else ()
-            found = torch.zeros(2, shape[0], *frames, groups, dtype=self._dtype)
+            found = torch.zeros(
+                2, shape[0], *frames, groups, dtype=self._dtype, device=self._device
+            )
         else:
             moments = moments_of(mine, groups)
             found = torch.stack((moments.mean, moments.variance))
