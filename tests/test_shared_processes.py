@@ -143,7 +143,7 @@ def test_nothing_is_half_written_where_a_process_is_killed(last_tile, latents, t
     end = ("-o", str(tmp_path / made), "--device", "cpu", "--tile", "16", "--quiet")
     (code, complaint), (killed, _) = together((*words, *end), last_tile)
     assert killed == -signal.SIGKILL
-    assert code == 2
+    assert code == 2, complaint
     assert "rank 0 of 2 lost another one" in complaint
     assert complaint.count("error:") == 1
     assert not list(tmp_path.iterdir())

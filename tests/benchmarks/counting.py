@@ -55,6 +55,7 @@ def _layer_operations(x: Tensor, result: Tensor) -> int:
 
 _ATTENTION = {
     torch.ops.aten.bmm: lambda args: _product_operations(*args[:2]),
+    torch.ops.aten.matmul: lambda args: _product_operations(*args[:2]),
     torch.ops.aten.baddbmm_: lambda args: _product_operations(*args[1:3]),
     torch.ops.aten.scaled_dot_product_attention: lambda args: _fused_operations(*args[:3]),
 }

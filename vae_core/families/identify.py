@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -64,15 +64,16 @@ def architecture_of(keys: Keys, own: Mapping[str, Any], config: Mapping[str, Any
     config: a config.json, empty without one. Raises `LoadError` where it contradicts the shapes.
     """
     shapes = {name: shape_of(value) for name, value in own.items()}
-    _check_sizes(shapes)
+    _check_sizes(shapes, keys.scalars)
     architecture = keys.architecture(shapes, config)
     _check_config(keys.facts(shapes, str(config.get("_class_name"))), keys, config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
     return replace(architecture, parameters=parameters, dtypes=dtypes_of(list(own.values())))
 
 
-def _check_sizes(shapes: Mapping[str, Shape]) -> None:
-    odd = [f"{name} {shape}" for name, shape in shapes.items() if not shape or not all(shape)]
+def _check_sizes(shapes: Mapping[str, Shape], scalars: Collection[str]) -> None:
+    sized = {name: shape for name, shape in shapes.items() if shape or name not in scalars}
+    odd = [f"{name} {shape}" for name, shape in sized.items() if not shape or not all(shape)]
     if odd:
         raise LoadError(f"no network has tensors of such shapes: {listed(odd)}. {EXPECTED}")
 

@@ -80,6 +80,7 @@ class Keys:
     kind: which of the classes holds a network of these shapes; None where it is the first.
     said: what a file's metadata, the names in it and the facts together say of a config.json, where
         none is there. settle: what has to be done to a module made of all that.
+    scalars: diffusers' names of tensors that are single numbers.
     linear: diffusers' names of weights that are those of linear maps there, and may be those of
         convolutions of 1x1x1 in files; None where there is none.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
@@ -104,6 +105,7 @@ class Keys:
     ) = None
     settle: Callable[[Any, Mapping[str, Any]], None] | None = None
     linear: re.Pattern[str] | None = None
+    scalars: frozenset[str] = frozenset()
     home: str = DIFFUSERS
 
     def prefixes(self, names: Collection[str]) -> list[str]:

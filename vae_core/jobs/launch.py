@@ -7,17 +7,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from functools import wraps
 
 import torch
 import torch.distributed as dist
 
-from ..errors import SettingsError
+from ..errors import ParallelError, SettingsError
 from ..settings import Settings
 from .options import device_name
 
@@ -72,8 +74,21 @@ def _joined(args: Namespace) -> Generator[None]:
         args.group = dist.group.WORLD
         with _quiet(args):
             yield
+    except ParallelError:
+        atexit.register(_leave)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _leave() -> None:
+    """End this process at once, as one that has complained: threads of torch.distributed that were
+    at work when another process was lost may outlive the interpreter, which aborts then.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(2)
 
 
 def _timeout_s(args: Namespace) -> float:

@@ -266,10 +266,12 @@ class Attend:
 
     def meetings(self, frames: int, before: int = 0, after: int = 0) -> int:
         """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has so
-        many frames before and after it.
+        many frames before and after it. In a column those that are hidden are met, too.
         """
         if self.keys is Keys.ALL:
             return frames * (before + frames + after)
+        if self.column:
+            return frames * (before + frames)
         return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
 
     def seen(self, frame: int) -> Interval:

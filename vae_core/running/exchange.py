@@ -26,6 +26,9 @@ _LONGEST = 500
 """Bytes of a sentence that are passed on."""
 
 
+_BRIEFLY = timedelta(seconds=1)
+
+
 _all_gather: Callable[..., Any] = dist.all_gather  # pyright: ignore
 _batched: Callable[..., list[Any]] = dist.batch_isend_irecv  # pyright: ignore
 
@@ -151,6 +154,7 @@ class GroupExchange:
             yield
         except (RuntimeError, ValueError) as error:
             seconds = f"{self._timeout.total_seconds():g}"
+            self._timeout = min(self._timeout, _BRIEFLY)  # for what else is under way
             raise ParallelError(
                 f"rank {self.rank()} of {self.size()} lost another one: none may fail, or take"
                 f" longer than {seconds} s for a step. Look at what the others say, or allow more"

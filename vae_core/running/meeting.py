@@ -48,10 +48,11 @@ class Meeting:
                 rank, sentence = self._failed
                 raise ParallelError(f"rank {rank} failed, and so all end: {sentence}")
             if not come:
-                raise ParallelError(
-                    f"rank {to} of {self.count} waited for rank {of} more than"
-                    f" {self._timeout_s:g} s. Allow more by parallel_timeout_s."
-                )
+                missed = f"rank {to} of {self.count} waited for rank {of} more than"
+                missed += f" {self._timeout_s:g} s. Allow more by parallel_timeout_s."
+                self._failed = (to, missed)
+                self._changed.notify_all()
+                raise ParallelError(missed)
             return self._sent[of, to].popleft()
 
     def fail(self, rank: int, sentence: str) -> None:

@@ -239,11 +239,17 @@ class SharedExecution(Execution):
         try:
             yield
         except (ParallelError, SettingsError):  # which every rank raises by itself
+            self._let_come()
             raise
         except BaseException as error:
-            for coming in self._coming:  # whose memory is written to until then
-                with suppress(Exception):
-                    coming.wait()
+            self._let_come()
             with suppress(ParallelError):
                 self._exchange.fail(f"{type(error).__name__}: {error}".strip(": "))
             raise
+
+    def _let_come(self) -> None:
+        """Wait for what is on its way, since its memory is written to until then."""
+        for coming in self._coming:
+            with suppress(Exception):
+                coming.wait()
+        self._coming.clear()
