@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from traffic import Traffic
 
 from vae_core import BudgetError, Settings, from_module
+from vae_core.planning import between
 from vae_core.planning.candidates import bare_candidate
 from vae_core.planning.held import live_stores
 from vae_core.planning.kinds import alike, memories_of
@@ -112,6 +113,18 @@ def test_the_same_request_has_the_same_plan() -> None:
     for budget in spread(job, 5):
         settings = Settings(budget_bytes=budget)
         assert make_plan(job, settings, CARD).ways == make_plan(job, settings, CARD).ways
+
+
+def test_lengths_of_chunks_that_cannot_be_best_are_not_looked_at(monkeypatch) -> None:
+    """There are four lengths, and three ways to go through chunks of the longest, two of others."""
+    looked_at, choose = [], between.choose
+    monkeypatch.setattr(between, "choose", lambda *asked: looked_at.append(0) or choose(*asked))
+    job = job_of("wan", "decode", (9, 24, 40))
+    budgets = spread(job, 8, chunk_frames=32)
+    for budget in budgets:
+        between._request.cache_clear()  # of other budgets something would be known
+        make_plan(job, Settings(budget_bytes=budget, chunk_frames=32), CARD)
+    assert len(looked_at) <= 3 * len(budgets)
 
 
 def test_a_plan_says_how_long_it_is_thought_to_take() -> None:

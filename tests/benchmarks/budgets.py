@@ -35,7 +35,9 @@ CLIPS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Bytes moved within a budget: now, and by the better of the named placements."""
+    """Bytes moved within a budget, those twice that the processor copies too: now, and by the
+    better of the named placements.
+    """
 
     budget_bytes: int
     moved_bytes: int
@@ -107,7 +109,7 @@ def rows_of(job: Job) -> list[Row]:
         budget = round(least * (most / least) ** (number / (BUDGETS - 1)))
         plan, before = make_plan(job, Settings(budget_bytes=budget), CARD), named(job, budget)
         assert before is not None
-        rows.append(Row(budget, plan.moved_bytes, before.moved_bytes))
+        rows.append(Row(budget, plan.cost_bytes, before.cost_bytes))
     return rows
 
 
@@ -130,7 +132,7 @@ def at(job: Job, budget: int) -> Row:
     """The row of one budget."""
     plan, before = make_plan(job, Settings(budget_bytes=budget), CARD), named(job, budget)
     assert before is not None
-    return Row(budget, plan.moved_bytes, before.moved_bytes)
+    return Row(budget, plan.cost_bytes, before.cost_bytes)
 
 
 def main(target: str) -> None:
@@ -158,7 +160,8 @@ def text(found) -> str:
         "",
         "Projections of plans in bf16, batch 1, for a card whose library takes as much for a"
         " convolution as its input and result; nothing was run. `before`: the better of the"
-        " placements that have names, counted in the same way. GiB, over all chunks.",
+        " placements that have names, counted in the same way. GiB, over all chunks; what the"
+        " processor copies, too, on its way counts twice.",
         "",
         "![Bytes moved over the budget](budgets.svg)",
         "",
