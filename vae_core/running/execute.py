@@ -345,10 +345,11 @@ class Execution:
         norm = norm_of(step.norm, self._weights, at.moments.get(step.src)) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         wanted = self._program.norm_to_come(index)
+        course = self._courses.of(index, at)
         task = Task(
             step,
             at,
-            self.tile_runner.phases(step),
+            self.tile_runner.phases(step, course.largest),
             self._weights.conv(shortcut.path) if shortcut else None,
             maps_of(step.norm, self._weights),
             norm,
@@ -356,11 +357,11 @@ class Execution:
             wanted is not None and wanted.per_frame,
             self._residence.caches.get(index),
             keys=self._remembered.of(index) or self._gathered.keys(step),
-            windows=self._courses.of(index, at).windows,
+            windows=course.windows,
         )
         (first, _), *_ = step.runs(at.src(step), at.chunk)
         if first is not step:
-            phases = self.tile_runner.first_phases(first, task.phases)
+            phases = self.tile_runner.first_phases(first, task.phases, course.largest)
             task.first = replace(task, step=first, phases=phases)
         return task
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import PICTURE, Attend, Edge, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from . import devices, kernels
+from . import devices, kernels, taps
 from .attended import attended, remember
 from .convolutions import laid_out
 from .framewise import measured_by_frame
@@ -36,8 +36,10 @@ from .phases import (
     numbers_of_phase,
     of_picture,
     phases_of,
+    tensor_of,
 )
 from .stores import Room
+from .taps import Ends, Taps
 from .task import Inputs, Pass, Task
 from .transfers import Transfers
 from .weights import Weights
@@ -81,15 +83,15 @@ class TileRunner:
         if isinstance(task.step.mix, Attend):
             self._attend(task, task.step.mix, cells, inputs)
             return
-        buffer, strides = self._input(inputs), task.step.strides
+        buffer, strides, ends = self._input(inputs), task.step.strides, _ends(inputs)
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
-            result = convolve(buffer, phase, strides)
+            result = convolve(buffer, phase, strides, ends)
             merged = self._finish(inputs, cells, phase, (result, added), merged)
             del result
-        result = convolve(buffer, last, strides)
+        result = convolve(buffer, last, strides, ends)
         del buffer
         merged = self._finish(inputs, cells, last, (result, added), merged)
         if merged:
@@ -115,31 +117,51 @@ class TileRunner:
         self._kernel.expect(0)
         self._columns.clear()
 
-    def phases(self, step: Step) -> tuple[Phase, ...]:
+    def phases(self, step: Step, largest: Extent) -> tuple[Phase, ...]:
         """The convolutions of a step's cells, with weights as the device's convolution wants them:
         it would otherwise make its own copy for every tile. None for an attention.
+
+        largest: of its tiles, in cells.
         """
         if isinstance(step.mix, Attend):
             return ()
         found = phases_of(kernel_of(step, self.weights), step)
+        if taps.serve(self.weights.device, self.weights.dtype):
+            return self._packed(list(found), step, step.seen_region(largest.region).extent)
         # memory of their own already, or beside those of another step
         own = step.phases > 1 or step.still or step.rate == PICTURE or step.mix.repeats
         if devices.accelerates(self.weights.device):
             found, own = for_accelerator(found), True
         lay_out = self._laid_out if own else self._in_room
-        return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
+        return tuple(replace(one, weight=lay_out(tensor_of(one), step.strides)) for one in found)
 
-    def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    def _packed(self, found: list[Phase], step: Step, seen: Extent) -> tuple[Phase, ...]:
+        """Phases whose weights are packed, tap by tap."""
+        made: list[Phase] = []
+        while found:  # none is kept beside its own copy
+            one = found.pop(0)
+            sides = replace(seen, h=seen.h - 1, w=seen.w - 1) if one.folded else seen
+            weight = taps.packed(tensor_of(one), sides, step.strides, self._kernel)
+            made.append(replace(one, weight=weight))
+        return tuple(made)
+
+    def first_phases(
+        self, first: Step, phases: tuple[Phase, ...], largest: Extent
+    ) -> tuple[Phase, ...]:
         """The convolutions of a clip's first frame, by a step of its own: as a picture, with
         results that lie otherwise, or of the newest frame that they see alone.
         """
         if first.mix.shuffle or (first.rate == PICTURE and first.mix.fold):
-            return self.phases(first)
+            return self.phases(first, largest)
         if first.rate == PICTURE:
             return of_picture(phases, first)
-        return tuple(
-            replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
-        )
+        return tuple(replace(one, weight=self._newest(one.weight)) for one in phases)
+
+    def _newest(self, weight: Tensor | Taps) -> Tensor | Taps:
+        """What the newest frame is seen by."""
+        if isinstance(weight, Taps):
+            return weight.newest
+        return self._laid_out(weight[:, :, -1:], _STEADY)
 
     def _in_room(self, weight: Tensor, strides: kernels.Strides) -> Tensor:
         del strides  # a processor has one route
@@ -376,3 +398,11 @@ class TileRunner:
             buffer[window.beyond].copy_(buffer[window.inside][:, :, -1:])
         if task.new_cache is not None and window.cached:
             self.transfers.keep(buffer[window.kept], task.new_cache[window.cached])
+
+
+def _ends(inputs: Inputs) -> Ends:
+    """What of a tile's input is not of the clip."""
+    window = inputs.window
+    before = window.missing if inputs.past is None else 0
+    after = window.extent.t - window.missing - window.seen.size
+    return Ends(before, after, inputs.task.step.mix.start is Start.ZEROS)
