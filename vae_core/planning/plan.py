@@ -76,6 +76,8 @@ class Plan:
     ways: where each store and cache lives in chunks of each kind, and the tiles there.
     traffic: what is copied in each chunk.
     machine: what it was made for.
+    kept_bytes: of weights that are made ready once and kept from chunk to chunk; 0 where each chunk
+        makes them ready anew.
     """
 
     job: Job
@@ -90,6 +92,7 @@ class Plan:
     ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
     traffic: tuple[Traffic, ...] = ()
     machine: Machine | None = None
+    kept_bytes: int = 0
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -293,6 +296,8 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {self._places_text()}",
         ]
+        if self.kept_bytes:
+            lines.append(f"  weights, made ready once for all chunks: {size_text(self.kept_bytes)}")
         if job.program.barrier is not None:
             lines.append(_OF_CORE)
         if self.seconds is not None and self.machine:

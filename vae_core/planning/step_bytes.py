@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, First, Keys, TimeMap
+from ..program.parts import Attend, Conv, First, Keys, Start, TimeMap
 from ..program.steps import Program
 from .arrays import Numbers, Whole, least, most, np
 from .attending import block_bytes, keys_bytes, wide_bytes
@@ -296,12 +296,22 @@ class StepBytes(StepTraffic):
         takes, or what it is put in order in.
         """
         made = self.voxels_bytes(conv.out_channels, size.voxels)
+        if self.sizes.packed:
+            return made + self._packed_bytes(conv, size, input_bytes)
         kind = mixed(self.step, accelerated=self.sizes.accelerated)
         if not self._stacks:
             return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
         around = size.t * (size.h + 1) * (size.w + 1)
         stacked = self.voxels_bytes(kind.out_channels, around)
         return stacked + most(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
+
+    def _packed_bytes(self, conv: Conv, size: Extent, input_bytes: Whole) -> Whole:
+        """What is allocated beside a result that is added up tap by tap: what a tap makes of a
+        frame that is repeated, and the part of the input that a phase sees.
+        """
+        repeats = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
+        frame = self.voxels_bytes(conv.out_channels, size.h * size.w) * repeats
+        return frame + input_bytes * (self.step.upscale == 2)
 
     def _added_bytes(self, size: Extent) -> Whole:
         """Bytes of what is added to a tile."""

@@ -39,6 +39,7 @@ from .finite import check_result
 from .gathered import AllChunks
 from .graphs import outside_graphs
 from .norms import maps_of, norm_of
+from .ready import Ready
 from .remembered import Remembered
 from .residence import Residence
 from .split import copy_first_frame
@@ -70,7 +71,8 @@ class Execution:
         self._remembered = Remembered(weights, plan, lanes.pinned)
         self._gathered = AllChunks(program, weights, plan, lanes.pinned)
         transfers = Transfers(weights.device, weights.dtype, lanes)
-        self.tile_runner = TileRunner(program, weights, transfers)
+        self._ready = Ready(weights, keeps=plan.kept_bytes > 0)
+        self.tile_runner = TileRunner(program, self._ready, transfers)
         self._on_progress = on_progress
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
@@ -349,7 +351,7 @@ class Execution:
         task = Task(
             step,
             at,
-            self.tile_runner.phases(step, course.largest),
+            self._ready.phases(step, course.largest),
             self._weights.conv(shortcut.path) if shortcut else None,
             maps_of(step.norm, self._weights),
             norm,
@@ -361,7 +363,7 @@ class Execution:
         )
         (first, _), *_ = step.runs(at.src(step), at.chunk)
         if first is not step:
-            phases = self.tile_runner.first_phases(first, task.phases, course.largest)
+            phases = self._ready.first_phases(first, task.phases, course.largest)
             task.first = replace(task, step=first, phases=phases)
         return task
 

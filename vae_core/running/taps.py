@@ -40,13 +40,17 @@ def packed(weight: Tensor, seen: Extent, strides: Strides, room: Room) -> Taps:
     seen: what a tile's convolution reads of one clip; the order of weights is best for that, and
     right for all. room: what each tap passes through where it lies among others, which is quicker.
     """
-    shape, taps = tuple(weight.shape), weight.split(1, 2)
+    shape = tuple(weight.shape)
     of_tap, frames = (*shape[:2], 1, *shape[3:]), seen.t - shape[2] + 1
-    x = 1, shape[1], max(frames, 1), seen.h, seen.w
-    if len(taps) > 1:
+    given = _NONE, strides, _EVERY, 1, (1, shape[1], max(frames, 1), seen.h, seen.w)
+    apart = shape[2] > 1
+    if apart:
         room.expect(prod(of_tap))
-        taps = (room.take(of_tap).copy_(tap) for tap in taps)
-    made = (_ONE_DNN._reorder_convolution_weight(tap, _NONE, strides, _EVERY, 1, x) for tap in taps)
+    made: list[Tensor] = []
+    for at in range(shape[2]):
+        tap = weight.narrow(2, at, 1)
+        source = room.take(of_tap).copy_(tap) if apart else tap
+        made.append(_ONE_DNN._reorder_convolution_weight(source, *given))
     return Taps(shape, tuple(made))
 
 
@@ -94,7 +98,7 @@ class Taps:
             out = _convolved(whole, self.packed[ends.before], bias, strides)
         else:
             out = self._begun(x, made, bias, strides)
-        for clip, its in zip(x.split(1), out.split(1), strict=True):
+        for clip, its in ((x[b : b + 1], out[b : b + 1]) for b in range(x.shape[0])):
             for tap, weight in enumerate(self.packed):
                 if tap != ends.before or not lies_channels_last(whole):
                     _add(its, clip, (tap, weight), strides, ends)
@@ -138,10 +142,11 @@ def _add_steady(out: Tensor, x: Tensor, weight: Tensor, strides: Strides) -> Non
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, strides: Strides) -> Tensor:
-    given = bias, _NONE, strides, _EVERY, 1, "none", [], ""
-    return _ONE_DNN._convolution_pointwise(x, weight, *given)
+    given = _NONE, strides, _EVERY, 1
+    return _ONE_DNN._convolution_pointwise(x, weight, bias, *given, "none", (), "")
 
 
 def _accumulate(out: Tensor, x: Tensor, weight: Tensor, strides: Strides) -> None:
-    given = None, _NONE, strides, _EVERY, 1, "add", 1.0, None, [], ""
-    _ONE_DNN._convolution_pointwise_.binary(out, x, weight, *given)
+    given = _NONE, strides, _EVERY, 1
+    added = _ONE_DNN._convolution_pointwise_.binary
+    added(out, x, weight, None, *given, "add", 1.0, None, (), "")
