@@ -87,7 +87,7 @@ class Ready:
             one = found.pop(0)
             sides = replace(seen, h=seen.h - 1, w=seen.w - 1) if one.folded else seen
             weight = taps.packed(tensor_of(one), sides, step.strides, self._room)
-            made.append(replace(one, weight=weight))
+            made.append(replace(one, weight=weight.complete() if self._keeps else weight))
         return tuple(made)
 
     def _newest(self, weight: Tensor | Taps) -> Tensor | Taps:

@@ -1,7 +1,7 @@
 """How does a processor convolve? One tap in time after the other, in float32.
 
 1. `packed` puts the weights of each tap in the order in which oneDNN's kernels read them, which
-   these would do otherwise for every tile.
+   these would do otherwise for every tile; a tap that sees nothing but zeros is never asked for.
 2. `Taps.convolve` adds up what the taps make of the frames that they see. That is quicker than
    oneDNN's own convolutions in three dimensions, and frames that are not of the clip cost next to
    nothing: zeros before it are left out, and a frame that is repeated is convolved once.
@@ -11,7 +11,8 @@ Elsewhere, and in other dtypes, kernels stay tensors (see `kernels.convolution`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -34,26 +35,6 @@ def serve(device: torch.device, dtype: torch.dtype) -> bool:
     return here and hasattr(_ONE_DNN, "_convolution_pointwise_")
 
 
-def packed(weight: Tensor, seen: Extent, strides: Strides, room: Room) -> Taps:
-    """The taps of a weight [out, in, t, h, w].
-
-    seen: what a tile's convolution reads of one clip; the order of weights is best for that, and
-    right for all. room: what each tap passes through where it lies among others, which is quicker.
-    """
-    shape = tuple(weight.shape)
-    of_tap, frames = (*shape[:2], 1, *shape[3:]), seen.t - shape[2] + 1
-    given = _NONE, strides, _EVERY, 1, (1, shape[1], max(frames, 1), seen.h, seen.w)
-    apart = shape[2] > 1
-    if apart:
-        room.expect(prod(of_tap))
-    made: list[Tensor] = []
-    for at in range(shape[2]):
-        tap = weight.narrow(2, at, 1)
-        source = room.take(of_tap).copy_(tap) if apart else tap
-        made.append(_ONE_DNN._reorder_convolution_weight(source, *given))
-    return Taps(shape, tuple(made))
-
-
 @dataclass(frozen=True, slots=True)
 class Ends:
     """Frames of a convolution's input that are not of the clip.
@@ -70,20 +51,38 @@ class Ends:
 ALL_THERE = Ends()
 
 
-@dataclass(frozen=True, slots=True)
 class Taps:
-    """The weights of a convolution [out, in, t, h, w], packed.
+    """The weights of a convolution, packed tap by tap when they are first wanted.
 
-    shape: of all of them. packed: of each tap in time.
+    shape: [out, in, t, h, w] of all of them.
     """
 
-    shape: tuple[int, ...]
-    packed: tuple[Tensor, ...]
+    def __init__(self, shape: tuple[int, ...], pack: Callable[[int], Tensor]) -> None:
+        """pack: makes one of them, by its place in time."""
+        self.shape = shape
+        self._pack: Callable[[int], Tensor] | None = pack
+        self._packed: dict[int, Tensor] = {}
+
+    def tap(self, at: int) -> Tensor:
+        """A tap in time, packed: [out, in, 1, h, w]."""
+        if at not in self._packed:
+            assert self._pack
+            self._packed[at] = self._pack(at)
+            if len(self._packed) == self.shape[2]:
+                self._pack = None  # what they are made of is not needed any more
+        return self._packed[at]
+
+    def complete(self) -> Taps:
+        """The same with all of them packed."""
+        for at in range(self.shape[2]):
+            self.tap(at)
+        return self
 
     @property
     def newest(self) -> Taps:
         """Those of the newest frame alone."""
-        return replace(self, shape=(*self.shape[:2], 1, *self.shape[3:]), packed=self.packed[-1:])
+        last = self.shape[2] - 1
+        return Taps((*self.shape[:2], 1, *self.shape[3:]), lambda _: self.tap(last))
 
     def convolve(self, x: Tensor, bias: Tensor | None, strides: Strides, ends: Ends) -> Tensor:
         """x [b, c, t, h, w] convolved, without padding; channels last.
@@ -91,17 +90,17 @@ class Taps:
         ends: what of x is not of the clip.
         """
         x = x.contiguous(memory_format=_LAST)
-        made = (x.shape[2] - len(self.packed)) // strides[0] + 1
+        made = (x.shape[2] - self.shape[2]) // strides[0] + 1
         ends = ends if strides[0] == 1 or ends.zeros else ALL_THERE
         whole = _seen(x, ends.before, made, strides[0])  # by a tap that sees the clip alone
         if lies_channels_last(whole):
-            out = _convolved(whole, self.packed[ends.before], bias, strides)
+            out = _convolved(whole, self.tap(ends.before), bias, strides)
         else:
             out = self._begun(x, made, bias, strides)
         for clip, its in ((x[b : b + 1], out[b : b + 1]) for b in range(x.shape[0])):
-            for tap, weight in enumerate(self.packed):
+            for tap in range(self.shape[2]):
                 if tap != ends.before or not lies_channels_last(whole):
-                    _add(its, clip, (tap, weight), strides, ends)
+                    self._add(tap, its, clip, strides, ends)
         return out
 
     def _begun(self, x: Tensor, made: int, bias: Tensor | None, strides: Strides) -> Tensor:
@@ -112,27 +111,47 @@ class Taps:
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_LAST)
         return out.zero_() if bias is None else out.copy_(bias[None, :, None, None, None])
 
+    def _add(self, at: int, out: Tensor, x: Tensor, strides: Strides, ends: Ends) -> None:
+        """out += what a tap makes of x, one clip each."""
+        stride, made = strides[0], out.shape[2]
+        if ends.zeros:
+            skipped = max(-((at - ends.before) // stride), 0)
+            if skipped < made:
+                seen = x[:, :, at + skipped * stride :]
+                _add_steady(out[:, :, skipped:], seen, self.tap(at), strides)
+            return
+        first, last = ends.before, x.shape[2] - ends.after - 1  # of the clip
+        head = min(max(first + 1 - at, 0), made) if at < first else 0
+        tail = min(max(at + made - last, 0), made - head) if at + made - 1 > last else 0
+        weight = self.tap(at)
+        _add_steady(out[:, :, head : made - tail], x[:, :, at + head :], weight, strides)
+        for frames, shown in ((out[:, :, :head], first), (out[:, :, made - tail :], last)):
+            if frames.shape[2]:
+                frames.add_(_convolved(x[:, :, shown : shown + 1], weight, None, strides))
+
+
+def packed(weight: Tensor, seen: Extent, strides: Strides, room: Room) -> Taps:
+    """The taps of a weight [out, in, t, h, w].
+
+    seen: what a tile's convolution reads of one clip; the order of weights is best for that, and
+    right for all. room: what each tap passes through where it lies among others, which is quicker.
+    """
+    of_tap = (*weight.shape[:2], 1, *weight.shape[3:])
+    x = 1, weight.shape[1], max(seen.t - weight.shape[2] + 1, 1), seen.h, seen.w
+
+    def pack(at: int) -> Tensor:
+        tap = weight.narrow(2, at, 1)
+        if weight.shape[2] > 1:
+            room.expect(prod(of_tap))
+            tap = room.take(of_tap).copy_(tap)
+        return _ONE_DNN._reorder_convolution_weight(tap, _NONE, strides, _EVERY, 1, x)
+
+    return Taps(tuple(weight.shape), pack)
+
 
 def _seen(x: Tensor, first: int, count: int, stride: int) -> Tensor:
     """The frames of x that a tap sees from frame `first` on, for so many results."""
     return x[:, :, first : first + (count - 1) * stride + 1]
-
-
-def _add(out: Tensor, x: Tensor, tap: tuple[int, Tensor], strides: Strides, ends: Ends) -> None:
-    """out += what a tap makes of x, one clip each."""
-    (at, weight), stride = tap, strides[0]
-    if ends.zeros:
-        skipped = max(-((at - ends.before) // stride), 0)
-        _add_steady(out[:, :, skipped:], x[:, :, at + skipped * stride :], weight, strides)
-        return
-    first, last = ends.before, x.shape[2] - ends.after - 1  # of the clip
-    made = out.shape[2]
-    head = min(max(first + 1 - at, 0), made) if at < first else 0
-    tail = min(max(at + made - last, 0), made - head) if at + made - 1 > last else 0
-    _add_steady(out[:, :, head : made - tail], x[:, :, at + head :], weight, strides)
-    for frames, shown in ((out[:, :, :head], first), (out[:, :, made - tail :], last)):
-        if frames.shape[2]:
-            frames.add_(_convolved(x[:, :, shown : shown + 1], weight, None, strides))
 
 
 def _add_steady(out: Tensor, x: Tensor, weight: Tensor, strides: Strides) -> None:
