@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..geometry.region import Extent
+from . import devices
 from .convolutions import Strides, lies_channels_last
 from .stores import Room
 
@@ -31,8 +32,9 @@ _NONE = 0, 0, 0
 
 def serve(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether convolutions on a device and in a dtype are computed so."""
-    here = device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return here and hasattr(_ONE_DNN, "_convolution_pointwise_")
+    if devices.accelerates(device) or dtype != torch.float32:
+        return False
+    return torch.backends.mkldnn.is_available() and hasattr(_ONE_DNN, "_convolution_pointwise_")
 
 
 @dataclass(frozen=True, slots=True)
