@@ -31,7 +31,7 @@ def with_ends(clip: torch.Tensor, ends: Ends) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-@pytest.mark.parametrize(("frames", "kernel_t"), product((1, 2, 3, 6), (1, 2, 3)))
+@pytest.mark.parametrize(("frames", "kernel_t"), [*product((1, 2, 3, 6), (1, 2, 3))])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 1, 1), (1, 2, 2)])
 def test_taps_add_up_to_the_convolution(frames, kernel_t, batch, strides) -> None:
@@ -45,7 +45,9 @@ def test_taps_add_up_to_the_convolution(frames, kernel_t, batch, strides) -> Non
             continue
         packed = taps.packed(weight, Extent(*x.shape[2:]), strides, Room(x.dtype, x.device))
         for given in (bias, None):
-            exact = F.conv3d(x.double(), weight.double(), given and given.double(), strides)
+            exact = F.conv3d(
+                x.double(), weight.double(), None if given is None else given.double(), strides
+            )
             assert_close(packed.convolve(x, given, strides, ends), exact.float(), 1e-6)
 
 
@@ -71,11 +73,12 @@ def network(family: str):
 def packed_by_chunk(vae, latents: torch.Tensor, settings: Settings) -> list[int]:
     """Bytes of weights that each chunk packs."""
     chunks, found = vae.decode_stream(latents, settings), []
-    for _ in vae.plan_decode(latents.shape, settings).chunks:
+    while True:
         with Packing() as counter:
-            next(chunks)
+            made = next(chunks, None)
+        if made is None:
+            return found
         found.append(counter.packed_bytes)
-    return found
 
 
 def in_chunks(vae, **more) -> Settings:
@@ -83,7 +86,11 @@ def in_chunks(vae, **more) -> Settings:
     return Settings(chunk_frames=2 * vae.ratios.frames, **more)
 
 
-@pytest.mark.parametrize("family", NARROW)
+IN_CHUNKS = [family for family in NARROW if family != "hunyuan"]
+"""The statistics of HunyuanVideo 1.0 are those of a clip, which is one chunk."""
+
+
+@pytest.mark.parametrize("family", IN_CHUNKS)
 def test_no_weight_is_packed_for_a_second_chunk_where_there_is_room(family: str) -> None:
     vae, latents = network(family)
     first, *others = packed_by_chunk(vae, latents, in_chunks(vae))
@@ -92,7 +99,7 @@ def test_no_weight_is_packed_for_a_second_chunk_where_there_is_room(family: str)
     assert not any(others)
 
 
-@pytest.mark.parametrize("family", NARROW)
+@pytest.mark.parametrize("family", IN_CHUNKS)
 def test_weights_that_are_kept_count_and_are_not_kept_without_room(family: str) -> None:
     vae, latents = network(family)
     roomy = vae.plan_decode(latents.shape, in_chunks(vae))
