@@ -14,7 +14,7 @@ class ExactVAEDecodeFramewise:
     DESCRIPTION = (
         "Decodes latents a few frames at a time, each picture in tiles, with the same pixels as the"
         " untiled network: no seams, no flicker, 4(n-1)+1 frames for n latent frames (8(n-1)+1"
-        " with LTX). Takes any VAE that Exact VAE Loader knows."
+        " with LTX, 6(n-1)+1 with Mochi). Takes any VAE that Exact VAE Loader knows."
     )
     CATEGORY = CATEGORY
     RETURN_TYPES = ("IMAGE", "STRING")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .bridge import host
-from .bridge.widgets import CATEGORY, CHUNK_SIZE, MEMORY_BUDGET, NORM_SCOPE, REFERENCE
+from .bridge.widgets import CATEGORY, CHUNK_SIZE, DEVICES, MEMORY_BUDGET, NORM_SCOPE, REFERENCE
 from .encode import ExactVAEEncodeTiled
 
 SHIPPED = {
@@ -41,8 +41,8 @@ class ExactVAELoader:
 
     DESCRIPTION = (
         "Loads the VAE of CogVideoX, of Wan 2.1 (2.2's 14B models have it too), of Wan 2.2 5B, of"
-        " LTX-2, of HunyuanVideo 1.0 and 1.5, of SeedVR2 or of Qwen-Image: a .safetensors file"
-        " with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a"
+        " LTX-2, of HunyuanVideo 1.0 and 1.5, of SeedVR2, of Mochi or of Qwen-Image: a .safetensors"
+        " file with diffusers or original names, the original 3d-vae.pt or Wan2.1_VAE.pth, or a"
         " diffusers folder. It works with every node that takes a VAE, core's included, and gives"
         " the untiled network's pixels in any memory."
     )
@@ -60,6 +60,7 @@ class ExactVAELoader:
         "ltx vae",
         "hunyuanvideo 1.5 vae",
         "seedvr2 vae",
+        "mochi vae",
     )
 
     @classmethod
@@ -138,7 +139,7 @@ class ExactVAEApply:
                 "norm_scope": NORM_SCOPE,
                 "memory_budget": MEMORY_BUDGET,
             },
-            "optional": {"reference": REFERENCE},
+            "optional": {"reference": REFERENCE, "devices": DEVICES},
         }
 
     VALIDATE_INPUTS = ExactVAEEncodeTiled.VALIDATE_INPUTS

@@ -68,7 +68,7 @@ def card_apart() -> Iterator[Away]:
         return away.add(tensor.clone(memory_format=torch.channels_last_3d))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_core.vae.machine_for", lambda *_: CARD)
+        patch.setattr("vae_core.running.machines.machine_for", lambda *_: CARD)
         patch.setattr(stores, "allocate", told)
         patch.setattr(residence, "allocate", told)
         patch.setattr(residence.Residence, "is_near", lambda self, x: x not in away)

@@ -162,7 +162,7 @@ class StepBench:
 
     def read(self, cells: Region) -> list[Box]:
         """What a tile declares of the store that it reads: the region around its cells, and where
-        it attends, the keys and values of whole frames, or of all frames so far.
+        it attends, the keys and values of whole frames, or of its places, in all frames so far.
         """
         src, mix = self.extents[self.step.src], self.step.mix
         region = self.step.source_region(cells, src, self.chunk)
@@ -171,7 +171,8 @@ class StepBench:
             return [(ALL, region)]
         queries, keys = slice(None, mix.read_channels), slice(mix.read_channels, None)
         seen = replace(region.t, start=0) if mix.looks_back else region.t
-        return [(queries, region), (keys, replace(src.region, t=seen))]
+        met = region if mix.column else src.region
+        return [(queries, region), (keys, replace(met, t=seen))]
 
     def latents(self, region: Region) -> Region:
         """The latent cells that modulate `region`, worked out element by element."""
@@ -211,7 +212,7 @@ def chunk_and_source(
         return _band_and_source(program, which == "later", height, width, index)
     settings = Settings(chunk_frames=8)
     px, frames = program.stores[SOURCE].px, program.stores[SOURCE].frames
-    clip = 1 if which == "still" else 17 if frames == 1 else 5
+    clip = 1 if which == "still" else 1 + 4 * program.ratios.frames if frames == 1 else 5
     job = Job(program, 1, Extent(clip, height // px, width // px), 8)
     plan = make_plan(job, settings, Machine(False, 2**24))
     chunk = plan.chunks[int(which == "later")]

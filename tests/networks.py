@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from networks_hunyuan import random_hunyuan, random_hunyuan_1_5
 from networks_ltx import random_ltx2
+from networks_mochi import random_mochi
 from networks_seedvr2 import random_seedvr2
 from networks_wan import random_wan, random_wan_2_2
 
@@ -53,6 +54,7 @@ NARROW: dict[str, Callable[[torch.dtype], torch.nn.Module]] = {
     "hunyuan15": random_hunyuan_1_5,
     "hunyuan": random_hunyuan,
     "seedvr2": random_seedvr2,
+    "mochi": random_mochi,
 }
 """A narrow network of every family, with random weights: the laws are put to each of them."""
 

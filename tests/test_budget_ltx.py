@@ -65,6 +65,17 @@ def test_the_law_holds_where_a_decoder_is_causal(shape, settings) -> None:
     assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
 
 
+@pytest.mark.parametrize("shape", [(17, 128, 192), (17, 192, 320), (25, 128, 192)], ids=str)
+def test_frames_wait_where_a_short_clip_has_come_to_and_nowhere_else(shape) -> None:
+    """A deep network, no two levels of which have frames of so short a clip at a time."""
+    numbers, settings = {"decoder_layers_per_block": (5, 5, 5, 5)}, {"placement": "device"}
+    measured, plan = measured_and_plan(
+        "decode", shape, torch.bfloat16, numbers, chunk_frames=8, **settings
+    )
+    assert measured <= plan.peak_bytes
+    assert plan.peak_bytes - SLACK_BYTES <= 1.25 * measured
+
+
 def test_a_longer_clip_takes_no_more() -> None:
     settings = Settings(placement="host", chunk_frames=8)
     vae = vae_on_meta(torch.bfloat16)

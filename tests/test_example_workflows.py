@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ltx_files import CHECKPOINT
 from pack import ROOT, node, pack
 from PIL import Image
 
@@ -17,8 +18,11 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 REAL_FILES = {
     "tiny_vae": ("cogvideox_vae_bf16.safetensors", "CogVideoX-5b/vae", "3d-vae.pt"),
     "tiny_wan_vae": ("wan_2.1_vae.safetensors", "qwen_image_vae.safetensors", "Wan2.1_VAE.pth"),
+    CHECKPOINT: ("ltx-2-19b-dev.safetensors", "ltx-2.3-22b-dev.safetensors"),
 }
-"""By the VAE that a workflow runs on as it is: the files that a person puts in its place."""
+"""By the VAE that a workflow is stored with: the files that a person puts in its place. All but
+LTX's ship with the pack.
+"""
 
 
 def of(path: Path) -> dict[str, Any]:
@@ -49,15 +53,17 @@ def test_a_workflow_gives_each_of_our_widgets_a_legal_value(path: Path):
     for item in of(path)["nodes"]:
         if not item["type"].startswith("Exact"):
             continue
-        required = node(item["type"]).INPUT_TYPES()["required"]
+        groups = node(item["type"]).INPUT_TYPES()
         widgets = {
             name: spec
-            for name, spec in required.items()
+            for name, spec in {**groups["required"], **groups.get("optional", {})}.items()
             if isinstance(spec[0], list) or spec[0] in {"INT", "FLOAT", "STRING"}
         }
         values = dict(zip(widgets, item["widgets_values"], strict=True))
         for name, (kind, options) in widgets.items():
-            if isinstance(kind, list):
+            if values[name] == CHECKPOINT:
+                assert (item["type"], name) == ("ExactVAELoader", "vae_name")
+            elif isinstance(kind, list):
                 assert values[name] in kind, name
             elif kind != "STRING":
                 assert options["min"] <= values[name] <= options["max"], name
@@ -75,3 +81,14 @@ def test_the_links_of_a_workflow_have_two_ends_of_one_type(path: Path):
         assert end["type"] in {kind, "*"}
     assert workflow["last_node_id"] == max(nodes)
     assert workflow["last_link_id"] == max(link[0] for link in workflow["links"])
+
+
+def test_the_ltx_workflow_decodes_as_core_s_template_does():
+    """With its node and widgets, and the VAE of a checkpoint that it loads."""
+    (path,) = [path for path in WORKFLOWS if "ltx" in path.stem]
+    nodes = {item["type"]: item for item in of(path)["nodes"]}
+    assert nodes["VAEDecodeTiled"]["widgets_values"] == [512, 64, 4096, 8]
+    assert nodes["ExactVAELoader"]["widgets_values"][0] == CHECKPOINT
+    frames, width = (nodes["ExactVAEEncodeVideo"]["widgets_values"][i] for i in (2, 5))
+    assert frames % 8 == 1
+    assert width % 32 == 0

@@ -17,8 +17,8 @@ import vae_core
 from vae_core import SettingsError
 from vae_core.cli import main
 from vae_core.datasets.buckets import Bucket
-from vae_core.families.family import BY_NAME, FAMILIES, Family
-from vae_core.families.identify import KEYS
+from vae_core.families.family import BY_NAME, FAMILIES, Family, whose_latents
+from vae_core.families.identify import KEYS, architecture_of_state
 from vae_core.jobs import options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,33 @@ def test_a_family_has_files_a_class_and_a_network_for_the_laws(family: Family) -
     vae = vae_core.from_module(NARROW[family.name](torch.float32))
     assert vae.family is family
     Bucket(*family.published.size).check(vae.ratios)
+
+
+def test_the_published_network_has_as_many_channels_of_latents_as_is_said(family: Family) -> None:
+    with torch.device("meta"):
+        vae = vae_core.from_module(family.published.network())
+    assert vae.latent_channels == family.published.channels
+    assert family.title in whose_latents(vae.latent_channels)
+
+
+def test_of_latents_that_no_family_has_nothing_is_said() -> None:
+    assert whose_latents(5) == ""
+
+
+def test_the_engine_names_both_where_latents_are_another_family_s() -> None:
+    vae = vae_core.from_module(random_wan())
+    said = r"needs 16 channels .*got 12.*Latents of Mochi have 12\."
+    with pytest.raises(vae_core.InputError, match=said):
+        vae.decode(torch.zeros(1, 12, 2, 2, 2))
+
+
+def test_a_tensor_of_no_element_or_no_dimension_is_refused_in_a_sentence(family: Family) -> None:
+    """Whichever it is, nothing is made of its sizes before."""
+    whole = {name: x.shape for name, x in NARROW[family.name](torch.float32).state_dict().items()}
+    for name, shape in whole.items():
+        for odd in ((*shape[:-1], 0), ()):
+            with pytest.raises(vae_core.LoadError, match=r"tensors of such shapes: .*\)"):
+                architecture_of_state(whole | {name: odd})
 
 
 def test_how_kijai_s_wrappers_lay_latents_is_said_of_no_family_that_they_are_not_for(

@@ -29,8 +29,10 @@ def test_a_strided_result_of_one_column_is_as_in_double_precision(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("row", [0, 1])
 @pytest.mark.parametrize("column", [0, 1])
-def test_taps_that_fall_on_one_element_are_added_with_one_rounding(dtype, row, column) -> None:
-    """Two roundings a sum, each in bfloat16, made decoded pictures brighter than they are."""
+def test_taps_that_fall_on_one_element_together_lose_one_rounding(dtype, row, column) -> None:
+    """Of each by itself there would be four; and two a sum, each in bfloat16, made decoded pictures
+    brighter than they are.
+    """
     weight = torch.randn(8, 8, 1, 3, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     exact = torch.zeros(8, 8, 1, 2, 2, dtype=torch.float64)
     for i in range(3):
@@ -38,7 +40,23 @@ def test_taps_that_fall_on_one_element_are_added_with_one_rounding(dtype, row, c
             exact[..., (row + i + 1) // 2 - row, (column + j + 1) // 2 - column] += weight[
                 ..., i, j
             ]
-    if dtype == torch.float32:
-        torch.testing.assert_close(squared(weight, row, column), exact.float())
-    else:
-        assert torch.equal(squared(weight, row, column), exact.to(dtype))
+    made, eps = squared(weight, (1,), (row, column), dtype), torch.finfo(dtype).eps
+    assert made.dtype == dtype
+    apart, size = made.double() - exact, exact.abs().amax((3, 4))
+    assert (apart.abs().amax((3, 4)) <= 2 * eps * size).all()
+    if dtype != torch.float32:  # the sums themselves are in float32
+        lone = made[..., row, column].abs()  # of the tap that nothing is added to
+        assert (apart.sum((3, 4)).abs() <= eps / 2 * lone + 1e-6).all()
+        apart_each = exact.to(dtype).double() - exact
+        assert apart.sum((3, 4)).square().mean() < 0.5 * apart_each.sum((3, 4)).square().mean()
+
+
+@pytest.mark.parametrize("sums", [(2, 1), (1, 2)])
+def test_what_rounding_takes_is_handed_on_in_time_too(sums) -> None:
+    weight = torch.randn(8, 8, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    kept = weight.clone()
+    made = squared(weight, sums, (0, 1), torch.bfloat16).double()
+    assert torch.equal(weight, kept)
+    apart = made.sum((2, 3, 4)) - weight.double().sum((2, 3, 4))
+    lone = made[:, :, sums.index(1), 0, 1].abs()
+    assert (apart.abs() <= torch.finfo(torch.bfloat16).eps / 2 * lone + 1e-6).all()

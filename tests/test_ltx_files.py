@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from contract import assert_close
+from ltx_files import FIRST, SECOND, authors_state, write_checkpoint
 from networks import random_latents, random_video
 from networks_ltx import (
     LATENTS,
@@ -23,65 +23,6 @@ from safetensors.torch import save_file
 
 import vae_core
 from vae_core.errors import LoadError, LoweringError
-
-# Where the authors have what diffusers has in levels, by its path there.
-SECOND = {
-    "encoder.mid_block.": "encoder.down_blocks.8.",
-    **{
-        f"encoder.down_blocks.{i}.{name}": f"encoder.down_blocks.{2 * i + at}."
-        for i in range(4)
-        for at, name in enumerate(("", "downsamplers.0."))
-    },
-    "decoder.mid_block.": "decoder.up_blocks.0.",
-    **{
-        f"decoder.up_blocks.{i}.{name}": f"decoder.up_blocks.{2 * i + at}."
-        for i in range(3)
-        for name, at in (("upsamplers.0.", 1), ("", 2))
-    },
-}
-FIRST = {
-    "encoder.mid_block.": "encoder.down_blocks.9.",
-    "encoder.down_blocks.0.downsamplers.0.": "encoder.down_blocks.1.",
-    "encoder.down_blocks.0.conv_out.": "encoder.down_blocks.2.",
-    "encoder.down_blocks.0.": "encoder.down_blocks.0.",
-    "encoder.down_blocks.1.downsamplers.0.": "encoder.down_blocks.4.",
-    "encoder.down_blocks.1.conv_out.": "encoder.down_blocks.5.",
-    "encoder.down_blocks.1.": "encoder.down_blocks.3.",
-    "encoder.down_blocks.2.downsamplers.0.": "encoder.down_blocks.7.",
-    "encoder.down_blocks.2.": "encoder.down_blocks.6.",
-    "encoder.down_blocks.3.": "encoder.down_blocks.8.",
-    "decoder.mid_block.": "decoder.up_blocks.0.",
-    "decoder.up_blocks.0.": "decoder.up_blocks.1.",
-    "decoder.up_blocks.1.upsamplers.0.": "decoder.up_blocks.2.",
-    "decoder.up_blocks.1.": "decoder.up_blocks.3.",
-    "decoder.up_blocks.2.conv_in.": "decoder.up_blocks.4.",
-    "decoder.up_blocks.2.upsamplers.0.": "decoder.up_blocks.5.",
-    "decoder.up_blocks.2.": "decoder.up_blocks.6.",
-    "decoder.up_blocks.3.conv_in.": "decoder.up_blocks.7.",
-    "decoder.up_blocks.3.upsamplers.0.": "decoder.up_blocks.8.",
-    "decoder.up_blocks.3.": "decoder.up_blocks.9.",
-}
-ENDS = {
-    "latents_mean": "per_channel_statistics.mean-of-means",
-    "latents_std": "per_channel_statistics.std-of-means",
-    "decoder.time_embedder.": "decoder.last_time_embedder.",
-    "decoder.scale_shift_table": "decoder.last_scale_shift_table",
-}
-
-
-def authors_name(name: str, levels: dict[str, str]) -> str:
-    """The name that the authors have for one of diffusers' names."""
-    table = {**ENDS, **levels}
-    ours = max((one for one in table if name.startswith(one)), key=len, default="")
-    name = table.get(ours, "") + name.removeprefix(ours)
-    name = name.replace(".resnets.", ".res_blocks.").replace(".norm3.", ".norm3.norm.")
-    return re.sub(r"conv_shortcut\.conv\.", "conv_shortcut.", name)
-
-
-def authors_state(module: torch.nn.Module, levels: dict[str, str]) -> dict[str, torch.Tensor]:
-    state = {authors_name(name, levels): value for name, value in module.state_dict().items()}
-    state["per_channel_statistics.mean-of-stds"] = torch.ones(LATENTS)
-    return {name: value.contiguous() for name, value in state.items()}
 
 
 def clips(frames: int = 17) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,14 +53,7 @@ def test_files_by_either_names_are_read(tmp_path: Path) -> None:
 
 def test_the_vae_is_read_out_of_a_checkpoint(tmp_path: Path) -> None:
     module = random_ltx2()
-    others = {
-        "model.diffusion_model.transformer_blocks.0.attn1.to_q.weight": torch.zeros(4, 4),
-        "audio_vae.per_channel_statistics.mean-of-means": torch.zeros(4),
-        "audio_vae.decoder.mid.block_1.conv1.conv.weight": torch.zeros(4, 4, 3, 3),
-        "vocoder.conv_pre.weight": torch.zeros(4, 4, 3),
-    }
-    state = {f"vae.{name}": value for name, value in authors_state(module, SECOND).items()}
-    save_file({**others, **state}, tmp_path / "ltx-2.safetensors")
+    write_checkpoint(module, tmp_path / "ltx-2.safetensors")
     _, latents = clips()
     found = vae_core.load(tmp_path / "ltx-2.safetensors").decode(latents)
     assert_close(found, whole_decode(module, latents))

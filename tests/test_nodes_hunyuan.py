@@ -157,10 +157,3 @@ def test_a_long_clip_is_planned_with_all_the_keys_that_it_keeps() -> None:
     plan = vae.plan_decode((1, 32, 121, 45, 80), settings)
     assert totals.plan.far_bytes == plan.far_bytes
     assert totals.operations == plan.operations
-
-
-def test_core_s_result_of_the_first_is_refused_before_anything_is_run() -> None:
-    (vae,) = run("ExactVAEApply", vae=random_hunyuan(), reference="core")
-    latent = {"samples": torch.zeros(1, 4, 2, 2, 2)}
-    with pytest.raises(core.SettingsError, match="Leave reference at official"):
-        run("ExactVAEDecodeFramewise", samples=latent, vae=vae)

@@ -62,10 +62,16 @@ def cost(plan: Plan) -> int:
 
 
 CLIPS = [("encode", (17, 96, 160)), ("decode", (5, 12, 20))]
+CASES = [
+    pytest.param(family, *clip, id=f"{family}-{clip[0]}")
+    for clip in CLIPS
+    for family in FREE
+    if (family, clip[0]) != ("mochi", "encode")
+]
+"""Mochi's encoder meets keys of other chunks; its decoder attends to nothing."""
 
 
-@pytest.mark.parametrize("family", FREE)
-@pytest.mark.parametrize(("kind", "shape"), CLIPS)
+@pytest.mark.parametrize(("family", "kind", "shape"), CASES)
 def test_a_larger_budget_never_moves_more(family, kind, shape) -> None:
     job, before = job_of(family, kind, shape), None
     for budget in spread(job):
@@ -76,8 +82,7 @@ def test_a_larger_budget_never_moves_more(family, kind, shape) -> None:
     assert before == 0
 
 
-@pytest.mark.parametrize("family", FREE)
-@pytest.mark.parametrize(("kind", "shape"), CLIPS)
+@pytest.mark.parametrize(("family", "kind", "shape"), CASES)
 def test_there_are_plans_between_the_placements(family, kind, shape) -> None:
     job = job_of(family, kind, shape)
     plans = [make_plan(job, Settings(budget_bytes=budget), CARD) for budget in spread(job)]
@@ -279,8 +284,7 @@ class Exhaustive:
         return sum(min(moved, default=float("inf")) for moved in fitting)
 
 
-@pytest.mark.parametrize("family", FREE)
-@pytest.mark.parametrize(("kind", "shape"), CLIPS)
+@pytest.mark.parametrize(("family", "kind", "shape"), CASES)
 def test_no_set_of_stores_and_caches_moves_a_tenth_less(family, kind, shape) -> None:
     job = job_of(family, kind, shape)
     job = replace(job, program=small(job.program))

@@ -23,7 +23,8 @@ def programs(module: torch.nn.Module) -> dict[str, Program]:
     found = {"encoder": encoder, "decoder": decoder}
     if unique_frames(decoder) != decoder:
         found["decoder of unique frames"] = unique_frames(decoder)
-    stills = {f"{name} of a lone frame": still_frame(p) for name, p in list(found.items())[:2]}
+    alone = [(name, p) for name, p in list(found.items())[:2] if not p.leads]
+    stills = {f"{name} of a lone frame": still_frame(p) for name, p in alone}
     return found | stills
 
 

@@ -7,6 +7,7 @@ words (`networks_seedvr2`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -180,3 +181,54 @@ def test_the_error_in_16_bits_is_no_larger_than_the_network_s_own(case, module, 
             theirs[way] += float((whole[way] - exact[way]).square().mean())
     for way in (0, 1):
         assert ours[way] ** 0.5 <= 1.05 * theirs[way] ** 0.5
+
+
+FRAMES, NETWORKS, SURE = 48, 4, 2.0
+"""Of all clips of a batch; with weights in other orders; and standard errors that chance has."""
+
+
+def shuffled(module: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """The module with the numbers of each parameter in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        order = torch.randperm(parameter.numel(), generator=generator)
+        parameter.data = parameter.data.flatten()[order].view_as(parameter)
+    return module
+
+
+def error_ratios(case: Case, way: int, dtype: torch.dtype, frames: int) -> torch.Tensor:
+    """The engine's error as a share of the untiled network's own, of every clip of every network,
+    as logarithms. Of one clip it may be anything from a half to twice that.
+    """
+    found, run, whole = [], (encode_moments, decode_frames)[way], (case.encode, case.decode)[way]
+    for seed in range(NETWORKS):
+        narrow = shuffled(case.module(dtype), seed)
+        wide = case.module()
+        wide.load_state_dict({name: x.float() for name, x in narrow.state_dict().items()})
+        clip = case.clip(frames, 2, 3)[way].expand(FRAMES // frames, -1, -1, -1, -1)
+        noise = torch.randn(clip.shape, generator=torch.Generator().manual_seed(seed))
+        given = (clip + (1.0 if way else 0.3) * noise).to(dtype)
+        exact = whole(wide, given.float())
+        errors = [
+            (x - exact).square().flatten(1).mean(1)
+            for x in (run(narrow, given), whole(narrow, given))
+        ]
+        found.append((errors[0] / errors[1]).log() / 2)
+    return torch.cat(found)
+
+
+MANY = {name: CASES[name] for name in ("hunyuan", "seedvr2")}
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("way", [0, 1], ids=["encode", "decode"])
+@pytest.mark.parametrize("case", MANY.values(), ids=MANY)
+def test_of_many_clips_the_error_in_16_bits_is_no_larger_than_the_network_s_own(
+    case, way, dtype, frames
+) -> None:
+    """Their norms are of many voxels, so that a whole clip is off together, and clips differ."""
+    ratios = error_ratios(case, way, dtype, frames)
+    sure = SURE * ratios.std() / len(ratios) ** 0.5
+    assert ratios.mean() - sure <= math.log(1.05)
+    assert sure < 0.15, "too few clips to tell"

@@ -16,10 +16,10 @@ from benchmarks.repeats import each_kind_once
 from networks import full_size_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import vae_core.vae
 from vae_core import Settings, from_module
 from vae_core.planning.memory import SLACK_BYTES
 from vae_core.planning.workspaces import CONTIGUOUS, NOTHING, ConvClass, Workspaces, unrolled
+from vae_core.running import machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ def check(
     shape: (sample frames, height, width). far: whether weights are copied for every step.
     """
     (frames, height, width), dtype, table = shape, torch.bfloat16, LIBRARIES[library]
-    settings, machine_for = Settings(tile_px=None, placement=placement), vae_core.vae.machine_for
+    settings, machine_for = Settings(tile_px=None, placement=placement), machines.machine_for
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
         patch.setattr(
-            "vae_core.vae.machine_for", lambda *a: replace(machine_for(*a), workspaces=table)
+            machines, "machine_for", lambda *a: replace(machine_for(*a), workspaces=table)
         )
         module = full_size_module(torch.float32 if far else dtype)
         vae = from_module(module, dtype=dtype, device="meta")

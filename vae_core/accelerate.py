@@ -15,9 +15,9 @@ What decides, where the class and the settings both have a say:
   frames to one latent frame more than the class, at which a video-to-video pipeline fails. The
   class's `num_sample_frames_batch_size` and `num_latent_frames_batch_size` hold where no settings
   are given, and are not read otherwise.
-- Frames of Wan, Qwen-Image and LTX: the diffusers layout means that frames behind the last 4k+1, or
-  8k+1 of LTX, are left out, as Wan's class does; the aligned layout treats them by
-  `settings.frame_fit`. Chunks change nothing.
+- Frames of Wan, Qwen-Image, Mochi and LTX: the diffusers layout means that frames behind the last
+  4k+1 (6k+1 of Mochi, 8k+1 of LTX) are left out, as Wan's class does; the aligned layout treats
+  them by `settings.frame_fit`. Chunks change nothing.
 - Frames of HunyuanVideo: the diffusers layout means that counts other than 4k+1 are refused; 1.5's
   class breaks at them. The aligned layout treats them by `settings.frame_fit`. 1.0's class blends
   runs of 16 frames where there are more; here the clip goes through as a whole.
@@ -357,9 +357,9 @@ def _engine_of(module: nn.Module) -> _Engine | None:
 def accelerate(target: TargetType, settings: Settings = DROP_IN) -> TargetType:
     """`target` itself, whose methods that encode and decode now run through the engine.
 
-    target: a live diffusers `AutoencoderKLCogVideoX`, `AutoencoderKLWan`, `AutoencoderKLQwenImage`,
-        `AutoencoderKLLTXVideo` or `AutoencoderKLLTX2Video`, or a pipeline with one as its `vae`;
-        everything else that holds the same VAE object is accelerated with it.
+    target: a live diffusers `AutoencoderKLCogVideoX`, `...Wan`, `...QwenImage`, `...LTXVideo`,
+        `...LTX2Video`, `...HunyuanVideo`, `...HunyuanVideo15` or `...Mochi`, or a pipeline with one
+        as its `vae`; everything else that holds the same VAE object is accelerated with it.
     settings: how to run; a second call replaces them. The module's docstring says which of them
         go before the class's own attributes. Sizes that are padded or cropped under `settings` are
         logged, since the class's return types cannot tell.

@@ -70,8 +70,9 @@ def _in_latent_frames(module: nn.Module, settings: Settings) -> Settings:
 
 
 def _whole_cells(_: nn.Module, settings: Settings) -> Settings:
-    """Wan's encode leaves out the frames behind the last 4k+1, and LTX's takes no others than 8k+1;
-    of a layout they know nothing else, and chunks do not matter.
+    """Wan's encode leaves out the frames behind the last 4k+1, Mochi's those behind the last 6k+1,
+    and LTX's takes no others than 8k+1; of a layout they know nothing else, and chunks do not
+    matter.
     """
     own = settings.layout is Layout.DIFFUSERS
     return replace(settings, layout=Layout.ALIGNED, frame_fit=Fit.CROP) if own else settings
@@ -93,6 +94,7 @@ KINDS = (
     Kind("autoencoder_kl_qwenimage", "AutoencoderKLQwenImage", _whole_cells, _whole_cells),
     Kind("autoencoder_kl_ltx", "AutoencoderKLLTXVideo", _whole_cells, _whole_cells, told=True),
     Kind("autoencoder_kl_ltx2", "AutoencoderKLLTX2Video", _whole_cells, _whole_cells, told=True),
+    Kind("autoencoder_kl_mochi", "AutoencoderKLMochi", _whole_cells, _whole_cells),
     Kind(
         "autoencoder_kl_hunyuanvideo15",
         "AutoencoderKLHunyuanVideo15",

@@ -27,6 +27,7 @@ import torch
 from .errors import SettingsError, VaeCoreError
 from .jobs import arguments, commands, options
 from .jobs.dataset_commands import encode_dataset, verify
+from .jobs.launch import alone, shared
 from .jobs.roundtrip import roundtrip
 
 _SIGPIPE_CODE = 141
@@ -54,6 +55,12 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_network(parser, "the family's full-size network; no weights needed")
     arguments.add_settings(parser)
+    parser.add_argument(
+        "--ranks",
+        type=arguments.whole,
+        metavar="N",
+        help="processes that share the work, see torchrun; the plan is one's (default: one alone)",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -64,6 +71,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     arguments.add_form(parser)
     arguments.add_network(parser)
     arguments.add_settings(parser)
+    arguments.add_ranks(parser)
     arguments.add_frames(parser)
     arguments.add_sample(parser)
 
@@ -77,6 +85,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     arguments.add_form(parser)
     arguments.add_network(parser)
     arguments.add_settings(parser)
+    arguments.add_ranks(parser)
     arguments.add_video_out(parser)
     parser.add_argument("--audio", type=Path, metavar="CLIP", help="whose sound to carry over")
 
@@ -96,6 +105,7 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_network(parser)
     arguments.add_settings(parser)
+    arguments.add_ranks(parser)
     arguments.add_frames(parser)
     arguments.add_sample(parser)
     arguments.add_video_out(parser)
@@ -132,10 +142,10 @@ _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[Any],
 _COMMANDS: dict[str, _Command] = {
     "info": ("what a VAE file holds", _add_info, commands.info),
     "plan": ("chunks, tiles and memory for a shape", _add_plan, commands.plan),
-    "encode": ("video to latents", _add_encode, commands.encode),
-    "decode": ("latents to video", _add_decode, commands.decode),
-    "roundtrip": ("encode, decode and report", _add_roundtrip, roundtrip),
-    "encode-dataset": ("a folder of clips to latents", _add_encode_dataset, encode_dataset),
+    "encode": ("video to latents", _add_encode, shared(commands.encode)),
+    "decode": ("latents to video", _add_decode, shared(commands.decode)),
+    "roundtrip": ("encode, decode and report", _add_roundtrip, shared(roundtrip)),
+    "encode-dataset": ("a folder of clips to latents", _add_encode_dataset, alone(encode_dataset)),
     "verify": ("whether such a folder is whole", _add_verify, verify),
 }
 

@@ -1,8 +1,9 @@
 """Which errors does `vae_core` raise, and what does each one promise?
 
-Every error but `DeviceMemoryError`, `DiskError` and `ResultError` is raised before the first kernel
-runs, and its sentence holds the rule, what came, where (a module path or a file), and the remedy.
-Nothing has been written, and nothing stays allocated, when one of them reaches the caller.
+Every error but `DeviceMemoryError`, `DiskError`, `ResultError` and `ParallelError` is raised before
+the first kernel runs, and its sentence holds the rule, what came, where (a module path or a file),
+and the remedy. Nothing has been written, and nothing stays allocated, when one of them reaches the
+caller.
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ class DiskError(VaeCoreError):
     """The disk of a temporary file became full in the middle of a run, though it had room before.
 
     It may come after the first kernel; nothing stays allocated, and nothing was lost.
+    """
+
+
+class ParallelError(VaeCoreError):
+    """Another rank has failed, or does not answer; the sentence says which of them, and why.
+
+    It may come after the first kernel; nothing stays allocated.
     """
 
 

@@ -6,7 +6,7 @@ it. Defaults suit a clip on an ordinary graphics card. Nothing here touches a te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from operator import index
@@ -87,12 +87,26 @@ class Reference(Enum):
     """Whose result is meant where implementations of a network differ.
 
     `OFFICIAL`: its authors', and diffusers'. `CORE`: that of ComfyUI's own class, untiled. They
-    differ in HunyuanVideo, where the latter's attention sees later frames, too. Of its 1.0, where
-    statistics are of a few frames at a time as well, `OFFICIAL` alone can be had.
+    differ in HunyuanVideo and where Mochi encodes: the latter's attention sees later frames, too,
+    and in HunyuanVideo 1.0 statistics are of a few frames at a time. `CORE_AS_IS`: the same, but
+    with 1.0's encoder out of phase, as that class has it.
     """
 
     OFFICIAL = "official"
     CORE = "core"
+    CORE_AS_IS = "core-as-is"
+
+
+class Given(Enum):
+    """What each of several ranks is given of a result.
+
+    `FIRST`: rank 0 all of it, the others none of its rows. `BANDS`: each the rows that it made.
+    `ALL`: each all of it.
+    """
+
+    FIRST = "first"
+    BANDS = "bands"
+    ALL = "all"
 
 
 class Fit(Enum):
@@ -172,10 +186,32 @@ def _chunk(value: object) -> int:
     if frames % step:
         below = max(step, frames // step * step)
         raise SettingsError(
-            f"chunk_frames must be a multiple of {step}, since {step} sample frames make one"
-            f" latent frame; got {frames}. Use {below} or {below + step}."
+            f"chunk_frames must be a multiple of {step}, whatever the family; got {frames}. Use"
+            f" {below} or {below + step}."
         )
     return frames
+
+
+def _is_count(value: object) -> bool:
+    """Whether it is a number of ranks; `SettingsError` for one below 1."""
+    return as_integer(value) is not None and _integer("parallel", value, 1) > 0
+
+
+def _device_names(devices: Sequence[object]) -> tuple[str, ...]:
+    """The names of devices that share a run; `SettingsError` where they cannot be any."""
+    names = tuple(str(device) for device in devices)
+    if len(names) < 2:
+        raise SettingsError(
+            "a run is shared by two devices or more, and on one it needs no parallel; got"
+            f" {', '.join(names) or 'none'}. Name another one beside it, or leave parallel out."
+        )
+    twice = next((name for name in names if names.count(name) > 1 and name != "cpu"), None)
+    if twice:
+        raise SettingsError(
+            f"each device has one part of a shared run; got {twice} twice in {', '.join(names)}."
+            " Name it once."
+        )
+    return names
 
 
 def _pair(name: str, value: object, at_least: int) -> tuple[int, int]:
@@ -194,7 +230,7 @@ class Settings:
     """Every choice that a caller has; strings are accepted where an enum is named.
 
     chunk_frames: sample frames pushed through together, a multiple of 4, for encode and decode
-        alike (a decode chunk is chunk_frames/4 latent frames).
+        alike: as many latent frames as they make whole, but at least one.
     tiling: see `Tiling`.
     tile_px: the largest tile, in sample pixels, as one number or (height, width); None leaves it to
         the planner (where tiles are blended, it means 256).
@@ -212,6 +248,12 @@ class Settings:
         tile.
     reference: see `Reference`. Where it is core's and means something, all chunks go through a part
         of the network before any result is there.
+    parallel: who does the work together. A group of `torch.distributed`, in which each process has
+        these settings and the same clip; or the names of two or more devices of this process, the
+        VAE's own among them, which are given the result as one is. A number of ranks will do for
+        plans. Never saved.
+    parallel_result: see `Given`.
+    parallel_timeout_s: how many seconds a rank may take for a step before the others give up.
 
     Raises `SettingsError` with the rule, the value and a remedy.
     """
@@ -229,6 +271,9 @@ class Settings:
     placement: Placement | str = Placement.AUTO
     on_progress: Callable[[Progress], Any] | None = None
     reference: Reference | str = Reference.OFFICIAL
+    parallel: Any = None
+    parallel_result: Given | str = Given.FIRST
+    parallel_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the one moment in which a frozen value may be written
@@ -243,11 +288,60 @@ class Settings:
         if self.on_progress is not None and not callable(self.on_progress):
             raise SettingsError(f"on_progress must be callable; got {self.on_progress!r}.")
 
+        self._check_parallel()
+
+    def _check_parallel(self) -> None:
+        group, seconds = self.parallel, self.parallel_timeout_s
+        if isinstance(group, list | tuple):
+            object.__setattr__(self, "parallel", _device_names(cast("Sequence[object]", group)))
+        elif not (group is None or _is_count(group) or callable(getattr(group, "size", None))):
+            raise SettingsError(
+                "parallel must be a group of torch.distributed, names of devices, a number of ranks"
+                f" to plan for, or None; got {group!r}."
+            )
+        number = cast("object", seconds)
+        known = isinstance(number, int | float) and not isinstance(number, bool)
+        if not (known and 0 < seconds <= _LONGEST_S):
+            raise SettingsError(
+                "parallel_timeout_s must be a number of seconds above 0, at most"
+                f" {_LONGEST_S:,}; got {seconds!r}."
+            )
+        if self.ranks > 1 and self.tiling is Tiling.BLEND:
+            raise SettingsError(
+                "blended tiles cannot be shared, since each is a clip by itself; use exact tiles,"
+                " or let one device do the work."
+            )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of this process that do the work together; none where there is a group."""
+        named: Any = self.parallel
+        return cast("tuple[str, ...]", named) if isinstance(named, tuple) else ()
+
+    @property
+    def ranks(self) -> int:
+        """How many do the work together."""
+        if self.parallel is None or self.devices:
+            return max(len(self.devices), 1)
+        number = as_integer(self.parallel)
+        return self.parallel.size() if number is None else number
+
+    @property
+    def rank(self) -> int:
+        """Its own number among those, from 0 on."""
+        group: Any = self.parallel
+        if group is None or self.devices or as_integer(group) is not None:
+            return 0
+        return group.rank()
+
     @property
     def chunk_latent_frames(self) -> int:
         """Latent frames that a full chunk holds, where each stands for `CHUNK_STEP_FRAMES`."""
         return self.chunk_frames // CHUNK_STEP_FRAMES
 
+
+_LONGEST_S = 10_000_000
+"""Four months; systems count no longer than so many years."""
 
 _ENUM_FIELDS: dict[str, type[Enum]] = {
     "tiling": Tiling,
@@ -258,4 +352,5 @@ _ENUM_FIELDS: dict[str, type[Enum]] = {
     "blend_order": BlendOrder,
     "placement": Placement,
     "reference": Reference,
+    "parallel_result": Given,
 }

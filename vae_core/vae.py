@@ -29,15 +29,14 @@ from .geometry.ratios import Ratios
 from .geometry.region import Extent, Interval, Region
 from .planning.chunking import chunks_of, meant
 from .planning.plan import Job, Plan
-from .planning.planner import make_plan
 from .posterior import MomentStream, Posterior
 from .program.rewrites import as_referred, narrow_in_place, still_frame, told, unique_frames
 from .program.steps import SOURCE, Program
-from .running.execute import Execution
 from .running.graphs import outside_graphs
-from .running.machines import device_of, machine_for, runs_on, weights_for
+from .running.machines import runs_on, weights_for
+from .running.parallel import execution_for, plan_for
 from .running.stores import new_result, reserve
-from .running.weights import Lender, has_far_kernels
+from .running.weights import Lender
 from .settings import Layout, NormScope, Place, Placement, Settings, check_settings
 from .streaming.carried_progress import CarriedProgress
 from .streaming.encode_stream import check_count, encode_chunks_of, needs_whole_clip
@@ -182,10 +181,7 @@ class VideoVAE:
         self, program: Program, batch: int, extent: Extent, settings: Settings, probing: bool
     ) -> Plan:
         program = self._rewritten(program, settings, extent.t)
-        machine = machine_for(self.device, self.dtype, program, probing)
-        far = has_far_kernels(self.module, self.dtype, device_of(self.device, machine.refused))
-        job = Job(program, batch, extent, self.dtype.itemsize, far)
-        return make_plan(job, settings, machine)
+        return plan_for(self, Job(program, batch, extent, self.dtype.itemsize), settings, probing)
 
     @staticmethod
     def _rewritten(program: Program, settings: Settings, frames: int) -> Program:
@@ -194,7 +190,7 @@ class VideoVAE:
         Where diffusers' parity rule lets a later chunk keep its first frame alone, the frames
         before it are no pair, and repeated frames have to be stored as they are.
         """
-        if frames == 1:
+        if frames == 1 and not program.leads:
             return narrow_in_place(still_frame(program))
         odd_chunks = settings.layout is Layout.DIFFUSERS and settings.chunk_latent_frames % 2
         whole = settings.norm_scope is NormScope.CLIP
@@ -234,7 +230,9 @@ class VideoVAE:
         check_values(latents, "latents", "unscaled floating point latents")
         video = self._result(plan, plan.chunks[-1].target.stop, latents.device)
         self._fill(plan, latents, None, video)
-        return video if trim is None else video[:, :, : trim.t, : trim.h, : trim.w]
+        if trim is None:
+            return video
+        return video[:, :, : trim.t, : max(trim.h - plan.result_rows.start, 0), : trim.w]
 
     @outside_graphs
     def encode_stream(
@@ -264,7 +262,7 @@ class VideoVAE:
         program = as_referred(self.encoder, settings.reference)
         settings, channels = meant(program, settings), program.stores[SOURCE].channels
         feed = FrameFeed(frames, channels)
-        if needs_whole_clip(settings) or program.barrier is not None:
+        if needs_whole_clip(settings) or program.collects:
             return MomentStream(self._encode_collected(feed, settings))
         return MomentStream(encode_chunks_of(self, feed, settings, frame_count))
 
@@ -348,9 +346,7 @@ class VideoVAE:
         """
         reserve(plan)
         weights = weights_for(self, plan)
-        with closing(
-            Execution(plan.job.program, weights, plan, plan.settings.on_progress)
-        ) as execution:
+        with closing(execution_for(plan, weights, plan.settings.on_progress)) as execution:
             last, crosses = len(plan.chunks) - 1, plan.job.program.barrier is not None
             for index, chunk in enumerate(plan.chunks if crosses else ()):
                 execution.gather(chunk, _fitted(source, fitted, chunk), last=index == last)

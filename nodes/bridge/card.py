@@ -83,6 +83,25 @@ def room_bytes(vae: Any) -> int | None:
     return usable(math.floor(there - _WEIGHTS_TIMES * vae.patcher.model_size()))
 
 
+def room_elsewhere_bytes(device: torch.device) -> int | None:
+    """What a plan may take on another device, when all that the host has there has made room; None
+    for the processor, and where there is no host.
+    """
+    if device.type == "cpu" or not host.running():
+        return None
+    manage = host.management()
+    loaded = (one.model for one in getattr(manage, "current_loaded_models", ()))
+    there = (model for model in loaded if model is not None and model.load_device == device)
+    free = manage.get_free_memory(device) + sum(map(_loaded_bytes, there))
+    return usable(math.floor(min(free, manage.get_total_memory(device)) - _reserve()))
+
+
+def make_room(device: torch.device, used_bytes: int) -> None:
+    """Let the host make room on another device for a plan of so many bytes."""
+    if device.type != "cpu" and host.running():
+        host.management().free_memory(needed(used_bytes), device)
+
+
 def free_bytes(vae: Any) -> int | None:
     """What a plan may take of what is free once `load` has been asked, beside weights that come
     when they are read; None where the VAE runs on the processor.

@@ -1,7 +1,7 @@
 """Which files does the host's own loader build, and what does it build of them?
 
-Those of Wan, Qwen-Image, HunyuanVideo 1.5 and SeedVR2 by the authors' names: the host knows their
-networks and all that belongs to them, so that what it builds is what other packs expect on a wire.
+Those of Wan, Qwen-Image, HunyuanVideo 1.5, SeedVR2 and Mochi by the authors' names: the host knows
+their networks and all that belongs to them, so that what it builds is what other packs expect.
 Files by other names, or whose weights the host would take only in part, are left to
 `vae_core.load`, which also says what is wrong with them. CogVideoX is built here in every host,
 since older ones misread its file, and so do hosts that know nothing of SeedVR2.
@@ -42,6 +42,14 @@ HUNYUAN = {
 }
 """The same of HunyuanVideo 1.0."""
 
+MOCHI = {
+    "encoder.layers.0.weight": 64,
+    "encoder.output_proj.weight": 24,
+    "decoder.blocks.0.0.weight": 768,
+    "decoder.blocks.2.blocks.3.stack.5.weight": 512,
+}
+"""The same of Mochi."""
+
 SEEDVR2 = "decoder.up_blocks.2.upsamplers.0.upscale_conv.weight"
 """A weight that tells this network."""
 
@@ -57,7 +65,7 @@ def _is_known(shapes: Mapping[str, Sequence[int]]) -> bool:
     if SEEDVR2 in shapes:
         return host.native_network("seedvr.vae", "VideoAutoencoderKLWrapper") is not None
     first = shapes.get("encoder.conv1.weight", (0,))
-    for known in (HUNYUAN_15, HUNYUAN):
+    for known in (HUNYUAN_15, HUNYUAN, MOCHI):
         if all(shapes.get(name, (0,))[0] == rows for name, rows in known.items()):
             return True
     return WAN in shapes and (WAN_22 not in shapes or first[0] == WAN_22_CHANNELS)

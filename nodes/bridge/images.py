@@ -24,6 +24,7 @@ from ...vae_core.families.conventions import (
     marked,
 )
 from ...vae_core.families.conventions import LATENT_CHANNELS as CHANNELS
+from ...vae_core.families.family import whose_latents
 from .origin import ORIGIN
 
 RUN_FRAMES = 8
@@ -143,7 +144,7 @@ def _turned(
             " They look like CogVideoXWrapper's, [b, t, c, h, w]: Exact VAE Latent Convert turns"
             " them."
             if samples.shape[2] == channels
-            else " They belong to another model."
+            else f" They belong to another model.{whose_latents(samples.shape[1])}"
         )
         raise InputError(
             f"latents of this VAE have {channels} channels in dimension 1; got"

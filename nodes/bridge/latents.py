@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...vae_core import InputError
 from ...vae_core.families.conventions import Convention
-from ...vae_core.families.family import COGVIDEOX, WAN, Family
+from ...vae_core.families.family import COGVIDEOX, WAN, Family, whose_latents
 from . import wan_wrapper
 from .images import CHANNELS, checked_latents, others
 
@@ -58,7 +58,7 @@ def _check_channels(latent: Mapping[str, Any], channels: int, title: str) -> Non
     if len(shape) == 5 and shape[1] != channels:
         raise InputError(
             f"latents of {title} have {channels} channels in dimension 1; got {shape}. They belong"
-            " to another model."
+            f" to another model.{whose_latents(shape[1])}"
         )
 
 

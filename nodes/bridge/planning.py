@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...vae_core import BudgetError, Extent, Settings, VaeCoreError, VideoVAE, from_module
-from ...vae_core.families.family import HUNYUAN, LTX, SEEDVR2, WAN_2_2
+from ...vae_core.families.family import HUNYUAN, LTX, MOCHI, SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
@@ -69,18 +69,16 @@ def network(name: str) -> torch.nn.Module:
     """The network called `name`, without weights; the host's own class where it has one, since
     importing diffusers takes seconds.
     """
-    if name == "seedvr2":
+    own = {family.name: family.published for family in (HUNYUAN, SEEDVR2, MOCHI)}
+    if name in own:
         with torch.device("meta"):
-            return SEEDVR2.published.network()
+            return own[name].network()
     if name == "wan22":
         return _wan_2_2(WAN_2_2.published.numbers)
     if name == "ltx":
         return _ltx()
     if name == "hunyuan15":
         return _hunyuan_1_5()
-    if name == "hunyuan":
-        with torch.device("meta"):
-            return HUNYUAN.published.network()
     return _wan(WAN[name]) if name in WAN else _cogvideox(COGVIDEOX[name])
 
 
@@ -186,7 +184,7 @@ def plan_totals(vae: VideoVAE, operation: str, size: Extent, settings: Settings)
     settings = meant(program, settings)
     source = _source(vae, operation, size, settings)
     crop, crops = _crop(program, source, settings)
-    plan, chunks, left_out = _short_plan(vae, operation, crop, settings)
+    plan, chunks, left_out = _short_plan(vae, operation, program, crop, settings)
     short = replace(source, t=plan.job.source.t)
     middle = plan.chunks[min(1, len(plan.chunks) - 1)]
     job, one = plan.job, replace(plan, chunks=(middle,))
@@ -215,7 +213,7 @@ def _source(vae: VideoVAE, operation: str, size: Extent, settings: Settings) -> 
 
 
 def _short_plan(
-    vae: VideoVAE, operation: str, source: Extent, settings: Settings
+    vae: VideoVAE, operation: str, program: Program, source: Extent, settings: Settings
 ) -> tuple[Plan, int, int]:
     """The plan of as many chunks of `source` as there are kinds, how many it has in all, and how
     many of those in the middle were left out.
@@ -223,24 +221,24 @@ def _short_plan(
     The planner may take shorter chunks than it was asked for: then the kinds are those of these.
     Where a network looks ahead there are bands, no two of which are alike: nothing is left out.
     """
-    if operation == "decode" and vae.decoder.looks_ahead:
+    if program.looks_ahead:
         plan = _planned(vae, operation, source, settings)
         return plan, len(plan.chunks), 0
     while True:
         length = settings.chunk_frames // (1 if operation == "encode" else vae.ratios.frames)
-        whole = settings.norm_scope.value == "clip"
+        whole = settings.norm_scope.value == "clip" or program.whole
         chunks = 1 if whole else max(-(-(source.t - 1) // length), 1)
-        left_out = 0 if _looks_back(vae) else max(chunks - _ENOUGH_CHUNKS, 0)
+        left_out = 0 if _looks_outward(program) else max(chunks - _ENOUGH_CHUNKS, 0)
         plan = _planned(vae, operation, replace(source, t=source.t - left_out * length), settings)
         if plan.settings.chunk_frames == settings.chunk_frames:
             return plan, chunks, left_out
         settings = replace(settings, chunk_frames=plan.settings.chunk_frames)
 
 
-def _looks_back(vae: VideoVAE) -> bool:
+def _looks_outward(program: Program) -> bool:
     """Whether chunks keep something for others, the more of it the longer the clip."""
-    mixes = (step.mix for step in vae.decoder.steps)
-    return any(isinstance(mix, Attend) and mix.looks_back for mix in mixes)
+    mixes = (step.mix for step in program.steps)
+    return any(isinstance(mix, Attend) and mix.looks_outward for mix in mixes)
 
 
 def _crop(program: Program, source: Extent, settings: Settings) -> tuple[Extent, int]:

@@ -34,7 +34,18 @@ WAITING = 2
 WIDGETS: dict[str, Widget] = {
     "operation": (["encode", "decode"], {}),
     "network": (
-        ["full", "tiny", "wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2"],
+        [
+            "full",
+            "tiny",
+            "wan",
+            "tiny_wan",
+            "wan22",
+            "ltx",
+            "hunyuan",
+            "hunyuan15",
+            "seedvr2",
+            "mochi",
+        ],
         {"default": "full"},
     ),
     "dtype": (["auto", "bf16", "fp16", "fp32"], {"default": "auto"}),

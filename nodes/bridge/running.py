@@ -20,12 +20,13 @@ from ...vae_core import Extent, Posterior, Reference, Settings, SettingsError
 from ...vae_core.geometry.fitting import Fitted
 from ...vae_core.planning.plan import Plan, chunk_extent
 from ...vae_core.running.autocast import joined
+from ...vae_core.running.crew import members_of
 from ...vae_core.running.devices import dtype_words
 from . import card, host
 from .images import pixel_runs, write_frames
 from .live import Watch
 from .ltx import noised
-from .widgets import refusal
+from .widgets import device_names, refusal
 
 _GIB = 2**30
 
@@ -59,24 +60,39 @@ def settled(
     """
     plan = planner(settings)
     beside = _result_bytes(vae, plan)
-    settings, plan = _within(card.room_bytes(vae), beside, planner, (settings, plan))
+    settings, plan = _within(_rooms(vae, beside, settings), planner, (settings, plan))
     card.load(vae, plan.peak_bytes + beside)
-    return _within(card.free_bytes(vae), beside, planner, (settings, plan))
+    for device, other in zip(_others(vae, settings), plan.others, strict=True):
+        card.make_room(device, other.peak_bytes)
+    free = card.free_bytes(vae)
+    return _within([None if free is None else free - beside], planner, (settings, plan))
+
+
+def _others(vae: Any, settings: Settings) -> list[torch.device]:
+    """The devices that share a VAE's run beside its own."""
+    members = members_of(vae.video_vae, settings) if settings.devices else ()
+    return [member.device for member in members[1:]]
+
+
+def _rooms(vae: Any, beside: int, settings: Settings) -> list[int | None]:
+    """What plans may take on the VAE's own device, beside so many bytes, and on the others."""
+    own = card.room_bytes(vae)
+    others = map(card.room_elsewhere_bytes, _others(vae, settings))
+    return [None if own is None else own - beside, *others]
 
 
 def _within(
-    room: int | None,
-    beside: int,
-    planner: Callable[[Settings], Plan],
-    made: tuple[Settings, Plan],
+    rooms: list[int | None], planner: Callable[[Settings], Plan], made: tuple[Settings, Plan]
 ) -> tuple[Settings, Plan]:
-    """Settings and a plan that leave `beside` bytes of `room`, made anew where those that are made
+    """Settings and a plan that fit the rooms of all devices, made anew where those that are made
     take more; None: there is no end to it.
     """
     settings, plan = made
-    if room is None or plan.peak_bytes <= room - beside:
+    pairs = zip((plan, *plan.others), rooms, strict=False)
+    if all(room is None or one.peak_bytes <= room for one, room in pairs):
         return made
-    settings = replace(settings, budget_bytes=max(room - beside, 1))
+    least = min(room for room in rooms if room is not None)
+    settings = replace(settings, budget_bytes=max(least, 1))
     return settings, planner(settings)
 
 
@@ -107,7 +123,8 @@ def planned(vae: Any, operation: str, size: tuple[int, int, int], settings: Sett
         return engine.plan_decode(vae.ends.latent_shape(*size), settings)
 
     plan = planner(settings)
-    return _within(card.room_bytes(vae), _result_bytes(vae, plan), planner, (settings, plan))[1]
+    rooms = _rooms(vae, _result_bytes(vae, plan), settings)
+    return _within(rooms, planner, (settings, plan))[1]
 
 
 def encode_image(vae: Any, image: Tensor, settings: Settings, watch: Watch) -> Encoded:
@@ -185,8 +202,9 @@ def chosen_samples(vae: Any, posterior: Posterior, values: dict[str, Any]) -> Te
 def settings_of(values: dict[str, Any], vae: Any = None) -> Settings:
     """The engine's settings for a node's widgets; what a node does not have is as usual.
 
-    vae: one of ours that a node got, with which it comes whose result is meant. Raises
-    `SettingsError` that names the widget: linked values are seen here for the first time.
+    vae: one of ours that a node got, with which it comes whose result is meant, and which devices
+    share its runs. Raises `SettingsError` that names the widget: linked values are seen here for
+    the first time.
     """
     if (reason := refusal(values)) is not None:
         raise SettingsError(reason)
@@ -201,12 +219,18 @@ def settings_of(values: dict[str, Any], vae: Any = None) -> Settings:
         frame_fit=values.get("frame_policy", "pad"),
         size_fit=values.get("size_policy", "pad"),
         reference=values.get("reference", "official") if vae is None else _reference(vae),
+        parallel=device_names(values.get("devices") or "") or None if vae is None else _shared(vae),
     )
 
 
 def _reference(vae: Any) -> Reference:
     """Whose result is meant by one of our VAEs."""
     return vae.exact_settings.reference
+
+
+def _shared(vae: Any) -> Any:
+    """The devices that share the runs of one of our VAEs; None where there is one alone."""
+    return vae.exact_settings.parallel
 
 
 def report(

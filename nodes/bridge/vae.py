@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ... import vae_core
 from ...vae_core import InputError, LoweringError, Settings, VideoVAE
 from ...vae_core.running.autocast import joined
+from ...vae_core.running.crew import members_of
 from ...vae_core.settings import SMALLEST_TILE_PX
 from . import card, host
 from .core_files import core_vae
@@ -261,9 +262,11 @@ def exact_vae(vae: Any) -> Any:
 
 def with_settings(vae: Any, settings: Settings) -> Any:
     """`vae`, exact, with `settings` wherever core's nodes run it; the one that came stays as it
-    is.
+    is. Raises `SettingsError` where it cannot run on the devices that they name.
     """
     ours = exact_vae(vae)
+    if settings.devices:
+        members_of(ours.video_vae, settings)
     fresh = _adopted(ours, EngineModule(ours.first_stage_model).eval())
     return _with(fresh, replace(settings, frame_fit="crop", size_fit="crop"))
 
@@ -275,8 +278,8 @@ def _with(vae: Any, settings: Settings) -> Any:
 
 
 WANTED = (
-    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2, HunyuanVideo 1.0, 1.5"
-    " or SeedVR2"
+    "a CogVideoX VAE, or that of Wan 2.1, Qwen-Image, Wan 2.2 5B, LTX-2, HunyuanVideo 1.0, 1.5,"
+    " SeedVR2 or Mochi"
 )
 _REMEDY = "Load one with Exact VAE Loader."
 

@@ -97,8 +97,8 @@ FRAME_POLICY: Widget = (
         "default": "pad",
         "advanced": True,
         "tooltip": "What to do with frame counts other than 1, 5, 9, 13, ... (for LTX 1, 9, 17,"
-        " 25, ...): repeat the last frame (taken off again after decoding), drop frames at the end,"
-        " or stop with an error.",
+        " 25, ..., for Mochi 1, 7, 13, 19, ...): repeat the last frame (taken off again after"
+        " decoding), drop frames at the end, or stop with an error.",
     },
 )
 SIZE_POLICY: Widget = (
@@ -134,14 +134,27 @@ SAMPLE_SEED: Widget = (
 )
 
 REFERENCE: Widget = (
-    ["official", "core"],
+    ["official", "core", "core-as-is"],
     {
         "default": "official",
         "advanced": True,
-        "tooltip": "Whose result is meant where they differ, which is so for HunyuanVideo 1.5"
-        " alone. official: its authors', whose attention sees a frame and those before it. core:"
-        " that of ComfyUI's own class, whose attention sees later frames, too; what it needs of the"
-        " whole clip is then kept in host memory. HunyuanVideo 1.0 has official alone.",
+        "tooltip": "Whose result is meant where they differ: for HunyuanVideo, and where Mochi"
+        " encodes. official: their authors', whose attention sees a frame and those before it."
+        " core: that of ComfyUI's own class, whose attention sees later frames, too; what it needs"
+        " of the whole clip is then kept in host memory. core-as-is: the same, with HunyuanVideo"
+        " 1.0's encoder out of phase, as that class has it.",
+    },
+)
+
+DEVICES: Widget = (
+    "STRING",
+    {
+        "default": "",
+        "advanced": True,
+        "tooltip": "Devices that do the work together, the VAE's own among them, such as 'cuda:0,"
+        " cuda:1'; empty: the VAE's own alone. Each makes a band of rows of everything, with the"
+        " result of one. Weights are copied to the others as they are needed. memory_budget then"
+        " counts for each. Blended tiles cannot be shared.",
     },
 )
 
@@ -164,6 +177,7 @@ _ALL = {
     "posterior": POSTERIOR,
     "sample_seed": SAMPLE_SEED,
     "reference": REFERENCE,
+    "devices": DEVICES,
 }
 
 SMALLEST_TILE = 16
@@ -185,7 +199,12 @@ def refusal(values: dict[str, Any]) -> str | None:
     for name, value in known.items():
         if (reason := _out_of_range(name, value)) is not None:
             return reason
-    return _chunk_refusal(known) or _tile_refusal(known)
+    return _chunk_refusal(known) or _tile_refusal(known) or _devices_refusal(known)
+
+
+def device_names(written: str) -> tuple[str, ...]:
+    """The devices that a person has written down, in any of the ways that one separates words."""
+    return tuple(written.replace(",", " ").replace(";", " ").split())
 
 
 def _out_of_range(name: str, value: Any) -> str | None:
@@ -193,6 +212,8 @@ def _out_of_range(name: str, value: Any) -> str | None:
     if isinstance(kind, list):
         names = ", ".join(kind)
         return None if value in kind else f"{name} must be one of {names}; got {value!r}."
+    if kind == "STRING":
+        return None if isinstance(value, str) else f"{name} must be text; got {value!r}."
     number = int if kind == "INT" else (int, float)
     if isinstance(value, bool) or not isinstance(value, number):
         what = "a whole number" if kind == "INT" else "a number"
@@ -208,8 +229,8 @@ def _chunk_refusal(values: dict[str, Any]) -> str | None:
         return None
     below = max(chunk // step * step, step)
     return (
-        f"chunk_size must be a multiple of {step}, since {step} video frames make one latent frame;"
-        f" got {chunk}. Use {below} or {below + step}."
+        f"chunk_size must be a multiple of {step}, whatever the model; got {chunk}. Use {below} or"
+        f" {below + step}."
     )
 
 
@@ -226,3 +247,13 @@ def _tile_refusal(values: dict[str, Any]) -> str | None:
             f" {overlap} and tiles of {tile} pixels. Use an overlap of {usual_overlap(tile)}."
         )
     return None
+
+
+def _devices_refusal(values: dict[str, Any]) -> str | None:
+    names = device_names(values.get("devices", ""))
+    if len(names) != 1:
+        return None
+    return (
+        f"devices must name two or more that share a run, such as 'cuda:0, cuda:1'; got {names[0]}"
+        " alone. Name another one, or leave it empty: the VAE's own device then does all."
+    )

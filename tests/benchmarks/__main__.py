@@ -37,6 +37,7 @@ TIMED_CLIPS = {
     "wan22": (Clip(9, 192, 256),),
     "hunyuan15": (Clip(5, 128, 192),),
     "seedvr2": (Clip(9, 192, 256),),
+    "mochi": (Clip(7, 128, 192),),
     "ltx": (Clip(17, 512, 768),),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,10 @@ class Clip:
         """'49x480x720' as a clip."""
         frames, height, width = (int(part) for part in text.split("x"))
         return cls(frames, height, width)
+
+    def on(self, grid: Grid) -> Clip:
+        """The longest clip of no more frames that `grid` has."""
+        return replace(self, frames=self.frames - (self.frames - 1) % grid.frames)
 
     @property
     def megapixels(self) -> float:

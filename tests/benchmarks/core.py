@@ -134,6 +134,12 @@ def _seedvr2():
     return VideoAutoencoderKLWrapper()
 
 
+def _mochi():
+    from comfy.ldm.genmo.vae.model import VideoVAE  # noqa: TID251
+
+    return VideoVAE()
+
+
 def _ltx(narrowed: int = 1):
     from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE  # noqa: TID251
 
@@ -150,6 +156,7 @@ NETWORKS: dict[str, Callable[[], object]] = {
     "wan22": _wan_2_2,
     "hunyuan15": _hunyuan_1_5,
     "seedvr2": _seedvr2,
+    "mochi": _mochi,
     "ltx": _ltx,
 }
 """Core's full-size networks."""

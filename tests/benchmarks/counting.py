@@ -50,8 +50,14 @@ def _fused_operations(queries: Tensor, keys: Tensor, values: Tensor) -> int:
     return 2 * rows * keys.shape[-2] * (keys.shape[-1] + values.shape[-1])
 
 
+def _layer_operations(x: Tensor, result: Tensor) -> int:
+    """Of a linear layer, which is a convolution of single elements: x [..., k]."""
+    return 2 * result.numel() * x.shape[-1]
+
+
 _ATTENTION = {
     torch.ops.aten.bmm: lambda args: _product_operations(*args[:2]),
+    torch.ops.aten.matmul: lambda args: _product_operations(*args[:2]),
     torch.ops.aten.baddbmm_: lambda args: _product_operations(*args[1:3]),
     torch.ops.aten.scaled_dot_product_attention: lambda args: _fused_operations(*args[:3]),
 }
@@ -83,6 +89,8 @@ class Counter(DeviceBytes):
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if func.overloadpacket in CONVOLUTIONS:
             self.operations += convolution_operations(args[1], out)
+        elif func.overloadpacket is torch.ops.aten.linear:
+            self.operations += _layer_operations(args[0], out)
         elif func.overloadpacket in _ATTENTION:
             self.attention += _ATTENTION[func.overloadpacket](args)
         elif isinstance(out, Tensor) and args and isinstance(args[0], Tensor):

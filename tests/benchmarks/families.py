@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import networks_hunyuan
+import networks_mochi
 import networks_seedvr2
 import networks_wan
 import torch
@@ -25,6 +26,7 @@ from diffusers import (
 from networks import full_size_module, unmade
 
 from vae_core.families.family import BY_NAME
+from vae_core.families.mochi_network import MochiVAE
 from vae_core.families.seedvr2_network import SeedVR2VAE
 
 from .clips import USUAL, Grid
@@ -95,6 +97,11 @@ def _random_seedvr2() -> torch.nn.Module:
     return networks_seedvr2.unsettled(SeedVR2VAE())
 
 
+def _random_mochi() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return networks_mochi.unsettled(MochiVAE())
+
+
 def _half_wide_ltx() -> torch.nn.Module:
     torch.manual_seed(0)
     module = AutoencoderKLLTX2Video(
@@ -127,6 +134,14 @@ HUNYUAN_1_5 = Family(
     grid=Grid(32, 4, 16),
 )
 SEEDVR2 = Family("seedvr2", "SeedVR2", _published("seedvr2"), _random_seedvr2, "families/seedvr2")
+MOCHI = Family(
+    "mochi",
+    "Mochi",
+    _published("mochi"),
+    _random_mochi,
+    "families/mochi",
+    grid=Grid(12, 6, 8),
+)
 LTX = Family(
     "ltx",
     "LTX-2",
@@ -137,4 +152,6 @@ LTX = Family(
     width="half-width",
 )
 
-FAMILIES = {family.name: family for family in (COGVIDEOX, WAN, WAN_2_2, HUNYUAN_1_5, SEEDVR2, LTX)}
+FAMILIES = {
+    family.name: family for family in (COGVIDEOX, WAN, WAN_2_2, HUNYUAN_1_5, SEEDVR2, MOCHI, LTX)
+}

@@ -117,6 +117,7 @@ BOUNDS = {
     "wan22": _decoded(_WAN_720, Clip(241, 720, 1280), 7.0),
     "hunyuan15": _decoded(_WAN_720, Clip(161, 720, 1280), 13.5),
     "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920), 34.2, longer=1.03),
+    "mochi": _decoded(Clip(79, 720, 1280), Clip(163, 720, 1280), 105.0),
     "ltx": Bounds(
         (("host", "decode", _LTX, 0.7), ("device", "decode", _LTX, 1.1 * 6.33)),
         Clip(481, 1088, 1920),
@@ -272,6 +273,7 @@ TIMES = {
     "wan22": ((("of_whole", "of_core"), 0.90),),
     "hunyuan15": ((("of_whole", "of_core"), 0.90),),
     "seedvr2": ((("of_core",), 0.90),),
+    "mochi": ((("of_core",), 0.90),),
     "ltx": ((("of_core",), 0.95),),
 }
 """For a family: ratios of medians, of which the largest holds, and its bound."""

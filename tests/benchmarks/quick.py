@@ -18,6 +18,7 @@ from math import nan
 
 from .cases import KINDS, PLACEMENTS
 from .clips import Clip
+from .families import FAMILIES
 from .limits import (
     BOUNDS,
     Limit,
@@ -88,7 +89,8 @@ def quick_limits(family: str) -> Iterator[Limit]:
         yield from _counted_cogvideox()
     else:
         yield from _planned_work(family)
-        cases = (Case(Ours(place), kind, PREVIEW, family) for place in PLACEMENTS for kind in KINDS)
+        clip = PREVIEW.on(FAMILIES[family].grid)
+        cases = (Case(Ours(place), kind, clip, family) for place in PLACEMENTS for kind in KINDS)
         yield from projection_limits([row_of(case) for case in cases], family)
 
 

@@ -37,7 +37,7 @@ CARD = Machine(apart=True, workspace_bytes=ACCELERATOR_WORKSPACE_BYTES)
 
 def on_card() -> AbstractContextManager[object]:
     """Inside the block plans are for `CARD`, whatever is free here and now."""
-    return patch("vae_core.vae.machine_for", lambda *_: CARD)
+    return patch("vae_core.running.machines.machine_for", lambda *_: CARD)
 
 
 def input_shape(kind: str, clip: Clip, family: str) -> tuple[int, ...]:

@@ -112,8 +112,9 @@ def test_one_tile_of_each_kind_counts_what_all_tiles_count(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_counted_operations_are_the_planned_ones(kind, family) -> None:
-    tile_px = FAMILIES[family].grid.px ** 2  # a border weighs as much where cells are larger
-    side, clip = Ours("device", tile_px=tile_px), Clip(9, tile_px, 3 * tile_px // 2)
+    grid = FAMILIES[family].grid
+    tile_px = grid.px**2  # a border weighs as much where cells are larger
+    side, clip = Ours("device", tile_px=tile_px), Clip(9, tile_px, 3 * tile_px // 2).on(grid)
     planned, found = side.plan(kind, clip, family), side.count(kind, clip, family)
     attention = attention_operations(planned)
     # squares of outputs are made at once on a device, with one more row and column of them

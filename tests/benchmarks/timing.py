@@ -49,6 +49,7 @@ PEERS = {
     "wan22": (WHOLE, CORE),
     "hunyuan15": (WHOLE, CORE),
     "seedvr2": (CORE,),
+    "mochi": (CORE,),
     "ltx": (WHOLE, CORE),
 }
 """Whom each family is compared with, the untiled reference first."""
@@ -108,6 +109,7 @@ OURS = {
     "wan22": ("ours, planner",),
     "hunyuan15": ("ours, planner",),
     "seedvr2": ("ours, planner",),
+    "mochi": ("ours, planner",),
     "ltx": ("ours, 32 frames",),
 }
 """Of ours, those that are timed where nothing else is asked for. A band of LTX is eight frames, for

@@ -21,6 +21,7 @@ from unittest.mock import patch
 import networks
 import networks_hunyuan
 import networks_ltx
+import networks_mochi
 import networks_seedvr2
 import networks_wan
 import torch
@@ -224,6 +225,7 @@ NARROW_UNMADE: dict[str, Callable[[], Any]] = {
     "hunyuan15": networks_hunyuan.narrow_hunyuan_1_5,
     "hunyuan": networks_hunyuan.narrow_hunyuan,
     "seedvr2": networks_seedvr2.narrow_seedvr2,
+    "mochi": networks_mochi.narrow_mochi,
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from host import server
 from host.client import Client
+from ltx_files import CHECKPOINT, write_narrow_checkpoint
 
 import vae_core
 
@@ -24,10 +25,13 @@ def client(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[Client]
 
 
 @pytest.fixture(scope="session")
-def engines() -> dict[str, vae_core.VideoVAE]:
-    """The engine over each of the shipped VAEs, as `vae_core` alone gives it, by name."""
+def engines(tmp_path_factory) -> dict[str, vae_core.VideoVAE]:
+    """The engine over each of the shipped VAEs, and over the LTX that stands for one, as `vae_core`
+    alone gives it, by name.
+    """
     wan = server.ROOT / "assets" / "tiny_wan_vae" / "tiny_wan_vae.safetensors"
-    paths = {"tiny_vae": vae_core.tiny_vae_path(), "tiny_wan_vae": wan}
+    ltx = write_narrow_checkpoint(tmp_path_factory.mktemp("models"))
+    paths = {"tiny_vae": vae_core.tiny_vae_path(), "tiny_wan_vae": wan, CHECKPOINT: ltx}
     return {name: vae_core.load(path, dtype=torch.float32) for name, path in paths.items()}
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host.client import Client
+from ltx_files import CHECKPOINT, write_narrow_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("custom_nodes", "input", "models/vae", "output", "temp", "user")
@@ -114,6 +115,8 @@ def running(host: Host, base: Path, web_client: Path | None = None) -> Iterator[
     """
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
+    if not (base / "models" / CHECKPOINT).exists():  # an example workflow asks for it
+        write_narrow_checkpoint(base / "models")
     # Under a name that is no identifier, as the Manager installs it.
     for name, target in (("exact-video-vae", ROOT), ("probe_pack", ROOT / "tests/host/probe_pack")):
         link = base / "custom_nodes" / name

@@ -1,7 +1,8 @@
 """Do the nodes of core's official templates that have a VAE give core's untiled result through us?
 
-1. A template is read from the package that core's own list of templates comes from; its nodes that
-   have a VAE are run with the widgets that they have there.
+1. A template is read from the package that core's own list of templates comes from, the newer
+   host's or, where that has it no more, the older one's; its nodes that have a VAE are run with the
+   widgets that they have there.
 2. Models are left out: clips, latents and conditioning are random, and sizes smaller. The VAE is
    core's own, as its loader makes it, narrow and with random weights.
 3. What a tiled node gives is compared with what core's untiled one gives.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ from host.workflow import distance, widget_names
 pytestmark = pytest.mark.host
 
 MOST = 1e-4
-FIND = "import comfyui_workflow_templates_json as found; print(found.__path__[0])"
+FIND = """
+import sys
+from comfyui_workflow_templates import get_asset_path
+print(get_asset_path(sys.argv[1], sys.argv[1] + ".json"))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ TEMPLATES = (
     Template("video_wan2_2_5B_ti2v", "wan22", (3, 4, 6, 48), 16, 2),
     Template("video_hunyuan_video_1.5_720p_t2v", "hunyuan15", (3, 3, 34, 32), 16, 5, apart=True),
     Template("video_hunyuan_video_1.5_720p_i2v", "hunyuan15", (3, 3, 5, 32), 16, 6),
+    Template("mochi_text_to_video_example", "mochi", (3, 5, 7, 12), 8, 1),
     Template("utility_seedvr2_3b_int8_upscale_video", "seedvr2", (3, 5, 66, 16), 8, 2, apart=True),
 )
 CODERS = ("VAEDecode", "VAEDecodeTiled", "VAEEncode", "VAEEncodeTiled")
@@ -64,26 +70,26 @@ CONDITIONED = {
 """What a node of that kind hangs on its conditioning."""
 
 
-@lru_cache(maxsize=1)
-def folder() -> Path:
-    """Where core's templates lie."""
-    try:
-        host = server.checkout()
-    except server.HostMissing as error:
-        pytest.skip(str(error))
-    run = subprocess.run(
-        [str(host.python), "-c", FIND], capture_output=True, text=True, check=False
-    )
-    if run.returncode:
-        pytest.skip("this ComfyUI brings no templates")
-    return Path(run.stdout.strip(), "templates")
+@cache
+def path_of(name: str) -> Path:
+    """Where a template lies."""
+    for found in (server.checkout, server.registry):
+        try:
+            python = found().python
+        except server.HostMissing:
+            continue
+        command = [str(python), "-c", FIND, name]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not run.returncode:
+            return Path(run.stdout.strip())
+    pytest.skip(f"no ComfyUI here brings {name}")
 
 
 def with_vae(name: str) -> list[dict[str, Any]]:
     """The nodes of a template, and of the subgraphs in it, that take a VAE of pictures and no model
     beside it.
     """
-    workflow = json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
+    workflow = json.loads(path_of(name).read_text(encoding="utf-8"))
     graphs = workflow, *workflow.get("definitions", {}).get("subgraphs", ())
     nodes = [node for graph in graphs for node in graph["nodes"]]
     taken = [(node, {slot["name"] for slot in node["inputs"]}) for node in nodes]

@@ -74,7 +74,7 @@ def test_an_example_workflow_gives_what_the_engine_gives(
     expected = Expected(prompt, engines[shipped_in(prompt)], client.base)
     differences = {}
     for name, key in kept.items():
-        got, wanted = client.captured(name), expected.of(key)
+        got, wanted = client.captured(name), expected.handed_on(key)
         assert got.shape == wanted.shape
         differences[name] = distance(got, wanted)
     for key, file in video_files(client, done.told["prompt_id"]).items():

@@ -79,6 +79,13 @@ class Expected:
             self._done[key] = make(node["inputs"])
         return self._done[key]
 
+    def handed_on(self, key: str) -> Tensor:
+        """The same as the node gives it: LTX's latents are normalised by its VAE."""
+        made, statistics = self.of(key), self._engine.latent_statistics
+        if self._engine.family.name == "ltx" and made.ndim == 5 and statistics:
+            return statistics.normalised(made)
+        return made
+
     def _settings(self, inputs: dict[str, Any], **fits: Any) -> Settings:
         blended = inputs.get("tiling") == "blend"
         return Settings(

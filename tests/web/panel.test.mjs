@@ -211,6 +211,7 @@ test("the network is told by the name of its file, whichever loader has it", () 
     hunyuan: ["hunyuan_video_vae_bf16.safetensors", "diffusers/HunyuanVideo/vae"],
     hunyuan15: ["hunyuanvideo15_vae_fp16.safetensors", "hunyuan_video_1.5_vae.safetensors",
       "diffusers/HunyuanVideo-1.5-Diffusers-720p_t2v/vae"],
+    mochi: ["mochi_vae.safetensors", "mochi_preview_vae_bf16.safetensors", "diffusers/mochi-1-preview/vae"],
     seedvr2: ["seedvr2_ema_vae_fp16.safetensors", "SEEDVR2/ema_vae_fp16.safetensors"],
     full: ["cogvideox_vae_bf16.safetensors"],
   };
@@ -235,7 +236,7 @@ test("whose result is meant comes with the VAE, from the node that is nearest", 
 
 test("chunks and scopes mean something for one family alone", () => {
   assert.deepEqual(["full", "tiny"].map(usesChunks), [true, true]);
-  for (const network of ["wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2"]) assert.equal(usesChunks(network), false, network);
+  for (const network of ["wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2", "mochi"]) assert.equal(usesChunks(network), false, network);
 });
 
 const BEGIN = {

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, VaeCoreError, VideoError
+from ..errors import InputError, SettingsError, VaeCoreError, VideoError
 from ..media.video import Frame, Resize, Selection, frames_to_tensor, open_video
 from ..running.autocast import joined
 from ..settings import Reference, Settings
@@ -53,6 +53,15 @@ class Recipe:
     moments: bool = True
     format: str = FORMAT
 
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` where processes are to share each clip."""
+        if self.settings.ranks > 1 and not self.settings.devices:
+            raise SettingsError(
+                "clips of a folder are not shared among processes: each of them would write all."
+                " Leave parallel out, or name devices of this process; `ray_workers` share a folder"
+                " clip by clip."
+            )
+
     @property
     def kind(self) -> str:
         """What is kept, in a word."""
@@ -60,7 +69,6 @@ class Recipe:
 
     def as_dict(self, vae: VideoVAE) -> dict[str, Any]:
         """The recipe in words and numbers, with what tells `vae` from others."""
-        settings = asdict(self.settings)
         names = ("chunk_frames", "tiling", "norm_scope", "layout", "tile_px", "overlap_px")
         if self.settings.reference is not Reference.OFFICIAL:
             names = (*names, "reference")
@@ -77,8 +85,13 @@ class Recipe:
             "dtype": str(vae.dtype).removeprefix("torch."),
             "scaling_factor": vae.scaling_factor,
             "latent_statistics": vae.latent_statistics and asdict(vae.latent_statistics),
-            **{name: getattr(settings[name], "value", settings[name]) for name in names},
+            **{name: _plain(getattr(self.settings, name)) for name in names},
         }
+
+
+def _plain(choice: Any) -> Any:
+    """A setting as JSON holds it."""
+    return getattr(choice, "value", choice)
 
 
 def weights_digest(vae: VideoVAE) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from torch import nn
 
@@ -105,3 +105,19 @@ class Builder:
     def program(self, name: str) -> Program:
         """All of it; `LoweringError` where it is no legal program."""
         return verify(Program(name, tuple(self.steps), tuple(self.stores)))
+
+
+class Attending(Protocol):
+    """A builder of networks with these two kinds of blocks."""
+
+    def resnet(self, block: nn.Module, path: str) -> None: ...
+
+    def attention(self, block: nn.Module, path: str) -> None: ...
+
+
+def put_middle(build: Attending, coder: nn.Module, name: str, parts: tuple[str, str, str]) -> None:
+    """The three blocks at the smallest size, by their names in a coder called `name`."""
+    first, attention, last = ((part_of(coder, name, part), f"{name}.{part}") for part in parts)
+    build.resnet(*first)
+    build.attention(*attention)
+    build.resnet(*last)

@@ -25,6 +25,7 @@ from typing import Any, SupportsFloat, SupportsIndex, cast
 from torch import Tensor
 
 from ..errors import InputError
+from .family import whose_latents
 from .latent_statistics import LatentStatistics
 
 LATENT_CHANNELS = 16
@@ -240,9 +241,10 @@ def convention_of(latent: Mapping[str, Any], channels: int = LATENT_CHANNELS) ->
     if core and kijai and (LAYOUT_KEY in latent) == (_FILLER_KEY in latent):
         raise InputError(f"{either(list(samples.shape))} Say which they are.")
     if not (core or kijai):
+        found = list(samples.shape)
         raise InputError(
             f"CogVideoX latents have {channels} channels, in dimension 1 (core) or 2 (kijai); got"
-            f" {list(samples.shape)}. They belong to another model."
+            f" {found}. They belong to another model.{whose_latents(found[1])}"
         )
     return Convention.KIJAI if kijai and (not core or _FILLER_KEY in latent) else Convention.CORE
 

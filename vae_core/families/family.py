@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..program.steps import Program
-from . import cogvideox, hunyuan, hunyuan15, ltx, seedvr2, wan
+from . import cogvideox, hunyuan, hunyuan15, ltx, mochi, seedvr2, wan
 from .latent_statistics import WAN_2_2 as WAN_2_2_STATISTICS
 
 
@@ -28,12 +28,14 @@ class Published:
 
     kind: the class that holds the full-size network, by its defaults but for `numbers`.
     size: sample frames, height and width of the clips that its models are made for.
+    channels: of its latents.
     shipped: the small VAE that comes with this repository, below assets/; None where there is none.
     numbers: what the class has to be told for that network. home: the module that has it.
     """
 
     kind: str
     size: tuple[int, int, int]
+    channels: int
     shipped: str | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     home: str = "diffusers"
@@ -80,7 +82,7 @@ COGVIDEOX = Family(
     cogvideox.owns,
     cogvideox.lower_encoder,
     cogvideox.lower_decoder,
-    Published("AutoencoderKLCogVideoX", (49, 480, 720), "tiny_vae"),
+    Published("AutoencoderKLCogVideoX", (49, 480, 720), 16, "tiny_vae"),
     Scale.FACTOR,
 )
 WAN = Family(
@@ -89,7 +91,7 @@ WAN = Family(
     wan.owns,
     wan.lower_encoder,
     wan.lower_decoder,
-    Published("AutoencoderKLWan", (81, 480, 832), "tiny_wan_vae/tiny_wan_vae.safetensors"),
+    Published("AutoencoderKLWan", (81, 480, 832), 16, "tiny_wan_vae/tiny_wan_vae.safetensors"),
     Scale.CHANNELS,
     clamps=True,
 )
@@ -103,6 +105,7 @@ WAN_2_2 = Family(
     Published(
         "AutoencoderKLWan",
         (121, 704, 1280),
+        48,
         numbers={
             "base_dim": 160,
             "decoder_base_dim": 256,
@@ -126,7 +129,7 @@ LTX = Family(
     ltx.owns,
     ltx.lower_encoder,
     ltx.lower_decoder,
-    Published("AutoencoderKLLTX2Video", (121, 1088, 1920), numbers={"decoder_causal": False}),
+    Published("AutoencoderKLLTX2Video", (121, 1088, 1920), 128, numbers={"decoder_causal": False}),
     Scale.CHANNELS,
 )
 
@@ -136,7 +139,7 @@ HUNYUAN_1_5 = Family(
     hunyuan15.owns,
     hunyuan15.lower_encoder,
     hunyuan15.lower_decoder,
-    Published("AutoencoderKLHunyuanVideo15", (121, 720, 1280)),
+    Published("AutoencoderKLHunyuanVideo15", (121, 720, 1280), 32),
     Scale.FACTOR,
     factor=1.03682,
 )
@@ -147,7 +150,7 @@ HUNYUAN = Family(
     hunyuan.owns,
     hunyuan.lower_encoder,
     hunyuan.lower_decoder,
-    Published("AutoencoderKLHunyuanVideo", (129, 720, 1280)),
+    Published("AutoencoderKLHunyuanVideo", (129, 720, 1280), 16),
     Scale.FACTOR,
     factor=0.476986,
 )
@@ -158,13 +161,23 @@ SEEDVR2 = Family(
     seedvr2.owns,
     seedvr2.lower_encoder,
     seedvr2.lower_decoder,
-    Published("SeedVR2VAE", (21, 720, 1280), home=f"{__package__}.seedvr2_network"),
+    Published("SeedVR2VAE", (21, 720, 1280), 16, home=f"{__package__}.seedvr2_network"),
     Scale.FACTOR,
     factor=0.9152,
     hosted=True,
 )
 
-FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, HUNYUAN, SEEDVR2, COGVIDEOX)
+MOCHI = Family(
+    "mochi",
+    "Mochi",
+    mochi.owns,
+    mochi.lower_encoder,
+    mochi.lower_decoder,
+    Published("MochiVAE", (85, 480, 848), 12, home=f"{__package__}.mochi_network"),
+    Scale.CHANNELS,
+)
+
+FAMILIES = (WAN, WAN_2_2, LTX, HUNYUAN_1_5, HUNYUAN, SEEDVR2, MOCHI, COGVIDEOX)
 """The first that owns a module has it: a family whose parts another one has too comes before it."""
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -175,3 +188,12 @@ def family_of(module: nn.Module) -> Family:
     what is missing.
     """
     return next((family for family in FAMILIES if family.owns(module)), COGVIDEOX)
+
+
+def whose_latents(channels: int) -> str:
+    """A sentence, after a space, that names the families whose published latents have so many
+    channels; nothing where none has.
+    """
+    *others, last = [f.title for f in FAMILIES if f.published.channels == channels] or [""]
+    named = f"{', '.join(others)} or {last}" if others else last
+    return f" Latents of {named} have {channels}." if named else ""

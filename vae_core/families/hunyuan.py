@@ -9,7 +9,8 @@ over the whole clip, a clip's first frame before it, and the outermost elements 
 
 That is the authors' network on the whole clip, as their own code and diffusers' modules have it.
 What diffusers' class does by itself is to blend runs of 16 frames, and ComfyUI's takes statistics
-over a few frames at a time. No tensor is read but for its shape.
+over a few frames at a time: norms are told which (see `rewrites.as_referred`). No tensor is read
+but for its shape.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from torch import nn
 from ..errors import LoweringError
 from ..program.parts import Norm, Rate, TimeMap
 from ..program.steps import Program, Residual, Step, StoreSpec
-from .attributes import check, check_doors, plain
-from .building import child, children, only, part_of
-from .hunyuan_building import HunyuanBuilder
+from .attributes import check, plain
+from .building import child, children, only, part_of, put_middle
+from .hunyuan_building import IDLE, HunyuanBuilder, checked_coder, ratios_of
 from .hunyuan_parts import (
     DIFFUSERS,
     DOORS,
@@ -34,11 +35,11 @@ from .hunyuan_parts import (
     dialect_of,
     factors_of,
     group_norm,
+    in_runs,
     of_voxels,
 )
 
-_IDLE = ("swish", "temb_proj")
-_MIDDLE = ("attentions", "resnets", "block_1", "attn_1", "block_2")
+_ENDS = ("conv_in", "norm_out", "conv_norm_out", "conv_out")
 
 
 def owns(module: nn.Module) -> bool:
@@ -65,7 +66,7 @@ class _Builder(HunyuanBuilder):
 
     def resnet(self, block: nn.Module, path: str) -> None:
         """Two convolutions, the second added to what the block began with."""
-        only(block, path, ("norm1", "conv1", "norm2", "conv2", self.dialect.shortcut, *_IDLE))
+        only(block, path, ("norm1", "conv1", "norm2", "conv2", self.dialect.shortcut, *IDLE))
         entry = self.at
         norm1, norm2 = (
             group_norm(child(block, path, name), f"{path}.{name}") for name in ("norm1", "norm2")
@@ -89,15 +90,6 @@ class _Builder(HunyuanBuilder):
         parts = [of_voxels(part_of(block, path, one), f"{path}.{one}") for one in names]
         norm = group_norm(child(block, path, name), f"{path}.{name}", activated=False)
         self.attend(path, norm, parts)
-
-    def middle(self, coder: nn.Module, name: str) -> None:
-        """The three blocks at the smallest size."""
-        first, attention, last = (
-            (part_of(coder, name, part), f"{name}.{part}") for part in self.dialect.middle
-        )
-        self.resnet(*first)
-        self.attention(*attention)
-        self.resnet(*last)
 
     def up(self, module: nn.Module, path: str) -> None:
         """Twice the size, and twice the frames where it says so."""
@@ -140,23 +132,6 @@ def _levels(coder: nn.Module, dialect: Dialect, way: int) -> list[tuple[int, nn.
     return found[::-1] if way and dialect.backwards else found
 
 
-def _checked(module: nn.Module, name: str, levels: str) -> nn.Module:
-    """`module.encoder` or `module.decoder`, of a VAE whose methods are its class's own."""
-    check_doors(module, DOORS)
-    coder = child(module, "vae", name)
-    check(coder, name, KNOWN)
-    coder = plain(coder)
-    ends = ("conv_in", "norm_out", "conv_norm_out", "conv_out")
-    only(coder, name, (*ends, levels, "mid", "mid_block"))
-    for middle in ("mid", "mid_block"):
-        if isinstance(found := getattr(coder, middle, None), nn.Module):
-            only(found, f"{name}.{middle}", _MIDDLE)
-            for part, count in (("attentions", 1), ("resnets", 2)):
-                if len(children(found, part)) not in (0, count):
-                    raise LoweringError(f"{name}.{middle}.{part} must hold {count} parts.")
-    return coder
-
-
 def _quant(build: _Builder, module: nn.Module, name: str) -> None:
     """A 1x1x1 convolution beside the latents, which belongs to the whole VAE."""
     part = child(module, "vae", name)
@@ -171,15 +146,15 @@ def lower_encoder(module: nn.Module) -> Program:
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
     dialect = dialect_of(module)
-    coder = _checked(module, "encoder", dialect.levels[0])
+    coder = checked_coder(module, "encoder", DOORS, KNOWN, (*_ENDS, dialect.levels[0]))
     first, _ = causal(child(coder, "encoder", "conv_in"), "encoder.conv_in")
     build = _Builder([StoreSpec(first.in_channels, 1, 1)], dialect=dialect)
     build.put(first)
     build.levels(coder, "encoder", 0)
-    build.middle(coder, "encoder")
+    put_middle(build, coder, "encoder", dialect.middle)
     _finish(build, coder, "encoder")
     _quant(build, module, "quant_conv")
-    return build.program("encoder")
+    return in_runs(build.program("encoder"), dialect.levels[0])
 
 
 def lower_decoder(module: nn.Module) -> Program:
@@ -189,16 +164,17 @@ def lower_decoder(module: nn.Module) -> Program:
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
     dialect = dialect_of(module)
-    coder = _checked(module, "decoder", dialect.levels[1])
+    coder = checked_coder(module, "decoder", DOORS, KNOWN, (*_ENDS, dialect.levels[1]))
     latents = of_voxels(child(module, "vae", "post_quant_conv"), "post_quant_conv").in_channels
-    px, frames = _ratios(coder, dialect)
+    levels = [level for _, level in _levels(coder, dialect, 1)]
+    px, frames = ratios_of(levels, dialect.samplers[1], lambda part: factors_of(part)[0] == 2)
     build = _Builder([StoreSpec(latents, px, frames)], dialect=dialect)
     _quant(build, module, "post_quant_conv")
     build.conv(child(coder, "decoder", "conv_in"), "decoder.conv_in")
-    build.middle(coder, "decoder")
+    put_middle(build, coder, "decoder", dialect.middle)
     build.levels(coder, "decoder", 1)
     _finish(build, coder, "decoder")
-    return build.program("decoder")
+    return in_runs(build.program("decoder"), dialect.levels[1], dialect.norm_out)
 
 
 def _finish(build: _Builder, coder: nn.Module, name: str) -> None:
@@ -206,14 +182,3 @@ def _finish(build: _Builder, coder: nn.Module, name: str) -> None:
     path = build.dialect.norm_out
     norm = group_norm(child(coder, name, path), f"{name}.{path}")
     build.conv(child(coder, name, "conv_out"), f"{name}.conv_out", norm)
-
-
-def _ratios(coder: nn.Module, dialect: Dialect) -> tuple[int, int]:
-    """Pixels and sample frames for one element of the latents, by what the levels make of them."""
-    px = frames = 1
-    for _, level in _levels(coder, dialect, 1):
-        sampler = dialect.samplers[1].partition(".")[0]
-        if isinstance(getattr(level, sampler, None), nn.Module):
-            timed = factors_of(part_of(level, "decoder", dialect.samplers[1]))[0] == 2
-            px, frames = 2 * px, frames * (2 if timed else 1)
-    return px, frames

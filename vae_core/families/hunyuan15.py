@@ -26,8 +26,8 @@ from torch import nn
 from ..errors import LoweringError
 from ..program.parts import Conv, Fold, Form, Norm, Packing
 from ..program.steps import SOURCE, Program, Residual, Step, StoreSpec
-from .attributes import check, check_doors, plain
-from .building import child, children, only, part_of
+from .attributes import plain
+from .building import child, children, only, part_of, put_middle
 from .hunyuan15_parts import (
     DIFFUSERS,
     DOORS,
@@ -42,18 +42,12 @@ from .hunyuan15_parts import (
     repeats,
     shuffling,
 )
-from .hunyuan_building import HunyuanBuilder
+from .hunyuan_building import IDLE, HunyuanBuilder, checked_coder, ratios_of
 
 _EPS = 1e-12
 """The least length that a voxel is divided by, as `torch.nn.functional.normalize` has it."""
 
-_IDLE = ("swish", "temb_proj")
-"""Parts of ComfyUI's residual blocks beside what the steps contain; no video goes through the
-second.
-"""
-
-_MIDDLE = ("attentions", "resnets", "block_1", "attn_1", "block_2")
-"""What there is in the middle, by either names."""
+_ENDS = ("conv_in", "norm_out", "conv_out", "regul")
 
 
 def owns(module: nn.Module) -> bool:
@@ -79,7 +73,7 @@ class _Builder(HunyuanBuilder):
     def resnet(self, block: nn.Module, path: str) -> None:
         """Two convolutions, the second added to what the block began with."""
         names = ("norm1", "conv1", "norm2", "conv2", self.dialect.shortcut)
-        only(block, path, (*names, *_IDLE))
+        only(block, path, (*names, *IDLE))
         entry = self.at
         conv1, conv2 = (
             causal(child(block, path, name), f"{path}.{name}") for name in ("conv1", "conv2")
@@ -100,15 +94,6 @@ class _Builder(HunyuanBuilder):
         only(block, path, ("norm", *names))
         parts = [pointwise(child(block, path, name), f"{path}.{name}") for name in names]
         self.attend(path, self.norm(block, path, "norm", activated=False), parts)
-
-    def middle(self, coder: nn.Module, name: str) -> None:
-        """The three blocks at the smallest size."""
-        first, attention, last = (
-            (part_of(coder, name, part), f"{name}.{part}") for part in self.dialect.middle
-        )
-        self.resnet(*first)
-        self.attention(*attention)
-        self.resnet(*last)
 
     def down(self, module: nn.Module, path: str) -> None:
         """Half the size, and half the frames where it is timed."""
@@ -151,22 +136,6 @@ class _Builder(HunyuanBuilder):
                 (self.up if way else self.down)(part, f"{path}.{names.samplers[way]}")
 
 
-def _checked(module: nn.Module, name: str, levels: str) -> nn.Module:
-    """`module.encoder` or `module.decoder`, of a VAE whose methods are its class's own."""
-    check_doors(module, DOORS)
-    coder = child(module, "vae", name)
-    check(coder, name, KNOWN)
-    coder = plain(coder)
-    only(coder, name, ("conv_in", levels, "mid", "mid_block", "norm_out", "conv_out", "regul"))
-    for middle in ("mid", "mid_block"):
-        if isinstance(found := getattr(coder, middle, None), nn.Module):
-            only(found, f"{name}.{middle}", _MIDDLE)
-            for part, count in (("attentions", 1), ("resnets", 2)):
-                if len(children(found, part)) not in (0, count):
-                    raise LoweringError(f"{name}.{middle}.{part} must hold {count} parts.")
-    return coder
-
-
 def lower_encoder(module: nn.Module) -> Program:
     """The program of `module.encoder`: sample frames [b, 3, t, h, w] to moments [b, 2z, n, h/16,
     w/16].
@@ -174,12 +143,12 @@ def lower_encoder(module: nn.Module) -> Program:
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
     dialect = dialect_of(module)
-    coder = _checked(module, "encoder", dialect.levels[0])
+    coder = checked_coder(module, "encoder", DOORS, KNOWN, (*_ENDS, dialect.levels[0]))
     first = causal(child(coder, "encoder", "conv_in"), "encoder.conv_in")
     build = _Builder([StoreSpec(first.in_channels, 1, 1)], dialect=dialect)
     build.put(first)
     build.levels(coder, "encoder", 0)
-    build.middle(coder, "encoder")
+    put_middle(build, coder, "encoder", dialect.middle)
     last = causal(child(coder, "encoder", "conv_out"), "encoder.conv_out")
     entry, norm = build.at, build.norm(coder, "encoder", "norm_out")
     build.put(_whole(means("encoder.shortcut", build.spec.channels, last.out_channels)))
@@ -195,27 +164,18 @@ def lower_decoder(module: nn.Module) -> Program:
     Raises `LoweringError` with the path of whatever the engine cannot run exactly.
     """
     dialect = dialect_of(module)
-    coder = _checked(module, "decoder", dialect.levels[1])
+    coder = checked_coder(module, "decoder", DOORS, KNOWN, (*_ENDS, dialect.levels[1]))
     first = causal(child(coder, "decoder", "conv_in"), "decoder.conv_in")
-    build = _Builder([_latents(coder, dialect, first.in_channels)], dialect=dialect)
+    levels = children(coder, dialect.levels[1])
+    ratios = ratios_of(levels, dialect.samplers[1], lambda part: getattr(part, dialect.timed[1]))
+    build = _Builder([StoreSpec(first.in_channels, *ratios)], dialect=dialect)
     build.put(_whole(repeats("decoder.shortcut", first.in_channels, first.out_channels)))
     build.steps.append(Step(SOURCE, build.at, first, residual=Residual(build.at)))
-    build.middle(coder, "decoder")
+    put_middle(build, coder, "decoder", dialect.middle)
     build.levels(coder, "decoder", 1)
     last = causal(child(coder, "decoder", "conv_out"), "decoder.conv_out")
     build.put(last, build.norm(coder, "decoder", "norm_out"))
     return build.program("decoder")
-
-
-def _latents(coder: nn.Module, dialect: Dialect, channels: int) -> StoreSpec:
-    """Of a decoder's latents, by what its levels make of them."""
-    px = frames = 1
-    for level in children(coder, dialect.levels[1]):
-        sampler = dialect.samplers[1].partition(".")[0]
-        if isinstance(getattr(level, sampler, None), nn.Module):
-            part = part_of(level, "decoder", dialect.samplers[1])
-            px, frames = 2 * px, frames * (2 if getattr(part, dialect.timed[1]) else 1)
-    return StoreSpec(channels, px, frames)
 
 
 def _whole(fold: Conv) -> Conv:

@@ -103,6 +103,7 @@ KNOWN = {
         for name in ("DnSmpl", "UpSmpl", "Encoder", "Decoder")
     },
     **{f"{_SHARED}{name}": Known() for name in ("ResnetBlock", "AttnBlock", "CarriedConv3d")},
+    **{f"{_HOST}{name}": Known() for name in ("HunyuanRefinerResnetBlock", "NoPadConv3d")},
 }
 """The classes of parts that the engine runs, and what it relies on in them."""
 

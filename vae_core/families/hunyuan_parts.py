@@ -13,7 +13,8 @@ from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.parts import Conv, Edge, Norm, Scope
+from ..program.parts import Conv, Edge, Norm, Runs, Scope
+from ..program.steps import Program, Step
 from .attributes import HOST_OPERATIONS, TORCH, Known
 from .building import child, geometry
 from .hunyuan15_parts import AUTHORS as AUTHORS_1_5
@@ -169,3 +170,25 @@ def of_voxels(module: nn.Module, path: str) -> Conv:
     if (conv.kernel_t, conv.kernel, conv.stride) != (1, 1, 1):
         raise LoweringError(f"{path} must be a 1x1x1 convolution; it is {module}.")
     return conv
+
+
+_LATENTS = 2
+"""Latent frames that ComfyUI's class takes at a time outside of the middle."""
+
+
+def in_runs(program: Program, *names: str) -> Program:
+    """`program` whose norms in those parts are told over which frames ComfyUI's class takes their
+    statistics.
+
+    It begins an encoder with the first frame alone; a decoder has that one among its first run.
+    """
+
+    def told(step: Step) -> Step:
+        part = step.norm.path.split(".")[1] if step.norm else None
+        if step.norm is None or part not in names:
+            return step
+        of_latent = program.ratios.frames // program.stores[step.src].frames
+        first = 1 if program.encodes else 1 + (_LATENTS - 1) * of_latent
+        return replace(step, norm=replace(step.norm, runs=Runs(first, _LATENTS * of_latent)))
+
+    return replace(program, steps=tuple(map(told, program.steps)))

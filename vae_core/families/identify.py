@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,8 +21,9 @@ from ..errors import LoadError
 from .cogvideox_keys import COGVIDEOX_KEYS, NORM_NUM_GROUPS
 from .hunyuan15_keys import HUNYUAN_1_5_KEYS
 from .hunyuan_keys import HUNYUAN_KEYS
-from .keys import DIFFUSERS, EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
+from .keys import EXPECTED, Architecture, Keys, Shape, dtypes_of, listed, shape_of
 from .ltx_keys import LTX_KEYS
+from .mochi_keys import MOCHI_KEYS
 from .seedvr2_keys import SEEDVR2_KEYS
 from .wan22_keys import WAN_2_2_KEYS
 from .wan_keys import WAN_KEYS
@@ -35,6 +36,7 @@ KEYS = (
     HUNYUAN_KEYS,
     HUNYUAN_1_5_KEYS,
     SEEDVR2_KEYS,
+    MOCHI_KEYS,
 )
 """Of the families whose files are read."""
 
@@ -62,10 +64,18 @@ def architecture_of(keys: Keys, own: Mapping[str, Any], config: Mapping[str, Any
     config: a config.json, empty without one. Raises `LoadError` where it contradicts the shapes.
     """
     shapes = {name: shape_of(value) for name, value in own.items()}
+    _check_sizes(shapes, keys.scalars)
     architecture = keys.architecture(shapes, config)
     _check_config(keys.facts(shapes, str(config.get("_class_name"))), keys, config)
     parameters = sum(math.prod(shape) for shape in shapes.values())
     return replace(architecture, parameters=parameters, dtypes=dtypes_of(list(own.values())))
+
+
+def _check_sizes(shapes: Mapping[str, Shape], scalars: Collection[str]) -> None:
+    sized = {name: shape for name, shape in shapes.items() if shape or name not in scalars}
+    odd = [f"{name} {shape}" for name, shape in sized.items() if not shape or not all(shape)]
+    if odd:
+        raise LoadError(f"no network has tensors of such shapes: {listed(odd)}. {EXPECTED}")
 
 
 def _check_config(facts: Mapping[str, Any], keys: Keys, config: Mapping[str, Any]) -> None:
@@ -159,7 +169,10 @@ _FAMILIES: tuple[tuple[str, tuple[tuple[str, int | None], ...]], ...] = (
         "an LTX VAE without its decoder's first level",
         ((r"per_channel_statistics|latents_mean$", None), (r"conv_in\.conv", 5)),
     ),
-    ("a Mochi VAE", ((r"\.block_in\.resnets\.|blocks\.\d+\.blocks\.\d+\.stack\.", None),)),
+    (
+        "one half of a Mochi VAE; both are needed, under encoder. and decoder.",
+        ((r"block_(in|out)\.resnets\.|(blocks|layers)\.\d+(\.\w+)*\.stack\.", None),),
+    ),
     ("an Allegro VAE", ((r"coder\.temp_conv_(in|out)\.", None),)),
     ("an image VAE (2D convolutions, diffusers' names)", (_DIFFUSERS_IMAGE,)),
     ("an image VAE (2D convolutions, the original names)", (_LDM_IMAGE,)),
@@ -187,10 +200,12 @@ def looks_like(shapes: Mapping[str, Shape]) -> str:
     return next(fits, "a network of no family that is known here")
 
 
+_AUTOENCODER = "AutoencoderKL"
+"""With what the names of diffusers' classes begin."""
+
 _CLASSES = (
     (r"^AutoencoderKLHunyuan", "a Hunyuan VAE"),
     (r"^AutoencoderKLLTX2Audio", "the audio VAE of LTX-2"),
-    (r"^AutoencoderKLMochi$", "the Mochi VAE"),
     (r"^(AutoencoderKL|AsymmetricAutoencoderKL|AutoencoderDC|VQModel)$", "an image VAE"),
     (r"^AutoencoderTiny$", "a tiny image autoencoder"),
     (r"^Autoencoder", "an autoencoder of another family"),
@@ -209,8 +224,8 @@ def keys_of_class(config: Mapping[str, Any]) -> Keys:
     found = next((keys for keys in KEYS if name in keys.classes and keys.told_by(config)), None)
     if found is not None:
         return found
-    theirs = (keys for keys in KEYS if keys.home == DIFFUSERS)
-    *first, last = dict.fromkeys(one for keys in theirs for one in keys.classes)
+    named = dict.fromkeys(one for keys in KEYS for one in keys.classes)
+    *first, last = (one for one in named if one.startswith(_AUTOENCODER))
     fits = (words for pattern, words in _CLASSES if re.search(pattern, str(name)))
     raise LoadError(
         f"config.json names {name}, {next(fits, 'another network')}; {', '.join(first)} or {last}"

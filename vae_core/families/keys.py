@@ -21,11 +21,12 @@ Shapes = Mapping[str, Shape]
 
 EXPECTED = (
     "Expected is a VAE of CogVideoX, Wan 2.1 and Qwen-Image, Wan 2.2 5B, LTX-Video and LTX-2,"
-    " HunyuanVideo 1.0, 1.5 or SeedVR2: a diffusers folder (config.json and"
+    " HunyuanVideo 1.0, 1.5, SeedVR2 or Mochi: a diffusers folder (config.json and"
     " diffusion_pytorch_model.safetensors), a single file such as cogvideox_vae_bf16.safetensors,"
     " wan_2.1_vae.safetensors, wan2.2_vae.safetensors, hunyuan_video_vae_bf16.safetensors,"
-    " hunyuanvideo15_vae_fp16.safetensors or seedvr2_ema_vae_fp16.safetensors, a checkpoint of"
-    " LTX-2, or the original 3d-vae.pt, Wan2.1_VAE.pth or Wan2.2_VAE.pth."
+    " hunyuanvideo15_vae_fp16.safetensors, seedvr2_ema_vae_fp16.safetensors or"
+    " mochi_vae.safetensors, a checkpoint of LTX-2, or the original 3d-vae.pt,"
+    " Wan2.1_VAE.pth or Wan2.2_VAE.pth."
 )
 DIFFUSERS = "diffusers"
 _NAMES_SHOWN = 3
@@ -79,6 +80,7 @@ class Keys:
     kind: which of the classes holds a network of these shapes; None where it is the first.
     said: what a file's metadata, the names in it and the facts together say of a config.json, where
         none is there. settle: what has to be done to a module made of all that.
+    scalars: diffusers' names of tensors that are single numbers.
     linear: diffusers' names of weights that are those of linear maps there, and may be those of
         convolutions of 1x1x1 in files; None where there is none.
     architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
@@ -103,6 +105,7 @@ class Keys:
     ) = None
     settle: Callable[[Any, Mapping[str, Any]], None] | None = None
     linear: re.Pattern[str] | None = None
+    scalars: frozenset[str] = frozenset()
     home: str = DIFFUSERS
 
     def prefixes(self, names: Collection[str]) -> list[str]:

@@ -22,6 +22,8 @@ from typing import Any, cast
 from ..errors import LoadError
 from .keys import EXPECTED, Architecture, Keys, Shape, Shapes, convolution, count
 
+_TOLD = "decoder.timestep_scale_multiplier"
+"""One number, of decoders that are told of noise."""
 _TITLE = "LTX"
 _SECOND, _FIRST = "AutoencoderKLLTX2Video", "AutoencoderKLLTXVideo"
 _PATCH_PX = 4
@@ -168,7 +170,7 @@ def _decoder(shapes: Shapes, kind: str) -> dict[str, Any]:
         "decoder_inject_noise": noise[::-1],
         "upsample_factor": factors[::-1],
         "upsample_residual": [factor > 1 for factor in factors][::-1],
-        "timestep_conditioning": "decoder.timestep_scale_multiplier" in shapes,
+        "timestep_conditioning": _TOLD in shapes,
     }
     if kind == _SECOND:
         types = (
@@ -292,4 +294,5 @@ LTX_KEYS = Keys(
     kind=_kind_of_class,
     said=_said,
     settle=_settle,
+    scalars=frozenset((_TOLD,)),
 )

@@ -18,7 +18,8 @@ from torch import nn
 
 from ..errors import LoweringError
 from ..geometry.region import Halo
-from ..program.parts import Attend, Axis, Conv, Norm, Rate, Shuffle
+from ..program.layouts import Axis
+from ..program.parts import Attend, Conv, Norm, Rate, Shuffle
 from ..program.steps import Program, StoreSpec
 from .attributes import HOST_OPERATIONS, TORCH, Known, check, check_doors, full_name, plain
 from .building import child, children, only

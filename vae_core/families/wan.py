@@ -25,7 +25,7 @@ from ..geometry.region import Halo
 from ..program.parts import STEADY, Attend, Conv, First, Form, Norm, Rate
 from ..program.steps import Program, Residual, Step, StoreSpec
 from .attributes import check, check_doors, plain
-from .building import Builder, child, children, only, part_of
+from .building import Builder, child, children, only, part_of, put_middle
 from .wan_parts import (
     DIFFUSERS,
     DOORS,
@@ -155,15 +155,6 @@ class _Builder(Builder):
         conv = of_time(child(module, path, "time_conv"), f"{path}.time_conv", rate)
         self.put(conv, rate=rate)
 
-    def middle(self, coder: nn.Module, name: str) -> None:
-        """The three blocks at the smallest size."""
-        first, attention, last = (
-            (part_of(coder, name, part), f"{name}.{part}") for part in self.dialect.middle
-        )
-        self.resnet(*first)
-        self.attention(*attention)
-        self.resnet(*last)
-
     def level(self, part: nn.Module, path: str) -> None:
         """Parts beside a shortcut around all of them."""
         only(part, path, {"resnets", "downsampler", "upsampler", *self.dialect.levels, _SHORTCUT})
@@ -243,7 +234,7 @@ def lower_encoder(module: nn.Module) -> Program:
     build = _Builder([StoreSpec(first.in_channels, 1, 1)], dialect=dialect)
     build.put(first)
     build.parts(coder, "encoder", dialect.levels[0])
-    build.middle(coder, "encoder")
+    put_middle(build, coder, "encoder", dialect.middle)
     build.conv(coder, "encoder", dialect.conv_out, build.norm(coder, "encoder", dialect.norm_out))
     _quant(build, module, dialect.after)
     return build.program("encoder")
@@ -261,7 +252,7 @@ def lower_decoder(module: nn.Module) -> Program:
     build = _Builder([StoreSpec(channels, px * patch, frames)], dialect=dialect)
     _quant(build, module, dialect.before)
     build.conv(coder, "decoder", dialect.conv_in)
-    build.middle(coder, "decoder")
+    put_middle(build, coder, "decoder", dialect.middle)
     build.parts(coder, "decoder", dialect.levels[1])
     conv_out = part_of(coder, "decoder", dialect.conv_out)
     last = into_squares(causal(conv_out, f"decoder.{dialect.conv_out}"), patch)

@@ -16,7 +16,7 @@ from itertools import count as counting
 from typing import Any
 
 from ..errors import LoadError
-from .keys import EXPECTED, Architecture, Keys, Shape, Shapes, convolution
+from .keys import EXPECTED, Architecture, Keys, Shapes, convolution
 
 _TITLE = "Wan 2.1"
 _QWEN = "AutoencoderKLQwenImage"
@@ -81,15 +81,13 @@ def diffusers_part(name: str) -> str:
     return _IN_RESNET.sub(lambda hit: _RESNET[hit[0]], name)
 
 
-def _parts(shapes: Shapes) -> Iterator[tuple[str, Shape]]:
-    """Each part of the encoder's levels: its path, and the shape of its first convolution."""
+def _parts(shapes: Shapes) -> Iterator[str]:
+    """The path of each part of the encoder's levels."""
     for i in counting():
         path = f"encoder.down_blocks.{i}"
-        resamples = shapes.get(f"{path}.resample.1.weight")
-        shape = resamples or shapes.get(f"{path}.conv1.weight")
-        if shape is None:
+        if not {f"{path}.resample.1.weight", f"{path}.conv1.weight"} & shapes.keys():
             return
-        yield path, shape
+        yield path
 
 
 def _levels(shapes: Shapes) -> tuple[tuple[int, ...], int, tuple[bool, ...]]:
@@ -99,12 +97,12 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], int, tuple[bool, ...]]:
     """
     widths: list[list[int]] = [[]]
     timed: list[bool] = []
-    for path, shape in _parts(shapes):
+    for path in _parts(shapes):
         if f"{path}.resample.1.weight" in shapes:
             widths.append([])
             timed.append(f"{path}.time_conv.weight" in shapes)
         else:
-            widths[-1].append(shape[0])
+            widths[-1].append(convolution(shapes, f"{path}.conv1.weight", _TITLE)[0])
     if not widths[0]:
         raise LoadError(f"this {_TITLE} VAE is incomplete: its encoder is missing. {EXPECTED}")
     depths = {len(level) for level in widths}

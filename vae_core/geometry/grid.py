@@ -18,6 +18,7 @@ from itertools import pairwise
 from ..settings import Layout
 from .ratios import Ratios
 from .region import Extent, Interval, Region
+from .share import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,10 @@ class Chunk:
         decode).
     target: its frames in the clip that comes out.
     first: whether it begins the clip, so that there is no causal cache and history is replicated.
-    layout: whose rule says what the first frame is.
+    layout: whose rule says what the first frame is. leads: whether a clip's first frame is no
+        other than those after it, whatever the layout.
     band: where it is no chunk, but a part of the work on the whole clip; None for a chunk.
+    share: what of it one of several ranks does; None where nobody else has a part in it.
     """
 
     source: Interval
@@ -51,6 +54,8 @@ class Chunk:
     first: bool
     layout: Layout
     band: Band | None = None
+    leads: bool = False
+    share: Share | None = None
 
     def origin(self, store: int) -> int:
         """The frame, of those that the geometry of steps speaks of, with which a store begins."""
@@ -58,19 +63,45 @@ class Chunk:
 
     def held(self, store: int, extent: Extent) -> Extent:
         """The extent of what there is of a store, of which the chunk or the clip has `extent`."""
-        return replace(extent, t=self.band.held[store].size) if self.band else extent
+        frames = self.band.held[store].size if self.band else extent.t
+        return Extent(frames, self.share.held[store].size if self.share else extent.h, extent.w)
+
+    def all_held(self, extents: tuple[Extent, ...]) -> tuple[Extent, ...]:
+        """The same of every store."""
+        if self.band is None and self.share is None:
+            return extents
+        return tuple(self.held(store, extent) for store, extent in enumerate(extents))
+
+    def here(self, store: int, region: Region) -> Region:
+        """Where `region` of a store lies in what there is of it."""
+        found = region.later(-self.origin(store))
+        return found.lower(-self.share.held[store].start) if self.share else found
+
+    def rows(self, store: int, side: int, whole: int) -> Interval:
+        """Those of `whole` rows of cells that are to be made, where each makes `side` rows of a
+        store.
+        """
+        return self.share.cells(store, side) if self.share else Interval(0, whole)
+
+    def makes(self, store: int) -> bool:
+        """Whether anything of a store is to be made."""
+        rows = self.share is None or self.share.own[store].size > 0
+        return rows and (self.band is None or self.band.cells[store].size > 0)
 
     def keeps_first(self, frames: int) -> bool:
         """Whether the first of `frames` stands alone at a level of time.
 
-        Aligned: exactly in the chunk that begins the clip. Diffusers: whenever the count is odd.
+        Never where it `leads`. Aligned: exactly in the chunk that begins the clip. Diffusers:
+        whenever the count is odd.
         """
+        if self.leads:
+            return False
         return self.first if self.layout is Layout.ALIGNED else frames % 2 == 1
 
     @property
     def anywhere(self) -> Chunk:
         """One of the same kind: but for bands, no geometry depends on where in a clip it lies."""
-        return Chunk(_NOWHERE, _NOWHERE, self.first, self.layout, self.band)
+        return replace(self, source=_NOWHERE, target=_NOWHERE)
 
 
 _NOWHERE = Interval(0, 0)

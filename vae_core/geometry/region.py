@@ -40,6 +40,12 @@ class Interval:
         """The same length, `by` further on."""
         return Interval(self.start + by, self.stop + by)
 
+    def hull(self, other: Interval) -> Interval:
+        """The shortest interval that holds both; the other one where one of them is empty."""
+        if not self.size or not other.size:
+            return self if self.size else other
+        return Interval(min(self.start, other.start), max(self.stop, other.stop))
+
     def contains(self, other: Interval) -> bool:
         """Whether every number of `other` is in this one."""
         return self.start <= other.start and other.stop <= self.stop
@@ -111,6 +117,10 @@ class Region:
     def later(self, frames: int) -> Region:
         """The same rows and columns, so many frames later."""
         return replace(self, t=self.t.shift(frames))
+
+    def lower(self, rows: int) -> Region:
+        """The same frames and columns, so many rows further down."""
+        return replace(self, h=self.h.shift(rows))
 
     def meet(self, other: Region) -> Region:
         """The part inside `other`."""

@@ -32,8 +32,11 @@ _CHOICES: dict[str, tuple[type[Enum], str]] = {
     "--norm-scope": (NormScope, "what statistics are taken over"),
     "--layout": (Layout, "where chunks begin; for decode, that of the latents"),
     "--size-fit": (Fit, "how to get multiples of 8"),
-    "--frame-fit": (Fit, "how to get 4k+1 frames, 8k+1 for LTX"),
-    "--reference": (Reference, "whose result, where they differ: HunyuanVideo 1.5's alone"),
+    "--frame-fit": (Fit, "how to get 4k+1 frames, 8k+1 for LTX, 6k+1 for Mochi"),
+    "--reference": (
+        Reference,
+        "whose result, where they differ: HunyuanVideo's, and Mochi's latents",
+    ),
 }
 
 
@@ -196,6 +199,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default = options.word(getattr(_USUAL, flag.removeprefix("--").replace("-", "_")))
         group.add_argument(flag, choices=values, help=f"{about} (default: {default})")
     parser.add_argument("--quiet", action="store_true", help="no progress display")
+
+
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    """For processes that torchrun has started to share the work."""
+    parser.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=_USUAL.parallel_timeout_s,
+        metavar="SECONDS",
+        help="under torchrun: how long to wait for another process (default: %(default)g)",
+    )
 
 
 def add_frames(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from math import ceil
@@ -31,10 +32,11 @@ from ..media.latent_stream import Kept, LatentFile, MomentSpool, write_spooled
 from ..media.video import PICTURE_FPS, VideoSource, open_video
 from ..media.video_writing import check_options, open_writer
 from ..planning.plan import Plan, size_text
-from ..settings import Settings
+from ..settings import Given, Settings
 from ..streaming.values import checked_device
 from ..vae import VideoVAE, from_module
-from .file_streams import decode_video, encode_video
+from .file_streams import Nobody, decode_video, encode_video
+from .launch import writes
 from .options import (
     DTYPES,
     form_of,
@@ -194,7 +196,8 @@ def encode(args: Namespace) -> None:
         with MomentSpool(args.output.parent) as spool:
             work = partial(encode_video, vae, video, spool.add)
             fitted, seconds = timed(work, "encode", settings, args.quiet)
-            write_spooled(args.output, spool, _meta(vae, video, fitted, settings), kept)
+            if writes(args):
+                write_spooled(args.output, spool, _meta(vae, video, fitted, settings), kept)
             shape = list(spool.shape)
     _say_notes(video.notes + fitted.notes)
     frames = f"{counted(fitted.source.t, 'sample frame')} to latents {shape}"
@@ -241,10 +244,12 @@ def decode(args: Namespace) -> None:
             settings = replace(settings, layout=meta.chunk_layout)
         fps = args.fps or meta.fps or PICTURE_FPS
         check_options(args.output, options, _size(latents.shape, vae.ratios.px, meta), fps)
-        with open_writer(args.output, fps, options, audio) as writer:
-            work = partial(decode_video, vae, latents, writer, _trim(meta))
+        settings = replace(settings, parallel_result=Given.FIRST)
+        opened = open_writer(args.output, fps, options, audio) if writes(args) else nullcontext()
+        with opened as writer:
+            work = partial(decode_video, vae, latents, writer or Nobody(), _trim(meta))
             (frames, height, width), seconds = timed(work, "decode", settings, args.quiet)
-    if writer.silent:
+    if writer and writer.silent:
         say(f"note: {args.audio} has no sound.")
     size = f"{counted(frames, 'frame')} of {height}x{width} px"
     say(f"{args.output}: {size} at {float(fps):.4g} a second in {seconds:.1f} s")

@@ -58,6 +58,13 @@ class FrameSink(Protocol):
         ...
 
 
+class Nobody:
+    """Takes frames that are not wanted here."""
+
+    def add(self, frame: Frame) -> None:
+        """See `FrameSink`."""
+
+
 def _pixels(video: VideoSource, shot: Shot) -> Tensor:
     """A shot as [1, 3, h, w], -1 to 1."""
     return frames_to_tensor(video.picture(shot)[np.newaxis])[:, :, 0]

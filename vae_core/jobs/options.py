@@ -36,7 +36,7 @@ from ..media.files import check_output
 from ..media.video import Resize, Selection
 from ..media.video_writing import VIDEO_SUFFIXES, VideoOptions, check_options
 from ..posterior import Posterior
-from ..settings import Progress, Settings
+from ..settings import Given, Progress, Settings
 from ..vae import VideoVAE
 
 DTYPES = {
@@ -144,7 +144,10 @@ def settings_of(args: Namespace) -> Settings:
     if getattr(args, "seed", None) is not None and not args.sample:
         raise SettingsError("--seed is for --sample; without it the posterior's mode is taken.")
     chosen = {name: getattr(args, name) for name in _CHOICES if getattr(args, name) is not None}
-    return Settings(chunk_frames=args.chunk_frames, tile_px=args.tile, **chosen)
+    group = getattr(args, "group", None) or getattr(args, "ranks", None)
+    if getattr(args, "group", None) is not None:
+        chosen |= {"parallel_result": Given.ALL, "parallel_timeout_s": args.rank_timeout}
+    return Settings(args.chunk_frames, tile_px=args.tile, parallel=group, **chosen)
 
 
 def word(choice: Enum | str) -> str:

@@ -35,6 +35,7 @@ from ..streaming.frame_feed import FrameRuns
 from ..vae import VideoVAE
 from .contact_sheet import chosen_frames, draw_sheet
 from .file_streams import decode_video, encode_video
+from .launch import writes
 from .options import (
     json_text,
     latents_of,
@@ -256,6 +257,8 @@ def roundtrip(args: Namespace) -> None:
     settings_of(args)
     _open(args).close()
     outputs = _Outputs.of(args)
+    if not writes(args):
+        outputs, args.output = _Outputs(None, None, None), None
     report, judge = _measured(args, load_for(args), options)
     if outputs.sheet is not None:
         before, after = (np.stack(frames) for frames in zip(*judge.pairs, strict=True))

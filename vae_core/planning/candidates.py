@@ -39,7 +39,8 @@ def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)
-    in_time = settings.norm_scope is NormScope.CLIP and settings.tiling is not Tiling.OFF
+    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
+    in_time = whole and settings.tiling is not Tiling.OFF
     t = settings.chunk_frames // frames if in_time else _WHOLE
     return Extent(max(t, 1), max(sides[0] // px, 1), max(sides[1] // px, 1))
 

@@ -11,23 +11,34 @@ from ..geometry.grid import Chunk, decode_chunks, encode_chunks
 from ..program.bands import bands_of
 from ..program.parts import Edge
 from ..program.scopes import needs_clip
+from ..program.shares import shares_of
 from ..program.steps import SOURCE, Program
 from ..settings import CHUNK_STEP_FRAMES, Layout, NormScope, Settings, Tiling
 from .plan import Job
 
 
 def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
-    """The chunks of the clip; one alone where statistics run over all of it, and bands where its
-    network looks ahead.
+    """The chunks of the clip; one alone where statistics or columns of keys run over all of it, and
+    bands where its network looks ahead. Where several ranks share the work, the largest share is
+    that of all.
     """
+    chunks, ranks = _chunks(job, settings), settings.ranks
+    if ranks == 1:
+        return chunks
+    share = shares_of(job.program, job.source.h, ranks).largest()
+    return tuple(replace(chunk, share=share) for chunk in chunks)
+
+
+def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
     layout, frames = cast("Layout", settings.layout), job.source.t
     if job.program.looks_ahead:
         run = max(settings.chunk_frames // job.program.stores[SOURCE].frames, 1)
         return bands_of(job.program, frames, run)
     ratios, cut = job.program.ratios, encode_chunks if job.program.encodes else decode_chunks
-    whole = settings.norm_scope is NormScope.CLIP
+    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
     chunk_frames = ratios.frames * frames if whole else settings.chunk_frames
-    return cut(frames, chunk_frames, layout, ratios)
+    found = cut(frames, chunk_frames, layout, ratios)
+    return tuple(replace(one, leads=True) for one in found) if job.program.leads else found
 
 
 def meant(program: Program, settings: Settings) -> Settings:

@@ -12,6 +12,7 @@ from ..program.bands import largest_band
 from ..program.steps import SOURCE, Program
 from .bands import heights_of, turns_of
 from .held import live_stores
+from .lifetimes import waits_of
 from .memory import Memory, slack_bytes
 from .places import Kind, Places
 from .plan import Job, chunk_extent
@@ -30,7 +31,8 @@ def memories_of(job: Job, chunks: tuple[Chunk, ...], sizes: Sizes) -> tuple[Memo
         several = len(chunks) > 1
         steps, live = steps_bytes(job.program, band, extents, sizes), live_stores(job.program)
         given = extents, sizes, several, several, steps, live
-        return (Memory(job.program, band, *given, slack_bytes(job.program, extents, sizes)),)
+        slack, waits = slack_bytes(job.program, extents, sizes), waits_of(job.program, chunks)
+        return (Memory(job.program, band, *given, slack, waits=waits),)
     found: dict[tuple[Extent, bool, bool, bool], Memory] = {}
     live = live_stores(job.program)
     for index, chunk in enumerate(chunks):

@@ -6,10 +6,12 @@ A level is all that has one resolution: its activations, one after the other, an
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent
+from ..program.shares import rows_read
 from ..program.steps import Program
 from .held import first_written
 from .places import Places
@@ -43,18 +45,24 @@ def levels_of(
             away = places.far_rows(store, rows)
             near[spec.px] += row * (rows - away)
             far[spec.px] += row * away
-    for path, store, frames in () if alone else _kept(program, chunk):
-        side, spec = extents[store], program.stores[store]
-        held = far if path in places.caches else near
-        held[spec.px] += spec.channels * frames * side.h * side.w
+    for path, store, kept in () if alone else _kept(program, extents, chunk):
+        spec, held = program.stores[store], far if path in places.caches else near
+        held[spec.px] += spec.channels * kept.voxels
     return tuple(Level(px, near[px], far[px]) for px in sorted(near | far))
 
 
-def _kept(program: Program, chunk: Chunk) -> list[tuple[str, int, int]]:
+def _kept(
+    program: Program, extents: tuple[Extent, ...], chunk: Chunk
+) -> Iterator[tuple[str, int, Extent]]:
     """What goes to the chunk or band after it: the step that keeps it, of which store it is, and
-    how many frames.
+    how much.
     """
     if chunk.band is None:
-        return [(step.path, step.src, step.history) for step in program.steps]
-    kept = chunk.band.kept
-    return [(program.steps[i].path, s, kept[s]) for s, i in first_written(program).items()]
+        for step in program.steps:
+            src = extents[step.src]
+            rows = rows_read(step, src, chunk).size
+            yield step.path, step.src, Extent(step.history, rows, src.w)
+    else:
+        for store, index in first_written(program).items():
+            there = chunk.held(store, extents[store])
+            yield program.steps[index].path, store, replace(there, t=chunk.band.kept[store])

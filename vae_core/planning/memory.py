@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..geometry.grid import Band, Chunk
+from ..geometry.grid import Chunk
 from ..geometry.region import Extent
 from ..program.parts import Attend
 from ..program.steps import Program
@@ -23,7 +23,7 @@ from .attending import kept_by_step
 from .bands import Bands, Turns
 from .classes import attends
 from .held import first_written
-from .lifetimes import waiting_bytes
+from .lifetimes import Waits, waiting_bytes
 from .places import ALL_NEAR, Far, Kind, Places, kind_of
 from .projection import Projection, Traffic
 from .sizes import Sizes, frame_statistics_bytes
@@ -46,6 +46,7 @@ class Memory:
     pooled_near, pooled_far: bytes held for stores on the device and away from it while each step
         runs, where memory is reused (see `pool`); None where stores come from an allocator.
     turns: what the steps that take turns come to, if any do.
+    waits: what waits in each of the bands that `chunk` stands for, if it stands for any.
     far: what each step has far away.
     """
 
@@ -63,10 +64,12 @@ class Memory:
     pooled_near: tuple[int, ...] | None = None
     pooled_far: tuple[int, ...] | None = None
     turns: Turns | None = None
+    waits: tuple[Waits, ...] = ()
     far: tuple[Far, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        far = tuple(self.places.of(step, self.extents) for step in self.program.steps)
+        there = self.chunk.all_held(self.extents)
+        far = tuple(self.places.of(step, there) for step in self.program.steps)
         object.__setattr__(self, "far", far)
 
     def store_bytes(self, store: int, far: bool) -> int:
@@ -104,7 +107,7 @@ class Memory:
         from it on, and new ones of those up to it.
         """
         if self.chunk.band:
-            return self._waiting(far, self.chunk.band)
+            return self._waiting(far)
         caches, steps = self.places.caches, zip(self.program.steps, self.steps, strict=True)
         sizes = [one.cache_bytes * ((step.path in caches) is far) for step, one in steps]
         before, whole, found = 0, sum(sizes), list[int]()
@@ -117,14 +120,16 @@ class Memory:
             found[run.start : run.stop] = [held] * (run.stop - run.start)
         return found
 
-    def _waiting(self, far: bool, band: Band) -> list[int]:
+    def _waiting(self, far: bool) -> list[int]:
         """The same of frames that wait for the next band."""
         frames = [0] * len(self.program.stores)
         for store, index in first_written(self.program).items():
             if (self.program.steps[index].path in self.places.caches) is far:
-                side, channels = self.extents[store], self.program.stores[store].channels
+                side = self.chunk.held(store, self.extents[store])
+                channels = self.program.stores[store].channels
                 frames[store] = self._bytes(channels * side.h * side.w)
-        return waiting_bytes(self.program, frames, band.kept)
+        idle = [0 if far else step.weight_bytes for step in self.steps]
+        return waiting_bytes(self.program, frames, self.waits, idle)
 
     @property
     def _runs(self) -> tuple[Bands, ...]:

@@ -14,10 +14,12 @@ from typing import Any
 from ..errors import counted
 from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
-from ..geometry.region import Extent
+from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
+from ..program.rewrites import referred
+from ..program.shares import rows_given
 from ..program.steps import Program
-from ..settings import Place, Placement, Settings
+from ..settings import Place, Placement, Reference, Settings
 from .levels import Level, levels_of
 from .machine import Machine
 from .places import Kind, Places, Way, cache_paths, kind_of
@@ -78,6 +80,7 @@ class Plan:
     machine: what it was made for.
     kept_bytes: of weights that are made ready once and kept from chunk to chunk; 0 where each chunk
         makes them ready anew.
+    others: of the other devices of this process that do a part of the work, in their order.
     """
 
     job: Job
@@ -93,6 +96,7 @@ class Plan:
     traffic: tuple[Traffic, ...] = ()
     machine: Machine | None = None
     kept_bytes: int = 0
+    others: tuple[Plan, ...] = ()
 
     @property
     def crops(self) -> tuple[Job, ...]:
@@ -122,9 +126,23 @@ class Plan:
         return replace(self, job=replace(self.job, source=extent), blend=None)
 
     @property
+    def result_rows(self) -> Interval:
+        """The rows of the result that are given here: all, but for some ranks among several."""
+        return rows_given(self.job.program, self.job.source.h, self.settings)
+
+    @property
     def keys_at(self) -> Place:
         """Where keys and values live that later chunks look back at: they grow with the clip."""
         return Place.DISK if self.placement is Placement.MMAP else Place.HOST
+
+    @property
+    def reference(self) -> str:
+        """Whose result it gives, where implementations differ: a value of `settings.Reference`, or
+        diffusers', which no setting asks for.
+        """
+        meant = referred(self.job.program)
+        lone = meant is Reference.OFFICIAL and self.job.program.leads
+        return "diffusers" if lone else meant.value
 
     @property
     def worst(self) -> Projection:
@@ -202,7 +220,7 @@ class Plan:
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
         extents = job.program.extents(chunk_extent(job, chunk), chunk)
         return sum(
-            count_tiles(replace(step.cell_extent(src, chunk), t=frames.size), tile)
+            count_tiles(replace(step.mixed_extent(src, chunk), t=frames.size), tile)
             for step, tile in zip(job.program.steps, self.way(chunk).tiles, strict=True)
             for src in [extents[step.src]]
             for _, frames in step.runs(src, chunk)
@@ -229,7 +247,7 @@ class Plan:
             "tiles": self.tile_count(),
             "blended_crops": self.blend.count if self.blend else 0,
             "placement": self.placement.value,
-            "reference": "core" if job.program.barrier is not None else "official",
+            "reference": self.reference,
             "operations": self.operations,
             "peak_bytes": self.peak_bytes,
             "store_bytes": worst.store_bytes,
@@ -243,6 +261,7 @@ class Plan:
             "far_stores": len(self.places.stores),
             "far_caches": len(self.places.caches),
             "worst_step": worst.path,
+            "ranks": self.settings.ranks,
             "steps_by_path": [
                 {"path": step.path, "tile": [tile.t, tile.h, tile.w], "peak_bytes": row.peak_bytes}
                 for step, tile, row in zip(job.program.steps, self.tiles, self.rows, strict=True)
@@ -298,8 +317,8 @@ class Plan:
         ]
         if self.kept_bytes:
             lines.append(f"  weights, made ready once for all chunks: {size_text(self.kept_bytes)}")
-        if job.program.barrier is not None:
-            lines.append(_OF_CORE)
+        if self.reference in _OF_OTHERS:
+            lines.append(_OF_OTHERS[self.reference])
         if self.seconds is not None and self.machine:
             source = "measured rates" if self.machine.rates else "rates of an ordinary card"
             lines.append(f"  projected time: {self.seconds:.3g} s, at {source}")
@@ -308,6 +327,9 @@ class Plan:
             lines.append(
                 f"  blended: {counted(self.blend.count, 'crop')} of at most {crop.h}x{crop.w}"
             )
+        if self.settings.ranks > 1:
+            who = ", ".join(self.settings.devices) or self.settings.ranks
+            lines.append(f"  ranks: {who}; memory and tiles are those of one")
         if self.far_bytes:
             far, moved = size_text(self.far_bytes), size_text(self.moved_bytes)
             lines.append(f"  away from it: {far}; copied back and forth: {moved}")
@@ -317,7 +339,11 @@ class Plan:
         return "\n".join(lines)
 
 
-_OF_CORE = "  reference: ComfyUI core's class, whose attention sees later frames, too"
+_OF_OTHERS = {
+    "core": "  reference: ComfyUI core's class, whose attention sees later frames, too",
+    "core-as-is": "  reference: ComfyUI core's class as it is, its encoder out of phase",
+    "diffusers": "  reference: diffusers' class, whose first frames are others than the authors'",
+}
 """Said where this is not what the authors' own code does."""
 _AWAY = {Place.HOST: "host memory", Place.DISK: "a temporary file"}
 

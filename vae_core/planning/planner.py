@@ -201,8 +201,9 @@ def mended(plan: Plan, index: int, share: float) -> Plan | None:
 def _is_free(program: Program, settings: Settings, machine: Machine) -> bool:
     """Whether each store and cache may have a place of its own. Not where keys of other chunks are
     met, or frames wait for later bands: how often these come in is not in what `residency` weighs.
+    Nor where ranks share the work, whose rows it does not know.
     """
-    if program.looks_ahead:
+    if program.looks_ahead or settings.ranks > 1:
         return False
     outward = any(isinstance(s.mix, Attend) and s.mix.keys is not Keys.FRAME for s in program.steps)
     return machine.apart and settings.placement is Placement.AUTO and not outward

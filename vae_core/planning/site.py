@@ -18,7 +18,7 @@ from .sizes import Sizes
 class Site:
     """One step in one kind of chunk, without its name.
 
-    step: as it is called where there are bands, which know stores by their numbers.
+    step: as it is called where there are bands or shares, which know stores by their numbers.
     chunk: with no more than its kind. src, latents, dst: extents of what it reads, of what goes
         into the program, and of what it writes. here, ends: what the first two hold.
     added_channels, added: of the store that is added, and its extent; 0, and that of dst, without.
@@ -41,9 +41,9 @@ class Site:
     measures: bool
 
     @property
-    def read_frames(self) -> int:
-        """Frames of src that there are."""
-        return self.chunk.held(self.step.src, self.src).t
+    def there(self) -> Extent:
+        """The extent of what there is of src."""
+        return self.chunk.held(self.step.src, self.src)
 
 
 @lru_cache(maxsize=512)
@@ -66,7 +66,7 @@ def site_of(
     added, here = step.residual.store if step.residual else None, program.stores
     other = step.dst if added is None else added
     return Site(
-        step if chunk.band else _nameless(step),
+        step if chunk.band or chunk.share else _nameless(step),
         sizes,
         chunk.anywhere,
         extents[step.src],

@@ -8,6 +8,7 @@ from math import prod
 from ..geometry.region import Extent
 from ..program.parts import Attend, Conv, First, Packing, Start, Timestep
 from ..program.steps import Program, Step
+from .arrays import Whole
 from .workspaces import NO_WORKSPACES, Workspaces
 
 
@@ -48,7 +49,7 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     mix = step.mix
     # rows that lie otherwise are moved, but for those of blocks, which are taken where they lie
     parted = step.phases > 1 and mix.packing is Packing.CHANNELS and not mix.in_blocks
-    moved = parted or mix.sees_px > 1 or mix.repeats > 0
+    moved = parted or mix.sees_px > 1 or mix.repeats > 0 or mix.late > 0
     moved = moved or bool(mix.fold or mix.shuffle or mix.beside or mix.statistics)
     made = kernel * (2 if moved or summed else 1)
     of_tap = kernel // step.taps[0]
@@ -66,6 +67,17 @@ def kernel_elements(step: Step) -> int:
     if isinstance(step.mix, Attend):
         return 0
     return step.mix.in_channels * step.mix.out_channels * prod(step.taps) * step.phases
+
+
+def wave_bytes(mix: Conv | Attend, read: Extent, sizes: Sizes) -> Whole:
+    """Bytes in which the waves of what a tile reads are made, where there are any: a copy, what it
+    is turned by, and one of them.
+    """
+    return (
+        0
+        if mix.waves is None
+        else sizes.batch * mix.stored_channels * read.voxels * 3 * sizes.statistics_bytes
+    )
 
 
 def frame_statistics_bytes(program: Program, extents: tuple[Extent, ...], sizes: Sizes) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, First, Keys, Start, TimeMap
+from ..program.parts import Attend, Conv, First, Start, TimeMap
 from ..program.steps import Program
 from .arrays import Numbers, Whole, least, most, np
 from .attending import block_bytes, keys_bytes, wide_bytes
@@ -25,7 +25,7 @@ from .limits import MOST_ELEMENTS, NEVER
 from .norm_bytes import latent_bytes, latent_frames, most_cells, norm_bytes
 from .places import Far
 from .site import Site, site_of
-from .sizes import Sizes, weight_bytes
+from .sizes import Sizes, wave_bytes, weight_bytes
 from .step_traffic import StepTraffic, sides_of
 
 
@@ -110,16 +110,17 @@ class StepBytes(StepTraffic):
         mix = self.step.mix
         self._attends = isinstance(mix, Attend)
         self._looks_back = isinstance(mix, Attend) and mix.looks_back
-        self._outward = isinstance(mix, Attend) and mix.keys is not Keys.FRAME
+        self._outward = isinstance(mix, Attend) and mix.looks_outward
         self._leaves_early = self.step.phases > (4 if self._stacks else 1)
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Bytes of the weights as a step uses them."""
+        """Bytes of the weights as a step uses them, and of the rows that ranks hand each other."""
         # a first frame may have one of the taps in time to itself
         runs = self.step.runs(self.site.src, self.site.chunk)
         apart = len(runs) > 1 and self.step.rate.first is not First.PICTURE  # which shares them
-        return weight_bytes(self.step, self.sizes, self.site.ends.channels, apart)
+        weights = weight_bytes(self.step, self.sizes, self.site.ends.channels, apart)
+        return weights + self.staged_bytes
 
     def elements(self, largest: Extent) -> int:
         """Of the largest tensor that a tile is computed in."""
@@ -296,9 +297,9 @@ class StepBytes(StepTraffic):
         takes, or what it is put in order in.
         """
         made = self.voxels_bytes(conv.out_channels, size.voxels)
+        kind = mixed(self.step, accelerated=self.sizes.accelerated)
         if self.sizes.packed:
             return made + self._packed_bytes(conv, size, input_bytes)
-        kind = mixed(self.step, accelerated=self.sizes.accelerated)
         if not self._stacks:
             return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
         around = size.t * (size.h + 1) * (size.w + 1)
@@ -306,11 +307,9 @@ class StepBytes(StepTraffic):
         return stacked + most(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
 
     def _packed_bytes(self, conv: Conv, size: Extent, input_bytes: Whole) -> Whole:
-        """What is allocated beside a result that is added up tap by tap: what a tap makes of a
-        frame that is repeated, and the part of the input that a phase sees.
-        """
-        repeats = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
-        frame = self.voxels_bytes(conv.out_channels, size.h * size.w) * repeats
+        """Beside a result of taps: what one makes of a repeated frame, and what a phase sees."""
+        more = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
+        frame = self.voxels_bytes(more * conv.out_channels, size.h * size.w)
         return frame + input_bytes * (self.step.upscale == 2)
 
     def _added_bytes(self, size: Extent) -> Whole:
@@ -327,9 +326,9 @@ class StepBytes(StepTraffic):
         return self.voxels_bytes(self.site.added_channels, voxels)
 
     def _gathered(self, frames: Whole, where: Extent) -> Whole:
-        """So many frames that are repeated in a copy."""
+        """So many frames that are repeated in a copy, or what waves are made in."""
         if self.step.time_map is not TimeMap.REPEAT_PAIRS:
-            return 0
+            return wave_bytes(self.step.mix, where, self.sizes)
         return self.voxels_bytes(self.step.mix.in_channels, frames * where.h * where.w)
 
     def _sides(self, size: Extent) -> tuple[Side, Side, Side]:
@@ -344,11 +343,11 @@ class StepBytes(StepTraffic):
         found = self._by_frames.get(cells)
         if found is None:
             step, src, chunk = self.step, self.site.src, self.site.chunk
-            t = Interval(0, cells).shift(step.lone(src, chunk))
+            t = Interval(0, cells).shift(step.unmixed(src, chunk))
             region = Region(t, _ONE, _ONE)
             seen = step.seen_region(region).t.size
             if chunk.band:
-                read = Interval(0, min(seen, self.site.read_frames))
+                read = Interval(0, min(seen, self.site.there.t))
             elif cells == self.cells.t:
                 read = step.source_region(region, src, chunk).t
             else:
@@ -368,7 +367,8 @@ class StepBytes(StepTraffic):
         """Rows and columns beyond the picture's edges that all cells together see."""
         cells, src = self.cells, self.site.src
         h, w = self.seen_along(Interval(0, cells.h)), self.seen_along(Interval(0, cells.w))
-        return 0, h.size - h.clip(src.h).size, w.size - w.clip(src.w).size
+        above = 0 if self.site.chunk.share else h.size - h.clip(src.h).size
+        return 0, above, w.size - w.clip(src.w).size
 
     def _measured(self, result_bytes: Whole) -> Whole:
         if not self.site.measures or self.sizes.accelerated:

@@ -11,11 +11,12 @@ from functools import cached_property
 from itertools import pairwise
 from math import prod
 
-from ..geometry.grid import count_tiles, time_pieces
+from ..geometry.grid import time_pieces
 from ..geometry.region import Extent, Halo, Interval, Region
 from ..program.parts import Attend
+from ..program.shares import rows_read
 from .arrays import Whole
-from .attending import keys_bytes
+from .attending import frames_fetched, key_rounds, keys_bytes, others_fetched
 from .places import Far
 from .site import Site
 
@@ -38,8 +39,20 @@ class StepTraffic:
     @cached_property
     def cache_bytes(self) -> int:
         """Bytes of the causal cache."""
-        src = self.site.src
-        return self.voxels_bytes(self.step.mix.in_channels, self.step.history * src.h * src.w)
+        step, src = self.step, self.site.src
+        rows = rows_read(step, src, self.site.chunk).size
+        return self.voxels_bytes(step.mix.in_channels, step.history * rows * src.w)
+
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes of rows that a rank sends and receives, copied in one piece: of what it reads while
+        it runs, of what it writes once it has run.
+        """
+        share, step, site = self.site.chunk.share, self.step, self.site
+        if share is None:
+            return 0
+        ends = ((step.src, site.src), (step.dst, site.dst))
+        return max(self.voxels_bytes(share.staged[store], x.t * x.w) for store, x in ends)
 
     def moved_bytes(self, largest: Extent, far: Far, past: bool, future: bool) -> int:
         """Bytes that all tiles of no more than `largest` copy to and from the device."""
@@ -64,7 +77,7 @@ class StepTraffic:
         """Bytes that tiles read from stores that are far, and write to them."""
         site, moved = self.site, 0
         if far.src:
-            moved += self.read_bytes(largest) * far.src // site.src.h
+            moved += self.read_bytes(largest) * far.src // site.there.h
         if far.dst:
             moved += self.written_bytes * far.dst // site.dst.h
         if far.added:
@@ -89,19 +102,15 @@ class StepTraffic:
         if found is None:
             mix, keys = self.step.mix, 0
             if isinstance(mix, Attend) and not mix.looks_ahead:
-                keys = (
-                    self._times(largest) * mix.meetings(self.site.src.t) * self._frame_of_keys(mix)
-                )
+                rounds = key_rounds(mix, self.cells, largest)
+                fetched = frames_fetched(mix, rounds, self.site.src.t)
+                keys = fetched * self._frame_of_keys(mix)
             read = self.voxels_bytes(mix.read_channels, self._read_voxels(largest))
             found = self._read[largest] = read + keys
         return found
 
-    def _times(self, largest: Extent) -> int:
-        """How often a frame of keys is brought in for a frame of queries."""
-        return count_tiles(replace(self.cells, t=1), replace(largest, t=1))
-
     def _frame_of_keys(self, mix: Attend) -> int:
-        return keys_bytes(mix, replace(self.site.src, t=1), self.sizes)
+        return keys_bytes(mix, replace(self.site.there, t=1), self.sizes)
 
     def kept_moved_bytes(self, largest: Extent, far: Far, others: int) -> int:
         """Bytes of keys and values of so many frames outside of the chunk that queries bring in,
@@ -112,9 +121,9 @@ class StepTraffic:
         if not isinstance(mix, Attend) or not keys:
             return 0
         frames = self.site.src.t
-        met = mix.meetings(frames, others) - mix.meetings(frames) * (not mix.looks_ahead)
+        met = others_fetched(mix, key_rounds(mix, self.cells, largest), frames, others)
         sent = frames * (mix.looks_back and not far.src)
-        return self._frame_of_keys(mix) * (self._times(largest) * met + sent)
+        return self._frame_of_keys(mix) * (met + sent)
 
     def _read_voxels(self, largest: Extent) -> int:
         """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""
@@ -137,7 +146,9 @@ class StepTraffic:
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
         start, stride, seen = self.reach
         count, of = -(-size // limit), sides_of(self.site.src)[axis]
-        edges = [size * index // count for index in range(count + 1)]
+        chunk, step = self.site.chunk, self.step
+        top = chunk.rows(step.dst, step.side_made, size).start if axis == 1 else 0
+        edges = [top + size * index // count for index in range(count + 1)]
         return sum(
             min(start + (last - 1) * stride + seen, of) - max(start + one * stride, 0)
             for one, last in pairwise(edges)

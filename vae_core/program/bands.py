@@ -88,7 +88,7 @@ def largest_band(bands: tuple[Chunk, ...]) -> Chunk:
         tuple(max(column) for column in zip(*(part.kept for part in parts), strict=True)),
     )
     target = max((chunk.target for chunk in bands), key=lambda one: one.size)
-    return Chunk(most.held[SOURCE], target, True, Layout.ALIGNED, most)
+    return Chunk(most.held[SOURCE], target, True, Layout.ALIGNED, most, share=bands[0].share)
 
 
 @lru_cache(maxsize=8)

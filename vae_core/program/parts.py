@@ -6,11 +6,17 @@ outputs, which inputs), and none knows of stores, chunks or tensors. `steps` joi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from ..geometry.grid import cells_of, pooled_frames, repeated_frames
 from ..geometry.region import Extent, Halo, Interval
+from .layouts import Fold, Packing, Shuffle
+from .norms import Form as Form
+from .norms import Norm as Norm
+from .norms import Runs as Runs
+from .norms import Scope as Scope
+from .norms import Timestep as Timestep
 
 
 class TimeMap(Enum):
@@ -112,63 +118,19 @@ PICTURE = Rate(first=First.PICTURE)
 """The same, of a step that is left with a clip's first frame alone."""
 
 
-class Packing(Enum):
-    """How the values of neighbours lie side by side in the channels: each channel's own after those
-    of another channel, or all channels of a place after those of another place.
-    """
-
-    CHANNELS = "channel by channel"
-    PLACES = "place by place"
-
-
 @dataclass(frozen=True, slots=True)
-class Fold:
-    """A change of size by moving values between places and channels alone; it has no weights.
-
-    Where elements become places, those of `frames` x `side` x `side` neighbours lie side by side in
-    the channels by their `packing`, and in time, height and width. Channels are then cut into runs
-    of equal length: of each the mean is a result. `spreads` is the way back: each channel is
-    repeated so that there are enough, or with `in_turn` all of them one after the other, and they
-    are laid out again.
+class Waves:
+    """Sines and cosines that stand beside each value: of 2 pi 2**power times it, for the powers
+    [start, stop). All values come first, then the sines of each, then its cosines.
     """
 
-    frames: int
-    side: int
-    spreads: bool
-    packing: Packing = Packing.CHANNELS
-    in_turn: bool = False
+    start: int
+    stop: int
 
-    def as_picture(self) -> Fold:
-        """The same for single frames."""
-        return replace(self, frames=1)
-
-
-class Axis(Enum):
-    """Along what the results of a place lie beside each other."""
-
-    FRAME = "frame"
-    ROW = "row"
-    COLUMN = "column"
-    CHANNEL = "channel"
-
-
-Order = tuple[Axis, Axis, Axis, Axis]
-"""All axes, the outermost first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffle:
-    """How several frames and squares of results, made of each place, lie in a module's channels.
-
-    frames: made of each one that is seen. order: in which they lie.
-    first, takes: of a clip's first frame one is made: in which order all of them lie there, and
-        which of the frames it is.
-    """
-
-    frames: int
-    order: Order
-    first: Order
-    takes: int
+    @property
+    def channels(self) -> int:
+        """Made of each one."""
+        return 1 + 2 * (self.stop - self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +155,9 @@ class Conv:
         channels, each channel's own in time, height and width.
     repeats: how often its module's last channel is shown beside the first time.
     statistics: path of what its results are normalised by, None for nothing.
+    late: frames by which it sees earlier ones than its module: so many taps of zeros, counted in
+        kernel_t, come after the module's own.
+    waves: what is made of each value that is read, in channels of its own; None for nothing.
     """
 
     path: str
@@ -214,11 +179,18 @@ class Conv:
     in_blocks: bool = False
     repeats: int = 0
     statistics: str | None = None
+    late: int = 0
+    waves: Waves | None = None
+
+    @property
+    def stored_channels(self) -> int:
+        """Channels of the store that it reads."""
+        return self.in_channels // (self.waves.channels if self.waves else 1)
 
     @property
     def read_channels(self) -> int:
         """Channels of the store that a tile reads where its cells lie."""
-        return self.in_channels
+        return self.stored_channels
 
     def size(self, seen: int) -> int:
         """Outputs along a side of which the convolution sees `seen` elements."""
@@ -244,16 +216,29 @@ class Keys(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """Attention with one head among voxels. It has no weights: its store holds queries, keys and
-    values, `channels` of each, side by side.
+    """Attention among voxels. It has no weights: its store holds queries, keys and values,
+    `channels` of each, side by side.
 
-    A tile of queries meets the keys of whole frames, a block of rows after the other. Those of
-    frames before the chunk are kept for it, all of them.
+    A tile of queries meets the keys of whole frames, a block of rows after the other, or in a
+    `column` those at its own place alone, a block of frames after the other. Those of frames before
+    the chunk are kept for it, all of them. In a column all keys are those of a chunk, which is the
+    whole clip then.
+
+    heads: runs of channels that attend each by themselves. least: queries and keys are divided by
+    their length, or by this where that is less; None where they are not.
     """
 
     path: str
     channels: int
     keys: Keys = Keys.FRAME
+    column: bool = False
+    heads: int = 1
+    least: float | None = None
+
+    @property
+    def frames_met(self) -> int:
+        """Frames of keys in a block, in a column."""
+        return 8
 
     @property
     def looks_back(self) -> bool:
@@ -263,14 +248,30 @@ class Attend:
     @property
     def looks_ahead(self) -> bool:
         """Whether queries meet keys of frames after the chunk, too."""
-        return self.keys is Keys.ALL
+        return self.keys is Keys.ALL and not self.column
+
+    @property
+    def looks_outward(self) -> bool:
+        """Whether queries meet keys of other chunks."""
+        return self.looks_back or self.looks_ahead
+
+    @property
+    def of_clip(self) -> bool:
+        """Whether queries meet keys of all frames in their own chunk."""
+        return self.keys is Keys.ALL and self.column
+
+    def voxels_met(self, frame: Extent) -> int:
+        """How many voxels of a frame of keys a query meets."""
+        return 1 if self.column else frame.h * frame.w
 
     def meetings(self, frames: int, before: int = 0, after: int = 0) -> int:
         """How often a frame of queries meets a frame of keys, in a chunk of `frames` that has so
-        many frames before and after it.
+        many frames before and after it. In a column those that are hidden are met, too.
         """
-        if self.looks_ahead:
+        if self.keys is Keys.ALL:
             return frames * (before + frames + after)
+        if self.column:
+            return frames * (before + frames)
         return frames * (2 * before + frames + 1) // 2 if self.looks_back else frames
 
     def seen(self, frame: int) -> Interval:
@@ -283,6 +284,11 @@ class Attend:
     def in_channels(self) -> int:
         """Channels of the store that it reads."""
         return 3 * self.channels
+
+    @property
+    def stored_channels(self) -> int:
+        """The same."""
+        return self.in_channels
 
     @property
     def out_channels(self) -> int:
@@ -298,9 +304,9 @@ class Attend:
     pad = Halo(0, 0)
     start = Start.ZEROS
     edge = Edge.ZEROS
-    fold = statistics = None
+    fold = statistics = waves = None
     shuffle = None
-    ahead = repeats = 0
+    ahead = repeats = late = 0
     in_blocks = False
 
     @staticmethod
@@ -317,83 +323,3 @@ class Attend:
     def key_rows(queries: Extent, frame: Extent) -> int:
         """Rows of keys in a block, for a tile of so many queries: about as many keys as queries."""
         return min(max(queries.h * queries.w // frame.w, 1), frame.h)
-
-
-class Form(Enum):
-    """Which statistics a norm divides by.
-
-    `GROUP`: mean and variance of groups of channels over a `Scope`. `L2`: the length of each
-    voxel's own channels, times sqrt(channels). `RMS`: the root of the mean of their squares,
-    without parameters. `LAYER`: their deviation, once their mean is taken away. `NONE`: nothing;
-    all that is done is to undo how latents were normalised.
-    """
-
-    GROUP = "group"
-    L2 = "l2"
-    RMS = "rms"
-    LAYER = "layer"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Timestep:
-    """How much noise a decoder is told that latents have, as one scale and shift for each channel.
-
-    value: what is told, times what the module `scaled_by` has for it.
-    embedder: module path of what makes numbers for each channel of it.
-    owner, table: module path, and the name there, of the numbers that are added to those.
-    rows: which of them are the shift and the scale.
-    """
-
-    value: float
-    scaled_by: str
-    embedder: str
-    owner: str
-    table: str
-    rows: tuple[int, int]
-
-
-class Scope(Enum):
-    """Whose statistics: a frame's; a chunk's or a clip's by `NormScope`; a clip's always."""
-
-    FRAME = "frame"
-    CHUNK = "chunk"
-    CLIP = "clip"
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A norm, followed by SiLU where it is `activated`; in some decoders modulated by convolutions
-    of the latents in between.
-
-    path: module path of the norm. groups: of channels; 1 where a voxel is all that counts.
-    eps: added to a variance or a mean of squares, or the least length that is divided by.
-    scale_path, shift_path: module paths of the 1x1x1 modulation convolutions, None without.
-    timestep: what scales and shifts voxels in place of parameters; see there.
-    """
-
-    path: str
-    channels: int
-    groups: int
-    eps: float
-    scale_path: str | None = None
-    shift_path: str | None = None
-    form: Form = Form.GROUP
-    activated: bool = True
-    scope: Scope = Scope.CHUNK
-    timestep: Timestep | None = None
-
-    @property
-    def per_voxel(self) -> bool:
-        """Whether no voxel's result depends on another: there are no statistics to gather."""
-        return self.form is not Form.GROUP
-
-    @property
-    def per_frame(self) -> bool:
-        """Whether every frame has statistics of its own."""
-        return not self.per_voxel and self.scope is Scope.FRAME
-
-    @property
-    def modulated(self) -> bool:
-        """Whether latents scale and shift the normalised values."""
-        return self.scale_path is not None

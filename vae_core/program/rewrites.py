@@ -21,10 +21,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from ..errors import SettingsError
 from ..settings import Reference
-from .parts import PICTURE, STEADY, Attend, Keys, Norm, TimeMap
-from .scopes import needs_clip
+from .parts import PICTURE, STEADY, Attend, Keys, Norm, Scope, TimeMap
 from .steps import SOURCE, Program, Step, StoreSpec
 from .verify import verify
 
@@ -125,23 +123,46 @@ def _renamed(step: Step, names: dict[int, int]) -> Step:
 def as_referred(program: Program, reference: object) -> Program:
     """`program` as the implementation has it that a `settings.Reference` means.
 
-    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones.
-    Raises `SettingsError` where it takes statistics over a few frames at a time as well.
+    ComfyUI's own class attends to later frames, too, where the authors' goes back to earlier ones;
+    and has no frames to leave out, where diffusers' has. Where it takes a clip a few frames at a
+    time, statistics are those of its runs of frames, and as it is, what halves time sees a frame
+    earlier.
     """
-    if reference is not Reference.CORE:
+    if reference not in (Reference.CORE, Reference.CORE_AS_IS):
         return program
-    if needs_clip(program):
-        raise SettingsError(
-            "ComfyUI core's result is not to be had for this network, whose statistics core takes"
-            " over a few frames at a time. Leave reference at official."
-        )
-    return replace(program, steps=tuple(map(_unmasked, program.steps)))
+    steps = tuple(_in_runs(_unmasked(step)) for step in program.steps)
+    cut = any(step.norm and step.norm.together for step in steps)
+    if cut and reference is Reference.CORE_AS_IS:
+        steps = tuple(map(_late, steps))
+    return replace(program, steps=steps)
+
+
+def referred(program: Program) -> Reference:
+    """Whose result a program stands for, where that makes a difference; see `as_referred`."""
+    if any(step.mix.late for step in program.steps):
+        return Reference.CORE_AS_IS
+    cut = any(step.norm and step.norm.together for step in program.steps)
+    return Reference.CORE if cut or program.collects else Reference.OFFICIAL
 
 
 def _unmasked(step: Step) -> Step:
     if isinstance(step.mix, Attend) and step.mix.looks_back:
         return replace(step, mix=replace(step.mix, keys=Keys.ALL))
+    return replace(step, leaves_out=0)
+
+
+def _in_runs(step: Step) -> Step:
+    if step.norm and step.norm.runs:
+        return replace(step, norm=replace(step.norm, scope=Scope.RUN))
     return step
+
+
+def _late(step: Step) -> Step:
+    """A step that sees a frame earlier than it should, where it passes over some."""
+    mix = step.mix
+    if isinstance(mix, Attend) or step.rate.down == 1:
+        return step
+    return replace(step, mix=replace(mix, kernel_t=mix.kernel_t + 1, late=1))
 
 
 @lru_cache(maxsize=16)

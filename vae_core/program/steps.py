@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
@@ -29,7 +28,6 @@ from .parts import (
     Attend,
     Conv,
     First,
-    Keys,
     Norm,
     Rate,
     Start,
@@ -50,6 +48,7 @@ class Step:
     rate: where the mix changes the number of frames.
     upscale: 2 where the convolution sees src by nearest upsampling in height and width, else 1. It
         is computed as one convolution for each of the 2x2 phases, on src itself.
+    leaves_out: frames that are made of a clip's beginning and belong to no result.
     still: whether there is one frame and no other before or after it, so that all taps in time see
         it and act as their sum (see `rewrites.still_frame`), or but one where others see zeros.
     """
@@ -63,6 +62,7 @@ class Step:
     residual: Residual | None = None
     still: bool = False
     rate: Rate = STEADY
+    leaves_out: int = 0
 
     @property
     def path(self) -> str:
@@ -98,6 +98,14 @@ class Step:
         return (2 if self.unfolds else self.mix.kernel_t), side, side
 
     @property
+    def rounds_once(self) -> bool:
+        """Whether its norm and activation are to be rounded together where there are few digits:
+        sums of taps are rounded, which the taps themselves are not.
+        """
+        summed = self.still and self.mix.kernel_t > 1 and self.mix.start is Start.FIRST
+        return summed and self.norm is not None and self.norm.activated and not self.norm.modulated
+
+    @property
     def strides(self) -> tuple[int, int, int]:
         """From one output of the mix to the next, in (frames, rows, columns)."""
         return self.rate.down, self.mix.stride, self.mix.stride
@@ -123,10 +131,18 @@ class Step:
         return 0 if self.ahead else self.behind
 
     def lone(self, src: Extent, chunk: Chunk) -> int:
-        """First cells of a chunk that the mix is not asked for: one where the clip's first frame is
-        copied past it, else none.
+        """First cells of a chunk that are copied past the mix: one where the clip's first frame is,
+        else none.
         """
         return int(self.rate.first.copied and chunk.keeps_first(src.t))
+
+    def unmixed(self, src: Extent, chunk: Chunk) -> int:
+        """First cells of a chunk that the mix is not asked for."""
+        return self.lone(src, chunk) + self.left_out(chunk)
+
+    def left_out(self, chunk: Chunk) -> int:
+        """First cells of a chunk that make nothing."""
+        return self.leaves_out * chunk.first
 
     def visible(self, src: Extent, chunk: Chunk) -> Region:
         """What there is of the mix's input: all of it, but for a first frame that stands apart."""
@@ -149,9 +165,8 @@ class Step:
     def mixed_extent(self, src: Extent, chunk: Chunk) -> Extent:
         """The extent of the cells that the mix is asked for."""
         whole = self.cell_extent(src, chunk)
-        if chunk.band:
-            return replace(whole, t=chunk.band.cells[self.dst].size)
-        return replace(whole, t=whole.t - self.lone(src, chunk))
+        t = chunk.band.cells[self.dst].size if chunk.band else whole.t - self.unmixed(src, chunk)
+        return Extent(t, chunk.rows(self.dst, self.side_made, whole.h).size, whole.w)
 
     def runs(self, src: Extent, chunk: Chunk) -> tuple[tuple[Step, Interval], ...]:
         """The frames of cells that the mix is asked for, each run with the step that makes it.
@@ -162,7 +177,7 @@ class Step:
         """
         if chunk.band:
             return ((self, chunk.band.cells[self.dst]),)
-        whole, lone = self.cell_extent(src, chunk).t, self.lone(src, chunk)
+        whole, lone = self.cell_extent(src, chunk).t, self.unmixed(src, chunk)
         own = self.as_picture()
         if self.mix.shuffle and self.rate.up > 1:
             own = replace(self, still=True, rate=STEADY)
@@ -188,7 +203,8 @@ class Step:
     def core(self, cells: Region, src: Extent, chunk: Chunk) -> Region:
         """The outputs that `cells` make."""
         t = unfolded(cells.t, self.frames_made, chunk.keeps_first(src.t))
-        side = self.side_made
+        side, left_out = self.side_made, self.left_out(chunk)
+        t = Interval(max(t.start - left_out, 0), t.stop - left_out)
         h, w = (Interval(c.start * side, c.stop * side) for c in (cells.h, cells.w))
         return Region(t, h, w)
 
@@ -226,7 +242,7 @@ class Step:
         """
         if isinstance(self.mix, Attend):
             met = self.mix.meetings(src.t)
-            return 4 * cells.voxels * met * src.h * src.w * self.mix.channels // src.t
+            return 4 * cells.voxels * met * self.mix.voxels_met(src) * self.mix.channels // src.t
         taps = self.taps[0] * self.taps[1] * self.taps[2]
         main = self.phases * taps * self.mix.in_channels * self.mix.out_channels
         shortcut = self.residual.shortcut if self.residual else None
@@ -272,7 +288,7 @@ class Program:
         """Floating point operations of one chunk, for a batch of one."""
         extents = self.extents(source, chunk)
         return sum(
-            run.operations(replace(step.cell_extent(src, chunk), t=frames.size), src)
+            run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
             for step in self.steps
             for src in [extents[step.src]]
             for run, frames in step.runs(src, chunk)
@@ -290,11 +306,11 @@ class Program:
         found = 0
         for step in self.steps:
             mix = step.mix
-            if isinstance(mix, Attend) and mix.keys is not Keys.FRAME:
+            if isinstance(mix, Attend) and mix.looks_outward:
                 side = self.stores[SOURCE].px, self.stores[step.src].px
-                voxels = prod(n * side[0] // side[1] for n in (source.h, source.w))
+                frame = Extent(1, *(n * side[0] // side[1] for n in (source.h, source.w)))
                 times = sum(self._outward(mix, step.src, source.t, chunk) for chunk in chunks)
-                found += 4 * times * voxels**2 * mix.channels
+                found += 4 * times * frame.voxels * mix.voxels_met(frame) * mix.channels
         return found
 
     def _outward(self, mix: Attend, store: int, whole: int, chunk: Chunk) -> int:
@@ -319,6 +335,23 @@ class Program:
     def looks_ahead(self) -> bool:
         """Whether results depend on later frames than those at their own place."""
         return any(step.ahead for step in self.steps)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is run for a clip as one chunk, since steps look at all of its frames."""
+        return any(isinstance(step.mix, Attend) and step.mix.of_clip for step in self.steps)
+
+    @property
+    def collects(self) -> bool:
+        """Whether all of a clip has to be there before there is any result."""
+        return self.whole or self.barrier is not None
+
+    @property
+    def leads(self) -> bool:
+        """Whether a clip's first frame is made of as many as any other, some of which are then left
+        out.
+        """
+        return any(step.leaves_out for step in self.steps)
 
     @property
     def has_statistics(self) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ..geometry.grid import cells_of
 from ..geometry.region import Region
-from .parts import Conv, Fold, shown_cells
+from .layouts import Fold
+from .parts import Conv, shown_cells
 
 SOURCE = 0
 """The store that the caller fills: sample frames for an encoder, latents for a decoder."""

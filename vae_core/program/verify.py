@@ -19,7 +19,7 @@ def _fault(program: Program, step: Step, written: set[int]) -> str | None:
         return f"reads store {step.src} before anything wrote it"
     if step.src == step.dst:
         return "writes the store that it reads with a halo"
-    if src.channels != step.mix.in_channels or dst.channels != step.mix.out_channels:
+    if src.channels != step.mix.stored_channels or dst.channels != step.mix.out_channels:
         return f"joins {src.channels} to {dst.channels} channels by {step.mix}"
     if step.norm and step.norm.channels != src.channels:
         return f"normalises {src.channels} channels with a norm of {step.norm.channels}"

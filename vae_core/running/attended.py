@@ -16,6 +16,7 @@ from ..geometry.region import Region
 from ..program.parts import Attend
 from ..settings import Place
 from .attention import attend
+from .columns import attend_columns, by_heads
 from .kernels import statistics_dtype
 from .stores import allocate
 from .task import Task
@@ -29,6 +30,13 @@ def attended(
     dtype, device = transfers.dtype, transfers.device
     shape = task.at.shape(mix.channels, cells.extent)
     result = allocate(shape, dtype, device, Place.DEVICE)
+    if mix.column:
+        first = cells.t.start + sum(keys.shape[2] for keys in task.keys)
+        blocks = _columns(task, mix, cells, transfers)
+        wide = statistics_dtype(dtype)
+        found = attend_columns(queries, None if mix.of_clip else first, blocks, mix, wide)
+        by_heads(result, mix).copy_(found)
+        return result
     for frame in range(cells.t.size):
         one = slice(frame, frame + 1)
         blocks = _keys(task, mix, cells, cells.t.start + frame, transfers)
@@ -50,11 +58,22 @@ def _keys(
             yield transfers.fetch(block).take()
 
 
+def _columns(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> Iterator[Tensor]:
+    """Keys and values at the places of a tile, a block of frames after the other, on the device."""
+    seen = slice(None) if mix.of_clip else slice(cells.t.stop)
+    own = task.at.whole(task.step.src)[:, mix.channels :, seen]
+    _, h, w = task.at.chunk.here(task.step.src, cells).slices
+    for kept in chain(task.keys, (own,)):
+        here = kept[..., h, w]
+        for start in range(0, here.shape[2], mix.frames_met):
+            yield transfers.fetch(here[:, :, start : start + mix.frames_met]).take()
+
+
 def remember(task: Task, mix: Attend, cells: Region, transfers: Transfers) -> None:
     """Keep the keys and values of a tile where later chunks want them."""
     if task.new_keys is None:
         return
-    where = (..., *cells.slices)
+    where = (..., *task.at.chunk.here(task.step.src, cells).slices)
     kept = task.at.whole(task.step.src)[:, mix.channels :][where]
     if transfers.is_far(kept):
         task.new_keys[where].copy_(kept)

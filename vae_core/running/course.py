@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ..geometry.grid import Chunk, largest_of, tiles
+from ..geometry.grid import Chunk, largest_of, pieces, tiles
 from ..geometry.region import Extent, Interval, Region
+from ..program.parts import Attend
 from ..program.steps import Program, Step
 from .windows import Window
 
@@ -37,7 +38,7 @@ def course_of(
         them; None: all of them.
     """
     cells = step.mixed_extent(src, chunk)
-    parts = parts or (Interval(0, cells.h),)
+    parts = parts or (chunk.rows(step.dst, step.side_made, cells.h),)
     every = (
         replace(tile, h=tile.h.shift(part.start)).later(frames.start)
         for _, frames in step.runs(src, chunk)
@@ -46,7 +47,52 @@ def course_of(
     )
     sizes = [largest_of(replace(cells, h=part.size), bound) for part in parts]
     largest = max(sizes, key=lambda size: size.h)
-    return Course(tuple(every), largest, step.lone(src, chunk), largest.w == cells.w)
+    ordered = _inner_first(step, src, chunk, tuple(every))
+    return Course(ordered, largest, step.lone(src, chunk), largest.w == cells.w)
+
+
+def reads_own(step: Step, src: Extent, chunk: Chunk, rows: Interval) -> bool:
+    """Whether what these rows of cells read of src was made by the rank that makes them."""
+    if chunk.share is None:
+        return True
+    seen = step.seen_region(Region(_ONE, rows, _ONE)).h.clip(src.h)
+    return chunk.share.own[step.src].contains(seen)
+
+
+def _inner_first(
+    step: Step, src: Extent, chunk: Chunk, every: tuple[Region, ...]
+) -> tuple[Region, ...]:
+    """Tiles in an order in which those come last that read rows of other ranks."""
+    if chunk.share is None:
+        return every
+    return tuple(sorted(every, key=lambda cells: not reads_own(step, src, chunk, cells.h)))
+
+
+def cut_inside(
+    step: Step, src: Extent, chunk: Chunk, bound: Extent, rows: Interval
+) -> tuple[Interval, ...]:
+    """Rows of cells in parts, one of which reads nothing that other ranks have made, so that their
+    rows can come meanwhile; in one where some of its tiles do so anyway, or there are few rows.
+    """
+    if chunk.share is None or isinstance(step.mix, Attend) or rows.size < _MANY_ROWS:
+        return (rows,)
+    if any(
+        reads_own(step, src, chunk, one.shift(rows.start)) for one in pieces(rows.size, bound.h)
+    ):
+        return (rows,)
+    first, last = Interval(rows.start, rows.start + 1), Interval(rows.stop - 1, rows.stop)
+    start = rows.start if reads_own(step, src, chunk, first) else rows.start + _BORDER_ROWS
+    stop = rows.stop if reads_own(step, src, chunk, last) else rows.stop - _BORDER_ROWS
+    found = Interval(rows.start, start), Interval(start, stop), Interval(stop, rows.stop)
+    return tuple(part for part in found if part.size)
+
+
+_ONE = Interval(0, 1)
+
+_BORDER_ROWS, _MANY_ROWS = 4, 32
+"""Of cells: what is cut off a band where other ranks' rows are read, and of a band that is long
+enough for it.
+"""
 
 
 def packs(program: Program, index: int) -> bool:

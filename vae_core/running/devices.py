@@ -12,7 +12,7 @@ costs what it computes.
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from typing import cast
 
@@ -85,3 +85,49 @@ def empty_cache(device: torch.device) -> None:
     emptied = getattr(backend, "empty_cache", None)
     if emptied is not None:
         emptied()
+
+
+def numbered(device: torch.device) -> torch.device:
+    """`device` with its number, where its kind has numbers and it has been named without one."""
+    if device.type == "cpu" or _number(device) is not None:
+        return device
+    backend = getattr(torch, device.type, None)
+    current = getattr(backend, "current_device", None)
+    return torch.device(device.type, current() if current and is_there(device) else 0)
+
+
+def is_there(device: torch.device) -> bool:
+    """Whether this process can compute on `device`."""
+    if device.type == "cpu":
+        return True
+    backend = getattr(torch, device.type, None)
+    available = getattr(backend, "is_available", None)
+    if available is None or not available():
+        return False
+    count = getattr(backend, "device_count", None)
+    number = _number(device)
+    return number is None or count is None or number < count()
+
+
+def _number(device: torch.device) -> int | None:
+    return cast("int | None", device.index)  # whatever torch's types say
+
+
+def all_there() -> list[torch.device]:
+    """All devices that this process can compute on."""
+    cards = (torch.device(kind, n) for kind in _KINDS for n in range(_MOST))
+    return [torch.device("cpu"), *(card for card in cards if is_there(card))]
+
+
+_KINDS, _MOST = ("cuda", "xpu", "mps"), 64
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which a thread's work is `device`'s unless it says otherwise."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; nothing for a processor."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

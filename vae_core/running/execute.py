@@ -28,7 +28,7 @@ from ..geometry.region import Extent, Interval, Region
 from ..planning.bands import Band, Bands, heights_of, schedule
 from ..planning.held import live_stores
 from ..planning.plan import Plan, chunk_extent
-from ..program.steps import SOURCE, Program
+from ..program.steps import SOURCE, Program, Step
 from ..settings import Progress
 from . import devices, recovery
 from .autocast import no_autocast
@@ -70,9 +70,9 @@ class Execution:
         self._residence = Residence(program, weights, plan, lanes.pinned, self._announce)
         self._remembered = Remembered(weights, plan, lanes.pinned)
         self._gathered = AllChunks(program, weights, plan, lanes.pinned)
+        ready = self._ready = Ready(weights, keeps=plan.kept_bytes > 0)
         transfers = Transfers(weights.device, weights.dtype, lanes)
-        self._ready = Ready(weights, keeps=plan.kept_bytes > 0)
-        self.tile_runner = TileRunner(program, self._ready, transfers)
+        self.tile_runner = TileRunner(program, ready, transfers)
         self._on_progress = on_progress
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
@@ -195,8 +195,8 @@ class Execution:
 
     def _run_rows(self, index: int, at: Pass, last: bool, rows: Interval | None = None) -> None:
         """The tiles of a step, or those of some of its rows of cells."""
-        step, band = self._program.steps[index], at.chunk.band
-        runs = band is None or band.cells[step.dst].size > 0
+        step = self._program.steps[index]
+        runs = at.chunk.makes(step.dst)
         if runs:  # what inputs of the step before took may go before there is a store more
             self.tile_runner.prepare(step, at, self._courses.of(index, at, rows).largest)
         if step.dst not in at.stores:
@@ -214,8 +214,7 @@ class Execution:
             task.keep_in(self._residence.fresh_cache(index, at))
         task.new_keys = None if last else self._remembered.more(index, step, at)
         if course.lone:
-            start, stop = (rows.start, rows.stop) if rows else (0, at.src(step).h)
-            copy_first_frame(at.stores[step.src], at.stores[step.dst], start, stop)
+            self._copy_first(step, at, rows or Interval(0, at.src(step).h))
         self._feedback.start()
         self._bound(index, self._feedback.limit(index, at, course.largest))
         for tile, following in pairwise(chain(course.tiles, (None,))):
@@ -228,6 +227,10 @@ class Execution:
         self._weights.give_back()
         if task.new_cache is not None:
             self._residence.fresh[index] = task.new_cache
+
+    def _copy_first(self, step: Step, at: Pass, rows: Interval) -> None:
+        """Rows of a first frame that stands alone are copied past the step."""
+        copy_first_frame(at.stores[step.src], at.stores[step.dst], rows.start, rows.stop)
 
     def _end(self, index: int, at: Pass) -> None:
         """A step has run: its new cache takes the place of the old one."""
@@ -340,9 +343,7 @@ class Execution:
         self._announced = True
 
     def task(self, index: int, at: Pass) -> Task:
-        """Step `index` of a pass, with its weights made ready and the statistics of src
-        finished.
-        """
+        """Step `index` of a pass, its weights made ready and the statistics of src finished."""
         step = self._program.steps[index]
         norm = norm_of(step.norm, self._weights, at.moments.get(step.src)) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None

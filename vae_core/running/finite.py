@@ -20,7 +20,7 @@ def first_not_finite(x: Tensor) -> int | None:
     """
     if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
         return None
-    if not x.shape[2]:
+    if not x.numel():
         return None
     with no_autocast(x.device):
         ends = [torch.stack(torch.aminmax(x[:, :, frame])) for frame in range(x.shape[2])]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..planning.sizes import MOST_PARTS
 from ..program.moments import Moments
+from ..program.parts import Runs
 from .kernels import measure
 from .statistics import Parts, finished
 
@@ -64,13 +65,32 @@ def measured_by_frame(
     return Framewise({frames: measure(clips, groups, shift)})
 
 
-def moments_of(statistics: Gathered, groups: int) -> Moments:
+def moments_of(statistics: Gathered, groups: int, runs: Runs | None = None) -> Moments:
     """The moments of a store over each of `groups` runs of its channels, [b, groups], or of each of
     its frames, [b, frames, groups].
+
+    runs: of frames that have them in common, if any have.
     """
     if isinstance(statistics, Framewise):
-        return statistics.over(groups)
-    return finished(statistics, groups)
+        found = statistics.over(groups)
+    else:
+        found = finished(statistics, groups)
+    return _in_common(found, runs) if runs else found
+
+
+def _in_common(each: Moments, runs: Runs) -> Moments:
+    """For every frame the moments of all frames of its run. each: [b, frames, groups], of frames
+    of one size.
+    """
+    means: list[Tensor] = []
+    variances: list[Tensor] = []
+    for run in runs.of(each.mean.shape[1]):
+        mean, variance = (x[:, run.start : run.stop] for x in (each.mean, each.variance))
+        middle = mean.mean(1, keepdim=True)
+        spread = (variance + (mean - middle).square()).mean(1, keepdim=True)
+        means.append(middle.expand_as(mean))
+        variances.append(spread.expand_as(mean))
+    return Moments(1, torch.cat(means, 1), torch.cat(variances, 1))
 
 
 def _few(statistics: Moments | Parts) -> Moments | Parts:

@@ -50,7 +50,7 @@ class Kept:
         """How large the memory of a store is: the same in every band, so that one block serves all
         of them.
         """
-        extent = at.extents[store]
+        extent = at.held(store)
         return replace(extent, t=self.largest[store]) if at.chunk.band else extent
 
     def restored(self, store: int, at: Pass, made: Tensor) -> Tensor:

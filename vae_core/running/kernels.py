@@ -13,6 +13,7 @@ than a tile. They know nothing of chunks or stores:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -23,8 +24,9 @@ from torch import Tensor
 
 from ..geometry.grid import cell_runs
 from ..geometry.region import Interval
+from ..planning.norm_bytes import rows_at_once
 from ..program.moments import Moments
-from ..program.parts import Form
+from ..program.parts import Form, Waves
 from . import devices
 from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
@@ -160,11 +162,6 @@ def modulated_together(norm: Affine, latents: Tensor, maps: Kernel) -> Tensor:
     return both
 
 
-def normalise(x: Tensor, norm: Affine, out: Tensor) -> None:
-    """out = x * scale + shift; out [b, c, t, h, w] may be a view of a larger buffer."""
-    torch.addcmul(norm.shift, x, norm.scale, out=out)
-
-
 @dataclass(frozen=True, slots=True)
 class VoxelNorm:
     """y = x / size * weight + bias, where the size of a voxel is what its `Form` says.
@@ -187,6 +184,29 @@ def voxel_norm(
         weight = weight * weight.shape[0] ** 0.5
     scale, shift = (None if one is None else one.view(-1, 1, 1, 1) for one in (weight, bias))
     return VoxelNorm(scale, shift, eps, form)
+
+
+def normalise(x: Tensor, norm: Affine | VoxelNorm, out: Tensor) -> None:
+    """out = x normalised; out [b, c, t, h, w] may be a view of a larger buffer."""
+    if isinstance(norm, VoxelNorm):
+        normalise_voxels(x, norm, out)
+    else:
+        torch.addcmul(norm.shift, x, norm.scale, out=out)
+
+
+def normalise_and_activate(x: Tensor, norm: Affine | VoxelNorm, out: Tensor) -> None:
+    """out = SiLU of x normalised, which is rounded once: it is made in float32, a few rows at a
+    time.
+    """
+    b, c, t, h, w = x.shape
+    rows = rows_at_once(b * c * t * w, accelerated=devices.accelerates(x.device))
+    for start in range(0, h, rows):
+        part = (..., slice(start, start + rows), slice(None))
+        wide = x[part].to(statistics_dtype(out.dtype))
+        normalise(wide, norm, wide)
+        activate(wide)
+        out[part].copy_(wide)
+        del wide  # before there are the next rows
 
 
 def normalise_voxels(x: Tensor, norm: VoxelNorm, out: Tensor) -> None:
@@ -214,6 +234,22 @@ def _inverse_size(x: Tensor, norm: VoxelNorm) -> Tensor:
     if norm.form is Form.L2:
         return length.clamp_(min=norm.eps).reciprocal_()
     return length.square_().div_(x.shape[1]).add_(norm.eps).rsqrt_()
+
+
+def wave(out: Tensor, waves: Waves) -> None:
+    """Fill the channels of out [b, c * waves.channels, t, h, w] behind its first c with the sines
+    and cosines of these.
+
+    All is computed in float32 or wider: times 800, what 16 bits round off turns a wave around.
+    """
+    channels = out.shape[1] // waves.channels
+    wide = out[:, :channels].to(statistics_dtype(out.dtype))
+    powers = range(waves.start, waves.stop)
+    for at, power in enumerate(powers):
+        turned = wide * (2.0**power * (2 * math.pi))
+        for part, function in enumerate((torch.sin, torch.cos)):
+            first = channels * (1 + part * len(powers)) + at
+            out[:, first : first + channels * len(powers) : len(powers)].copy_(function(turned))
 
 
 def activate(x: Tensor) -> None:

@@ -21,18 +21,20 @@ from torch import nn
 from ..planning import machine
 from ..planning.classes import classes_of
 from ..planning.machine import Machine
-from ..planning.plan import Plan
+from ..planning.plan import Job, Plan
+from ..planning.planner import make_plan
 from ..planning.rates import rates_of
 from ..planning.routes import Table, words_of
 from ..planning.workspaces import ConvClass
 from ..program.steps import Program
+from ..settings import Settings
 from . import cards, probe_file
 from .autocast import no_autocast
 from .cards import Card
 from .devices import is_integrated, unsearched
 from .probe import probe
 from .recovery import is_out_of_memory
-from .weights import Lender, Weights
+from .weights import Lender, Weights, has_far_kernels
 
 _LOG = logging.getLogger("vae_core")
 _PROCESSOR = torch.device("cpu")
@@ -97,6 +99,16 @@ class Network(Protocol):
 def runs_on(network: Network, plan: Plan) -> torch.device:
     """Where a network's run of `plan` is."""
     return device_of(network.device, plan.libraries.refused if plan.libraries else "")
+
+
+def plan_on(network: Network, job: Job, settings: Settings, probing: bool) -> Plan:
+    """The plan for a job on the device of a network, see `make_plan`; probing: see `machine_for`.
+    Whether weights have far to go is found out here.
+    """
+    machine = machine_for(network.device, network.dtype, job.program, probing)
+    device = device_of(network.device, machine.refused)
+    far = has_far_kernels(network.module, network.dtype, device)
+    return make_plan(replace(job, far_weights=far), settings, machine)
 
 
 def weights_for(network: Network, plan: Plan) -> Weights:

@@ -19,7 +19,9 @@ def norm_of(
         return kernels.voxel_norm(norm.eps, *weights.voxel_norm(norm), norm.form)
     assert gathered is not None
     made = kernels.frame_affine if norm.per_frame else kernels.affine
-    return made(moments_of(gathered, norm.groups), norm.eps, *weights.affine(norm.path))
+    return made(
+        moments_of(gathered, norm.groups, norm.together), norm.eps, *weights.affine(norm.path)
+    )
 
 
 def maps_of(norm: Norm | None, weights: Weights) -> tuple[kernels.Kernel, ...] | None:

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..program.parts import Attend, Axis, Conv, Fold, Packing, Shuffle, Start
+from ..program.layouts import Axis, Fold, Packing, Shuffle
+from ..program.parts import Attend, Conv, Start
 from ..program.steps import Step
 from .convolutions import Strides
 from .kernels import Kernel, convolution, joined, statistics_dtype
@@ -60,6 +61,8 @@ def kernel_of(step: Step, weights: Weights) -> Kernel:
     if isinstance(mix, Attend) or mix.fold:
         return fold_kernel(step, weights.dtype, weights.device)
     kernel = weights.conv(step.path)
+    if mix.late:
+        kernel = F.pad(kernel[0], (0, 0, 0, 0, 0, mix.late)), kernel[1]
     if mix.statistics:
         kernel = normalised(kernel, *weights.statistics(mix.statistics))
     for path in mix.beside:
@@ -72,8 +75,8 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
     weight, bias = kernel
     if step.upscale == 2:
         return tuple(
-            Phase(squared(seen, r, c).to(weight.dtype), bias, f, r, c, apart=2, folded=True)
-            for f, seen in _in_time(weight, step)
+            Phase(squared(seen, sums, (r, c), weight.dtype), bias, f, r, c, apart=2, folded=True)
+            for f, seen, sums in _in_time(weight, step)
             for r, c in product((0, 1), (0, 1))
         )
     if step.unfolds:
@@ -113,18 +116,18 @@ def of_picture(found: tuple[Phase, ...], step: Step) -> tuple[Phase, ...]:
     )
 
 
-def _in_time(weight: Tensor, step: Step) -> Iterator[tuple[int, Tensor]]:
-    """The frames that a step makes of one, and for each the taps that it sees by; where taps are
-    summed, in float32 or wider.
+def _in_time(weight: Tensor, step: Step) -> Iterator[tuple[int, Tensor, tuple[int, ...]]]:
+    """The frames that a step makes of one, and for each the taps that it sees by, and of how many
+    each is the sum. Where taps are summed, it is in float32 or wider.
     """
     wide = statistics_dtype(weight.dtype)
     if step.still:
-        yield 0, weight.sum(2, keepdim=True, dtype=wide)
+        yield 0, weight.sum(2, keepdim=True, dtype=wide), (weight.shape[2],)
     elif step.unfolds:
         for frame in (0, 1):
-            yield frame, folded(weight.to(wide), 2, 1 - frame)
+            yield frame, folded(weight.to(wide), 2, 1 - frame), (2 - frame, 1 + frame)
     else:
-        yield 0, weight
+        yield 0, weight, (1,) * weight.shape[2]
 
 
 def _by_places(weight: Tensor, bias: Tensor | None, step: Step) -> Kernel:
@@ -286,16 +289,36 @@ _SEEN = (((0,), (1, 2)), ((0, 1), (2,)))
 """For the first and the second of a pair: which of three taps fall on its two elements."""
 
 
-def squared(weight: Tensor, row: int, column: int) -> Tensor:
-    """Nine taps of which some fall on the same element, as the 2x2 that the output at (row, column)
-    of a cell sees.
+def squared(
+    weight: Tensor, sums: tuple[int, ...], place: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """Nine taps of which some fall on the same element, as the 2x2 that the output at that row and
+    column of a cell sees, in `dtype`. sums: of how many taps each of those in time is the sum.
 
-    Sums are rounded once: what is rounded twice shifts whole pictures in 16 bits.
+    What rounding takes from one sum is given to the next, and in the end to the smallest: the taps
+    together stay what they were, and so does what a smooth picture becomes. The module's own taps
+    are not rounded at all, so that sums rounded each by itself would be further off than they are.
     """
-    made = weight.new_empty((*weight.shape[:3], 2, 2))
-    for (h, rows), (w, columns) in product(enumerate(_SEEN[row]), enumerate(_SEEN[column])):
-        made[..., h, w] = _sum([_sum([weight[..., r, c] for r in rows]) for c in columns])
+    made = weight.new_empty((*weight.shape[:3], 2, 2), dtype=dtype)
+    left = None
+    for t, (h, rows), (w, columns) in _largest_first(sums, place):
+        tap = _sum([_sum([weight[:, :, t, r, c] for r in rows]) for c in columns])
+        tap = tap if left is None else tap + left
+        made[:, :, t, h, w] = tap
+        left = tap - made[:, :, t, h, w]
     return made
+
+
+_Tap = tuple[int, tuple[int, tuple[int, ...]], tuple[int, tuple[int, ...]]]
+
+
+def _largest_first(sums: tuple[int, ...], place: tuple[int, int]) -> list[_Tap]:
+    """Each of the taps at a place: its frame; its row, and which rows fall on it; so for columns.
+    Those that are sums of the most taps come first.
+    """
+    row, column = place
+    taps = product(range(len(sums)), enumerate(_SEEN[row]), enumerate(_SEEN[column]))
+    return sorted(taps, key=lambda tap: -sums[tap[0]] * len(tap[1][1]) * len(tap[2][1]))
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

@@ -38,10 +38,12 @@ class Remembered:
         mix = step.mix
         if not (isinstance(mix, Attend) and mix.looks_back):
             return None
-        shape = at.shape(2 * mix.channels, at.src(step))
+        shape = at.shape(2 * mix.channels, at.chunk.held(step.src, at.src(step)))
         where = self._weights.dtype, self._weights.device, self._place
         made = allocate(shape, *where, self._pinned)
         self._kept.setdefault(index, []).append(made)
+        if at.chunk.share and not mix.column:  # rows that other ranks have made are kept, too
+            made.copy_(at.whole(step.src)[:, mix.channels :])
         return made
 
     def clear(self) -> None:

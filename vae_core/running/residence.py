@@ -18,7 +18,6 @@ from itertools import chain
 
 from torch import Tensor
 
-from ..geometry.region import Extent
 from ..planning.bands import Bands, heights_of, turns_of
 from ..planning.held import first_written
 from ..planning.places import Way
@@ -114,9 +113,7 @@ class Residence:
 
     def new_cache(self, step: Step, at: Pass) -> Tensor:
         """Unwritten memory for a step's cache."""
-        src = at.src(step)
-        shape = at.shape(step.mix.in_channels, Extent(step.history, src.h, src.w))
-        return self._made(shape, self.way(at).places.of_cache(step))
+        return self._made(at.cache_shape(step), self.way(at).places.of_cache(step))
 
     def keep(self, store: int, at: Pass) -> None:
         """Put aside what the next band will read of a store that is given up."""

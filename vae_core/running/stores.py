@@ -78,10 +78,12 @@ def allocate(
 
 
 def new_result(plan: Plan, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A result of `frames` frames for a plan, not written yet: [b, c, frames, h, w]."""
+    """A result of `frames` frames for a plan, not written yet: [b, c, frames, h, w], with the rows
+    that are given here.
+    """
     program, source = plan.job.program, plan.job.source
     source_spec, sink_spec = program.stores[SOURCE], program.stores[program.sink]
-    height, width = (side * source_spec.px // sink_spec.px for side in (source.h, source.w))
+    height, width = plan.result_rows.size, source.w * source_spec.px // sink_spec.px
     shape = (plan.job.batch, sink_spec.channels, frames, height, width)
     return torch.empty(shape, dtype=dtype, device=device)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..geometry.grid import Chunk
 from ..geometry.region import Extent, Region
 from ..program.parts import Attend
+from ..program.shares import rows_read
 from ..program.steps import SOURCE, Step
 from . import kernels
 from .framewise import Gathered
@@ -74,9 +75,15 @@ class Pass:
         """What there is of the elements `where` of the source: the last ones where all of them are
         missing.
         """
-        x, where = self.source, where.later(-self.chunk.origin(SOURCE))
+        x, where = self.source, self.chunk.here(SOURCE, where)
         sizes = zip((where.t, where.h, where.w), x.shape[2:], strict=True)
         return x[(..., *(slice(min(side.start, n - 1), min(side.stop, n)) for side, n in sizes))]
+
+    def cache_shape(self, step: Step) -> tuple[int, ...]:
+        """Of the causal cache of a step: [b, c, history, rows that it reads, w]."""
+        src = self.src(step)
+        rows = rows_read(step, src, self.chunk).size
+        return self.shape(step.mix.in_channels, Extent(step.history, rows, src.w))
 
     def shape(self, channels: int, extent: Extent) -> tuple[int, ...]:
         """[b, channels, *extent]."""
@@ -131,7 +138,8 @@ class Task:
         if isinstance(self.step.mix, Attend):
             mix, others = self.step.mix, sum(keys.shape[2] for keys in self.keys)
             others -= self.src.t * mix.looks_ahead  # whose keys are those of all chunks
-            self.cell_operations += clips * 4 * others * self.src.h * self.src.w * mix.channels
+            met = others * mix.voxels_met(self.src)
+            self.cell_operations += clips * 4 * met * mix.channels
 
     def keep_in(self, cache: Tensor) -> None:
         """Let the newest frames go to `cache`, whichever step makes them."""

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from ..geometry.region import Extent, Interval, Region
+from ..planning.norm_bytes import FULL_BYTES
 from ..program.parts import Attend, Edge, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
 from . import kernels
@@ -84,7 +85,7 @@ class TileRunner:
     def _attend(self, task: Task, mix: Attend, cells: Region, inputs: Inputs) -> None:
         """Compute what `cells` attend to, and send it."""
         result = attended(task, mix, cells, inputs.src.take(), self.transfers)
-        self.transfers.send(result, task.at.target(task.step, (..., *cells.slices)))
+        self.transfers.send(result, task.at.target(task.step, inputs.window.target))
         del result
         remember(task, mix, cells, self.transfers)
 
@@ -93,7 +94,9 @@ class TileRunner:
         `Room`.
         """
         seen = step.seen_region(largest.region).extent
-        self._inputs.expect(prod(at.shape(step.mix.read_channels, seen)))
+        mix = step.mix
+        attends = isinstance(mix, Attend)  # which puts nothing together
+        self._inputs.expect(0 if attends else prod(at.shape(mix.in_channels, seen)))
 
     def release(self) -> None:
         """Let go of the memory that is kept for inputs and weights to come."""
@@ -255,8 +258,12 @@ class TileRunner:
         zeros = task.step.mix.edge is Edge.ZEROS
         for edge in window.edges if zeros else ():
             buffer[edge].zero_()
-        self._fill(inputs, buffer[window.inside])
-        if norm and norm.activated:
+        waves = task.step.mix.waves
+        inside = buffer[window.inside]
+        self._fill(inputs, inside[:, : task.step.mix.stored_channels])
+        if waves:
+            kernels.wave(inside, waves)
+        if norm and norm.activated and not self._rounds_once(task.step):
             # the edge's zeros stay zeros, and whole rows are quicker than parts of them
             kernels.activate(buffer[:, :, window.missing :] if window.missing else buffer)
         self._history(inputs, buffer)
@@ -279,18 +286,22 @@ class TileRunner:
             kernels.extend(x, out)
 
     def _normalise(self, inputs: Inputs, x: Tensor, out: Tensor) -> None:
-        """out = x normalised and modulated, yet to be activated."""
+        """out = x normalised and modulated; activated where both are rounded together."""
         norm, cover, maps = inputs.task.norm, inputs.window.cover, inputs.task.maps
         assert norm
-        if isinstance(norm, kernels.VoxelNorm):
-            kernels.normalise_voxels(x, norm, out)
-        elif isinstance(norm, kernels.FrameAffine):
-            kernels.normalise(x, norm.of(inputs.window.where.t), out)
-        elif cover is None or inputs.latents is None or maps is None:
-            kernels.normalise(x, norm, out)
-        else:
+        if isinstance(norm, kernels.FrameAffine):
+            norm = norm.of(inputs.window.where.t)
+        if cover and inputs.latents and maps and isinstance(norm, kernels.Affine):
             affine = self._modulated(norm, inputs.latents.take(), maps, cover)
             kernels.modulate(x, affine, cover.pieces, out)
+        elif self._rounds_once(inputs.task.step):
+            kernels.normalise_and_activate(x, norm, out)
+        else:
+            kernels.normalise(x, norm, out)
+
+    def _rounds_once(self, step: Step) -> bool:
+        """Whether a norm and what follows it are rounded together, see `Step.rounds_once`."""
+        return step.rounds_once and self.transfers.dtype.itemsize < FULL_BYTES
 
     def _modulated(
         self, norm: kernels.Affine, latents: Tensor, maps: tuple[kernels.Kernel, ...], cover: Cover

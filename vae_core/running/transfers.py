@@ -266,6 +266,8 @@ class Transfers:
         """
         if not self.is_far(target):
             result = result[:, :, skip_frames:]
+            if addend is not None and target.device != result.device:  # another card's
+                result, addend = result.add_(addend), None
             target.copy_(result) if addend is None else torch.add(result, addend, out=target)
             return
         if addend is not None:

@@ -109,7 +109,7 @@ class Weights:
         if norm.form is Form.LAYER:
             return self.affine(norm.path)
         if norm.form is Form.NONE:
-            mean, std = self.statistics(norm.path)
+            mean, std = self.statistics(norm.path) if norm.path else (None, None)
             return std, mean
         wide, path = statistics_dtype(self.dtype), norm.path
         module = self.module.get_submodule(path)
@@ -172,4 +172,10 @@ _LENT = ("weight", "bias")
 def has_far_kernels(module: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether steps have to copy kernels of `module` to `device`, or to another dtype."""
     kernels = (p for p in module.parameters() if p.ndim >= 4)
-    return any(p.device.type != device.type or p.dtype != dtype for p in kernels)
+    return any(p.dtype != dtype or not _is_on(p, device) for p in kernels)
+
+
+def _is_on(parameter: Tensor, device: torch.device) -> bool:
+    """Whether it lies there; a device without a number is any of its kind."""
+    there = parameter.device
+    return there.type == device.type and (device.index in (None, there.index))

@@ -13,6 +13,7 @@ from typing import Any
 from ..geometry.grid import Chunk, cell_runs, cells_of
 from ..geometry.region import Extent, Interval, Region
 from ..program.parts import Edge
+from ..program.shares import rows_read
 from ..program.steps import SOURCE, Program, Step
 
 Place = tuple[Any, ...]
@@ -96,7 +97,9 @@ def window_of(
     first = chunk.keeps_first(src.t)
     whole, inside = step.seen_region(cells, first), step.inside(cells, src, chunk)
     where, core = step.source_region(cells, src, chunk), step.core(cells, src, chunk)
-    box, missing, sides = inside.within(whole), inside.t.start - whole.t.start, inside.slices[1:]
+    box, missing = inside.within(whole), inside.t.start - whole.t.start
+    cached = inside.lower(-rows_read(step, src, chunk).start) if chunk.share else inside
+    sides = cached.slices[1:]
     newest = inside.t.stop == step.seen_extent(src, chunk).t
     mirrored = step.mix.edge is Edge.REFLECT
     after = whole.t.stop - inside.t.stop
@@ -110,7 +113,7 @@ def window_of(
         missing,
         (..., slice(-after, None), *box[1:]) if after else None,
         where,
-        placed(where.later(-chunk.origin(step.src))),
+        placed(chunk.here(step.src, where)),
         _added(step, chunk, extents, core),
         _cover(program, step, where, first) if step.norm and step.norm.modulated else None,
         (..., slice(-missing, None), *sides),
@@ -118,7 +121,7 @@ def window_of(
         (..., slice(-step.history, None), *box[1:]),
         (..., *sides) if newest else None,
         core,
-        placed(core.later(-chunk.origin(step.dst))),
+        placed(chunk.here(step.dst, core)),
         int(apart and core.t.start == 0),
     )
 
@@ -164,7 +167,7 @@ def _added(step: Step, chunk: Chunk, extents: Extents, core: Region) -> Place | 
     if residual is None:
         return None
     where = residual.source(core, chunk.keeps_first(extents[residual.store].t))
-    return placed(where.later(-chunk.origin(residual.store)))
+    return placed(chunk.here(residual.store, where))
 
 
 def _cover(program: Program, step: Step, where: Region, keeps_first: bool) -> Cover:

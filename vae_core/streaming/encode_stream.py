@@ -26,9 +26,9 @@ from ..geometry.grid import Chunk
 from ..geometry.ratios import Ratios
 from ..geometry.region import Extent, Interval
 from ..planning.plan import Plan
-from ..running.execute import Execution
 from ..running.machines import Network as Weighted
 from ..running.machines import weights_for
+from ..running.parallel import execution_for
 from ..running.stores import new_result, reserve
 from ..settings import Layout, NormScope, Progress, Settings, Tiling, as_integer
 from .fitted_frames import fitted_frames
@@ -159,7 +159,7 @@ def encode_chunks_of(
     known = frame_count is not None or feed.held < settings.chunk_frames + 2
     report = _report(settings, known)
     whole: Fitted | None = None
-    with closing(Execution(plan.job.program, weights, plan, report)) as execution:
+    with closing(execution_for(plan, weights, report)) as execution:
         program, own_settings = plan.job.program, plan.settings
         for piece in _pieces(feed, own_settings.chunk_frames, program.ratios):
             whole, own = piece.fitted(own_settings)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, LoweringError, SettingsError
+from ..families.family import whose_latents
 from ..geometry.region import Extent
 from ..running.finite import first_not_finite
 from ..settings import as_integer
@@ -104,6 +105,7 @@ def checked_extent(shape: Sequence[int], channels: int, what: str) -> Extent:
             f"{what} needs {channels} channels in dimension 1 for this VAE; got {shape[1]} in"
             f" {tuple(shape)}."
             " Another channel count means another model, or another order of dimensions."
+            f"{whose_latents(shape[1])}"
         )
     if shape[2] > _MOST_FRAMES:
         raise InputError(

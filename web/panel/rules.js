@@ -64,7 +64,7 @@ export function usesOverlap(values) {
  * @param {string} network
  */
 export function usesChunks(network) {
-  return !["wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2"].includes(network);
+  return !["wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2", "mochi"].includes(network);
 }
 
 /**

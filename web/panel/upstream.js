@@ -17,6 +17,7 @@ const WAN = /wan|qwen/i;
 const LTX = /ltx/i;
 const HUNYUAN_15 = /hunyuan_?-?video_?-?1[._]?5/i;
 const HUNYUAN = /hunyuan_?-?video|framepack|kandinsky_?-?5/i;
+const MOCHI = /mochi/i;
 const SEEDVR2 = /seedvr|(^|\/)ema_vae/i;
 
 /**
@@ -166,6 +167,7 @@ function networkOf(file) {
   if (HUNYUAN_15.test(file)) return "hunyuan15";
   if (HUNYUAN.test(file)) return "hunyuan";
   if (SEEDVR2.test(file)) return "seedvr2";
+  if (MOCHI.test(file)) return "mochi";
   if (!WAN.test(file)) return "full";
   return WAN_22.test(file) ? "wan22" : "wan";
 }
@@ -192,7 +194,7 @@ export function vaeOf(node) {
   let reference;
   for (let far = 0; at && far < FARTHEST; far += 1) {
     reference ??= widgetValue(at, "reference");
-    const meant = reference === "core" ? { reference: "core" } : {};
+    const meant = reference === "core" || reference === "core-as-is" ? { reference } : {};
     const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name") ?? checkpoint(at);
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));

@@ -190,6 +190,29 @@ class TestNarrowSeedVR2:
         return (vae, type(vae.first_stage_model).__name__)
 
 
+class TestNarrowMochi:
+    """Core's own VAE of a narrow Mochi file: its class has the published widths alone."""
+
+    RETURN_TYPES = ("VAE", "STRING")
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        """The host asks for this."""
+        return {"required": {"vae_name": ("STRING", {"default": ""})}}
+
+    def load(self, vae_name: str):
+        """The VAE, and what it holds."""
+        import comfy.sd
+        import comfy.utils
+
+        weights = comfy.utils.load_torch_file(folder_paths.get_full_path("vae", vae_name))
+        with narrow.NETWORKS["mochi"]():
+            vae = comfy.sd.VAE(sd=weights)
+        return (vae, type(vae.first_stage_model).__name__)
+
+
 class TestNarrowVAE:
     """Core's own VAE of a family, as its loader makes it, but narrow and with random weights."""
 
@@ -215,6 +238,7 @@ NODES = (
     TestReserved,
     TestCapture,
     TestNarrowSeedVR2,
+    TestNarrowMochi,
     TestNarrowVAE,
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -106,7 +106,55 @@ def _ltx() -> Iterator[Callable[[], torch.nn.Module]]:
     yield partial(VideoVAE, config=dict(_LTX))
 
 
-NETWORKS = {"wan22": _wan_2_2, "hunyuan15": _hunyuan_1_5, "seedvr2": _seedvr2, "ltx": _ltx}
+_MOCHI = {
+    "base_channels": 32,
+    "num_res_blocks": [3, 1, 1, 1, 1],
+    "latent_dim": 12,
+    "padding_mode": "replicate",
+}
+_MOCHI_ENCODER = {
+    "in_channels": 15,
+    "channel_multipliers": [1, 2, 3, 2],
+    "temporal_reductions": [1, 2, 3],
+    "spatial_reductions": [2, 2, 2],
+    "prune_bottlenecks": [False] * 5,
+    "has_attentions": [False, True, True, True, True],
+    "input_is_conv_1x1": True,
+}
+_MOCHI_DECODER = {
+    "channel_multipliers": [2, 3, 2, 1],
+    "temporal_expansions": [1, 2, 3],
+    "spatial_expansions": [2, 2, 2],
+    "has_attention": [False] * 5,
+    "output_norm": False,
+}
+
+
+@contextmanager
+def _mochi() -> Iterator[Callable[[], torch.nn.Module]]:
+    from comfy.ldm.genmo.vae import model
+
+    usual = model.VideoVAE
+
+    class Narrow(usual):
+        """Three resnets come first: by a name among them core knows the family."""
+
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.encoder = model.Encoder(**_MOCHI, **_MOCHI_ENCODER)
+            self.decoder = model.Decoder(**_MOCHI, **_MOCHI_DECODER)
+
+    with patch.object(model, "VideoVAE", Narrow):
+        yield Narrow
+
+
+NETWORKS = {
+    "wan22": _wan_2_2,
+    "hunyuan15": _hunyuan_1_5,
+    "seedvr2": _seedvr2,
+    "ltx": _ltx,
+    "mochi": _mochi,
+}
 
 METADATA = {"ltx": {"config": json.dumps({"vae": _LTX})}}
 """What files say of a network beside its weights."""
