@@ -309,8 +309,9 @@ class StepBytes(StepTraffic):
     def _packed_bytes(self, conv: Conv, size: Extent, input_bytes: Whole) -> Whole:
         """Beside a result of taps: what one makes of a repeated frame, and what a phase sees."""
         more = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
-        frame = self.voxels_bytes(more * conv.out_channels, size.h * size.w)
-        return frame + input_bytes * (self.step.upscale == 2)
+        return self.voxels_bytes(more * conv.out_channels, size.h * size.w) + input_bytes * (
+            self.step.upscale == 2
+        )
 
     def _added_bytes(self, size: Extent) -> Whole:
         """Bytes of what is added to a tile."""
