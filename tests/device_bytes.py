@@ -42,8 +42,8 @@ class DeviceBytes(TorchDispatchMode):
         return out
 
     def _add(self, x: torch.Tensor) -> None:
-        storage = x.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        storage = x if x.is_mkldnn else x.untyped_storage()
+        key, size = _key(x), x.numel() * x.itemsize if x.is_mkldnn else storage.nbytes()
         if x.device.type != self.device_type or key in self._known:
             return
         self._known[key] = weakref.finalize(storage, self._remove, key, size)
@@ -61,4 +61,5 @@ class DeviceBytes(TorchDispatchMode):
 
 
 def _key(x: torch.Tensor) -> int:
-    return x.untyped_storage()._cdata
+    """Of its memory; an opaque tensor shares its own with no other."""
+    return x._cdata if x.is_mkldnn else x.untyped_storage()._cdata

@@ -28,8 +28,10 @@ DEVICE = "meta"
 CONVOLUTIONS = frozenset(
     getattr(torch.ops.aten, name)
     for name in ("convolution", "conv1d", "conv2d", "conv3d", "mkldnn_convolution")
-)
-"""Inference mode hands over `conv3d` whole; elsewhere it arrives as `convolution`."""
+) | {torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_}
+"""Inference mode hands over `conv3d` whole; elsewhere it arrives as `convolution`. Those of oneDNN
+take packed weights; the second adds its result to its first argument.
+"""
 
 
 def convolution_operations(weight: Tensor, result: Tensor) -> int:

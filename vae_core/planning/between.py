@@ -182,8 +182,13 @@ def sizes_of(job: Job, machine: Machine) -> Sizes:
         far_keys=machine.apart,
         far_weights=job.far_weights,
         accelerated=machine.accelerated,
+        packed=not machine.accelerated and job.element_bytes == _PACKED_BYTES,
         workspaces=machine.workspaces,
     )
+
+
+_PACKED_BYTES = 4
+"""Of an element of the dtype in which a processor convolves tap by tap (see `running.taps`)."""
 
 
 def between(request: Request, budget: int, most: int) -> Chosen | None:

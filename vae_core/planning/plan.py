@@ -79,6 +79,8 @@ class Plan:
     ways: where each store and cache lives in chunks of each kind, and the tiles there.
     traffic: what is copied in each chunk.
     machine: what it was made for.
+    kept_bytes: of weights that are made ready once and kept from chunk to chunk; 0 where each chunk
+        makes them ready anew.
     others: of the other devices of this process that do a part of the work, in their order.
     """
 
@@ -94,6 +96,7 @@ class Plan:
     ways: Mapping[Kind, Way] = field(default_factory=dict[Kind, Way])
     traffic: tuple[Traffic, ...] = ()
     machine: Machine | None = None
+    kept_bytes: int = 0
     others: tuple[Plan, ...] = ()
 
     @property
@@ -313,6 +316,8 @@ class Plan:
             f" {size_text(worst.workspace_bytes)}), weights, input and result apart",
             f"  placement: {self._places_text()}",
         ]
+        if self.kept_bytes:
+            lines.append(f"  weights, made ready once for all chunks: {size_text(self.kept_bytes)}")
         if self.reference in _OF_OTHERS:
             lines.append(_OF_OTHERS[self.reference])
         if self.seconds is not None and self.machine:

@@ -31,6 +31,7 @@ from .between import Request, between, request_of
 from .candidates import Candidate, is_reasonable
 from .chunking import check_mirrors, chunk_lengths, chunks_of, meant
 from .elements import check_elements
+from .keeping import keeping
 from .libraries import libraries_of
 from .limits import NEVER
 from .machine import Machine
@@ -116,7 +117,7 @@ def make_plan(job: Job, settings: Settings, machine: Machine) -> Plan:
     if not found:
         raise min(failed, key=lambda error: error.smallest_bytes)
     best = min(found, key=lambda plan: (*_cost(plan), -plan.settings.chunk_frames))
-    return replace(best, operations=_operations(best))
+    return keeping(replace(best, operations=_operations(best)), machine)
 
 
 def _least(job: Job, settings: Settings, machine: Machine, *, longest: bool) -> int:

@@ -21,6 +21,7 @@ class Sizes:
     far_keys: whether keys that later chunks look back at live away from the device.
     far_weights: whether weights are copied to the device, or to another dtype.
     accelerated: whether it is computed as on an accelerator (see `running.devices`).
+    packed: whether kernels are packed, one tap in time after the other (see `running.taps`).
     workspaces: what its libraries allocate.
     """
 
@@ -30,6 +31,7 @@ class Sizes:
     far_keys: bool = False
     far_weights: bool = False
     accelerated: bool = False
+    packed: bool = False
     workspaces: Workspaces = NO_WORKSPACES
 
 
@@ -41,7 +43,7 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     """
     if isinstance(step.mix, Attend):
         return 0
-    kernel = step.mix.in_channels * step.mix.out_channels * prod(step.taps) * step.phases
+    kernel = kernel_elements(step)
     # folded ones, sums of taps and joined ones are all there when each is laid out
     summed = step.still and step.mix.start is Start.FIRST
     mix = step.mix
@@ -50,11 +52,21 @@ def weight_bytes(step: Step, sizes: Sizes, latent_channels: int, apart: bool = F
     moved = parted or mix.sees_px > 1 or mix.repeats > 0 or mix.late > 0
     moved = moved or bool(mix.fold or mix.shuffle or mix.beside or mix.statistics)
     made = kernel * (2 if moved or summed else 1)
-    if apart and not mix.shuffle:
-        made += kernel // step.taps[0]
+    of_tap = kernel // step.taps[0]
+    if sizes.packed:
+        made += of_tap // step.phases * (step.taps[0] > 1)  # what one of them passes through
+    elif apart and not mix.shuffle:
+        made += of_tap
     if sizes.far_weights:
         made += _originals(step, step.mix, latent_channels)
     return made * sizes.element_bytes
+
+
+def kernel_elements(step: Step) -> int:
+    """Of the weights of all phases of a step, as it uses them; none of an attention."""
+    if isinstance(step.mix, Attend):
+        return 0
+    return step.mix.in_channels * step.mix.out_channels * prod(step.taps) * step.phases
 
 
 def wave_bytes(mix: Conv | Attend, read: Extent, sizes: Sizes) -> Whole:

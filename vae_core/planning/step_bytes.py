@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
-from ..program.parts import Attend, Conv, First, TimeMap
+from ..program.parts import Attend, Conv, First, Start, TimeMap
 from ..program.steps import Program
 from .arrays import Numbers, Whole, least, most, np
 from .attending import block_bytes, keys_bytes, wide_bytes
@@ -298,11 +298,20 @@ class StepBytes(StepTraffic):
         """
         made = self.voxels_bytes(conv.out_channels, size.voxels)
         kind = mixed(self.step, accelerated=self.sizes.accelerated)
+        if self.sizes.packed:
+            return made + self._packed_bytes(conv, size, input_bytes)
         if not self._stacks:
             return made + self.sizes.workspaces.bytes(kind, input_bytes, made)
         around = size.t * (size.h + 1) * (size.w + 1)
         stacked = self.voxels_bytes(kind.out_channels, around)
         return stacked + most(4 * made, self.sizes.workspaces.bytes(kind, input_bytes, stacked))
+
+    def _packed_bytes(self, conv: Conv, size: Extent, input_bytes: Whole) -> Whole:
+        """Beside a result of taps: what one makes of a repeated frame, and what a phase sees."""
+        more = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
+        return self.voxels_bytes(more * conv.out_channels, size.h * size.w) + input_bytes * (
+            self.step.upscale == 2
+        )
 
     def _added_bytes(self, size: Extent) -> Whole:
         """Bytes of what is added to a tile."""

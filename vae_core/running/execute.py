@@ -39,6 +39,7 @@ from .finite import check_result
 from .gathered import AllChunks
 from .graphs import outside_graphs
 from .norms import maps_of, norm_of
+from .ready import Ready
 from .remembered import Remembered
 from .residence import Residence
 from .split import copy_first_frame
@@ -69,8 +70,9 @@ class Execution:
         self._residence = Residence(program, weights, plan, lanes.pinned, self._announce)
         self._remembered = Remembered(weights, plan, lanes.pinned)
         self._gathered = AllChunks(program, weights, plan, lanes.pinned)
+        ready = self._ready = Ready(weights, keeps=plan.kept_bytes > 0)
         transfers = Transfers(weights.device, weights.dtype, lanes)
-        self.tile_runner = TileRunner(program, weights, transfers)
+        self.tile_runner = TileRunner(program, ready, transfers)
         self._on_progress = on_progress
         self._last_use = program.last_use()
         self._live = (*live_stores(program), frozenset[int]())
@@ -341,17 +343,16 @@ class Execution:
         self._announced = True
 
     def task(self, index: int, at: Pass) -> Task:
-        """Step `index` of a pass, with its weights made ready and the statistics of src
-        finished.
-        """
+        """Step `index` of a pass, its weights made ready and the statistics of src finished."""
         step = self._program.steps[index]
         norm = norm_of(step.norm, self._weights, at.moments.get(step.src)) if step.norm else None
         shortcut = step.residual.shortcut if step.residual else None
         wanted = self._program.norm_to_come(index)
+        course = self._courses.of(index, at)
         task = Task(
             step,
             at,
-            self.tile_runner.phases(step),
+            self._ready.phases(step, course.largest),
             self._weights.conv(shortcut.path) if shortcut else None,
             maps_of(step.norm, self._weights),
             norm,
@@ -359,11 +360,11 @@ class Execution:
             wanted is not None and wanted.per_frame,
             self._residence.caches.get(index),
             keys=self._remembered.of(index) or self._gathered.keys(step),
-            windows=self._courses.of(index, at).windows,
+            windows=course.windows,
         )
         (first, _), *_ = step.runs(at.src(step), at.chunk)
         if first is not step:
-            phases = self.tile_runner.first_phases(first, task.phases)
+            phases = self._ready.first_phases(first, task.phases, course.largest)
             task.first = replace(task, step=first, phases=phases)
         return task
 

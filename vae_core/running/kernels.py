@@ -30,6 +30,7 @@ from ..program.parts import Form, Waves
 from . import devices
 from .convolutions import Strides, on_accelerator
 from .statistics import Parts, channel_statistics, measured
+from .taps import ALL_THERE, Ends, Taps
 from .windows import Piece, Place
 
 Kernel = tuple[Tensor, Tensor | None]
@@ -334,9 +335,19 @@ def joined(one: Kernel, other: Kernel) -> Kernel:
     return weights, torch.cat((bias, its_bias))
 
 
-def convolution(x: Tensor, kernel: Kernel, strides: Strides = (1, 1, 1)) -> Tensor:
-    """x [b, c, t, h, w] convolved, without padding."""
+def convolution(
+    x: Tensor,
+    kernel: tuple[Tensor | Taps, Tensor | None],
+    strides: Strides = (1, 1, 1),
+    ends: Ends = ALL_THERE,
+) -> Tensor:
+    """x [b, c, t, h, w] convolved, without padding.
+
+    ends: what of x is known not to be of the clip.
+    """
     weight, bias = kernel
+    if isinstance(weight, Taps):
+        return weight.convolve(x, bias, strides, ends)
     if devices.accelerates(x.device):
         return on_accelerator(x, weight, bias, strides)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():

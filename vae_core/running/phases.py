@@ -22,6 +22,7 @@ from ..program.parts import Attend, Conv, Start
 from ..program.steps import Step
 from .convolutions import Strides
 from .kernels import Kernel, convolution, joined, statistics_dtype
+from .taps import ALL_THERE, Ends, Taps
 from .weights import Weights
 
 
@@ -37,7 +38,7 @@ class Phase:
         cell's, in height and width. folded: whether it sees but the neighbours on its side.
     """
 
-    weight: Tensor
+    weight: Tensor | Taps
     bias: Tensor | None
     frame: int = 0
     row: int = 0
@@ -93,6 +94,12 @@ def phases_of(kernel: Kernel, step: Step) -> tuple[Phase, ...]:
         Phase(row, row_bias, *place, apart=side)
         for row, row_bias, place in zip(rows, biases, places, strict=True)
     )
+
+
+def tensor_of(phase: Phase) -> Tensor:
+    """The weight of a phase that is not packed."""
+    assert isinstance(phase.weight, Tensor)
+    return phase.weight
 
 
 def of_picture(found: tuple[Phase, ...], step: Step) -> tuple[Phase, ...]:
@@ -258,7 +265,7 @@ def for_accelerator(found: tuple[Phase, ...]) -> tuple[Phase, ...]:
     if first.folded:
         frames = [found[start : start + 4] for start in range(0, len(found), 4)]
         found = tuple(
-            Phase(torch.cat([one.weight for one in square]), first.bias, frame, stacked=True)
+            Phase(torch.cat([tensor_of(one) for one in square]), first.bias, frame, stacked=True)
             for frame, square in enumerate(frames)
         )
     if first.bias is None or any(phase.bias is not first.bias for phase in found):
@@ -320,8 +327,11 @@ def _sum(parts: list[Tensor]) -> Tensor:
     return sum(others, first.to(statistics_dtype(first.dtype)))
 
 
-def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
-    """The convolution of x [b, c, t, h, w], which holds history and the picture's edge already."""
+def convolve(x: Tensor, phase: Phase, strides: Strides, ends: Ends = ALL_THERE) -> Tensor:
+    """The convolution of x [b, c, t, h, w], which holds history and the picture's edge already.
+
+    ends: frames of x that are not of the clip.
+    """
     if phase.stacked:
         return spread(convolution(x, (phase.weight, None)))
     if phase.folded:  # of the two neighbours on either side, each phase sees one
@@ -335,8 +345,8 @@ def convolve(x: Tensor, phase: Phase, strides: Strides) -> Tensor:
     if strides[2] > 1 and one_column and x.device.type == "cpu":
         # oneDNN's AMX kernels (torch 2.13) give garbage in 16 bits where a strided result is one
         # column wide; of a second column, computed from padding, nothing is kept.
-        return convolution(F.pad(x, (0, strides[2])), kernel, strides)[..., :1]
-    return convolution(x, kernel, strides)
+        return convolution(F.pad(x, (0, strides[2])), kernel, strides, ends)[..., :1]
+    return convolution(x, kernel, strides, ends)
 
 
 def spread(stacked: Tensor) -> Tensor:

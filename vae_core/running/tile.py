@@ -13,7 +13,7 @@ allocates is what `step_bytes.StepBytes.tile_bytes` counts; change both together
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -21,53 +21,39 @@ from torch import Tensor
 
 from ..geometry.region import Extent, Interval, Region
 from ..planning.norm_bytes import FULL_BYTES
-from ..program.parts import PICTURE, Attend, Edge, Start, TimeMap
+from ..program.parts import Attend, Edge, Start, TimeMap
 from ..program.steps import SOURCE, Program, Step
-from . import devices, kernels
+from . import kernels
 from .attended import attended, remember
-from .convolutions import laid_out
 from .framewise import measured_by_frame
-from .phases import (
-    Phase,
-    add_spread,
-    convolve,
-    for_accelerator,
-    frames_of_phase,
-    kernel_of,
-    numbers_of_phase,
-    of_picture,
-    phases_of,
-)
+from .phases import Phase, add_spread, convolve, frames_of_phase, numbers_of_phase
+from .ready import Ready
 from .stores import Room
+from .taps import Ends
 from .task import Inputs, Pass, Task
 from .transfers import Transfers
-from .weights import Weights
 from .windows import Cover, Window, window_of
-
-_STEADY: kernels.Strides = (1, 1, 1)
 
 
 @dataclass(slots=True)
 class TileRunner:
-    """Runs tiles of a program's steps with weights.
+    """Runs tiles of a program's steps.
 
     Invariant: `_ahead` holds what has been fetched for a tile that is still to be run. `_inputs`
-    is what a step's inputs are made in; `_kernel` the same for weights, on a processor alone.
+    is what a step's inputs are made in.
     """
 
     program: Program
-    weights: Weights
+    ready: Ready
     transfers: Transfers
     _ahead: tuple[Task, Region, Inputs] | None = None
     _columns: dict[tuple[Interval, int, int], Tensor] = field(
         default_factory=dict[tuple[Interval, int, int], Tensor]
     )
     _inputs: Room = field(init=False)
-    _kernel: Room = field(init=False)
 
     def __post_init__(self) -> None:
-        dtype, device = self.weights.dtype, self.weights.device
-        self._inputs, self._kernel = Room(dtype, device), Room(dtype, device)
+        self._inputs = Room(self.transfers.dtype, self.transfers.device)
 
     def run(self, task: Task, cells: Region, following: Region | None = None) -> None:
         """Compute what `cells` make in the task's step and merge its moments.
@@ -82,15 +68,15 @@ class TileRunner:
         if isinstance(task.step.mix, Attend):
             self._attend(task, task.step.mix, cells, inputs)
             return
-        buffer, strides = self._input(inputs), task.step.strides
+        buffer, strides, ends = self._input(inputs), task.step.strides, _ends(inputs)
         added = inputs.added.take() if inputs.added else None
         merged = task.at.moments.get(task.step.dst)
         *early, last = task.phases
         for phase in early:
-            result = convolve(buffer, phase, strides)
+            result = convolve(buffer, phase, strides, ends)
             merged = self._finish(inputs, cells, phase, (result, added), merged)
             del result
-        result = convolve(buffer, last, strides)
+        result = convolve(buffer, last, strides, ends)
         del buffer
         merged = self._finish(inputs, cells, last, (result, added), merged)
         if merged:
@@ -115,42 +101,8 @@ class TileRunner:
     def release(self) -> None:
         """Let go of the memory that is kept for inputs and weights to come."""
         self._inputs.expect(0)
-        self._kernel.expect(0)
+        self.ready.release()
         self._columns.clear()
-
-    def phases(self, step: Step) -> tuple[Phase, ...]:
-        """The convolutions of a step's cells, with weights as the device's convolution wants them:
-        it would otherwise make its own copy for every tile. None for an attention.
-        """
-        if isinstance(step.mix, Attend):
-            return ()
-        found = phases_of(kernel_of(step, self.weights), step)
-        # memory of their own already, or beside those of another step
-        own = step.phases > 1 or step.still or step.rate == PICTURE or step.mix.repeats
-        if devices.accelerates(self.weights.device):
-            found, own = for_accelerator(found), True
-        lay_out = self._laid_out if own else self._in_room
-        return tuple(replace(one, weight=lay_out(one.weight, step.strides)) for one in found)
-
-    def first_phases(self, first: Step, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """The convolutions of a clip's first frame, by a step of its own: as a picture, with
-        results that lie otherwise, or of the newest frame that they see alone.
-        """
-        if first.mix.shuffle or (first.rate == PICTURE and first.mix.fold):
-            return self.phases(first)
-        if first.rate == PICTURE:
-            return of_picture(phases, first)
-        return tuple(
-            replace(one, weight=self._laid_out(one.weight[:, :, -1:], _STEADY)) for one in phases
-        )
-
-    def _in_room(self, weight: Tensor, strides: kernels.Strides) -> Tensor:
-        del strides  # a processor has one route
-        self._kernel.expect(weight.numel())
-        return self._kernel.take(weight.shape).copy_(weight)
-
-    def _laid_out(self, weight: Tensor, strides: kernels.Strides) -> Tensor:
-        return laid_out(weight, strides, self.weights.layout)
 
     def settle(self) -> None:
         """Write all that was computed, and forget what was fetched for a tile to come."""
@@ -349,7 +301,7 @@ class TileRunner:
 
     def _rounds_once(self, step: Step) -> bool:
         """Whether a norm and what follows it are rounded together, see `Step.rounds_once`."""
-        return step.rounds_once and self.weights.dtype.itemsize < FULL_BYTES
+        return step.rounds_once and self.transfers.dtype.itemsize < FULL_BYTES
 
     def _modulated(
         self, norm: kernels.Affine, latents: Tensor, maps: tuple[kernels.Kernel, ...], cover: Cover
@@ -369,7 +321,7 @@ class TileRunner:
         """`kernels.shown` for columns, which tiles below each other have in common."""
         key = cover.columns, cover.first, cover.px
         if key not in self._columns:
-            self._columns[key] = kernels.shown(*key, False, self.weights.device)
+            self._columns[key] = kernels.shown(*key, False, self.transfers.device)
         return self._columns[key]
 
     def _history(self, inputs: Inputs, buffer: Tensor) -> None:
@@ -387,3 +339,11 @@ class TileRunner:
             buffer[window.beyond].copy_(buffer[window.inside][:, :, -1:])
         if task.new_cache is not None and window.cached:
             self.transfers.keep(buffer[window.kept], task.new_cache[window.cached])
+
+
+def _ends(inputs: Inputs) -> Ends:
+    """What of a tile's input is not of the clip."""
+    window = inputs.window
+    before = window.missing if inputs.past is None else 0
+    after = window.extent.t - window.missing - window.seen.size
+    return Ends(before, after, inputs.task.step.mix.start is Start.ZEROS)
