@@ -107,8 +107,7 @@ class StepBytes(StepTraffic):
         self._elements: dict[Extent, int] = {}
         self._needs: dict[tuple[Extent, Flags, bool], int] = {}
         self._stacks = self.sizes.accelerated and self.step.upscale == 2
-        mix = self.step.mix
-        self._attends = isinstance(mix, Attend)
+        self._attends = isinstance(mix := self.step.mix, Attend)
         self._looks_back = isinstance(mix, Attend) and mix.looks_back
         self._outward = isinstance(mix, Attend) and mix.looks_outward
         self._leaves_early = self.step.phases > (4 if self._stacks else 1)
@@ -119,8 +118,8 @@ class StepBytes(StepTraffic):
         # a first frame may have one of the taps in time to itself
         runs = self.step.runs(self.site.src, self.site.chunk)
         apart = len(runs) > 1 and self.step.rate.first is not First.PICTURE  # which shares them
-        weights = weight_bytes(self.step, self.sizes, self.site.ends.channels, apart)
-        return weights + self.staged_bytes
+        latent_channels = self.site.ends.channels
+        return weight_bytes(self.step, self.sizes, latent_channels, apart) + self.staged_bytes
 
     def elements(self, largest: Extent) -> int:
         """Of the largest tensor that a tile is computed in."""
@@ -308,10 +307,9 @@ class StepBytes(StepTraffic):
 
     def _packed_bytes(self, conv: Conv, size: Extent, input_bytes: Whole) -> Whole:
         """Beside a result of taps: what one makes of a repeated frame, and what a phase sees."""
-        more = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
-        return self.voxels_bytes(more * conv.out_channels, size.h * size.w) + input_bytes * (
-            self.step.upscale == 2
-        )
+        seen = input_bytes * (self.step.upscale == 2)
+        repeats = self.step.taps[0] > 1 and (conv.start is Start.FIRST or conv.ahead > 0)
+        return seen + self.voxels_bytes(repeats * conv.out_channels, size.h * size.w)
 
     def _added_bytes(self, size: Extent) -> Whole:
         """Bytes of what is added to a tile."""
