@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -141,3 +142,13 @@ def test_a_tap_that_sees_only_zeros_is_not_packed() -> None:
             vae.decode(random_latents(frames, 3, 4, channels=vae.latent_channels))
         packed.append(counter.packed_bytes)
     assert packed[0] < packed[1]
+
+
+def test_a_torch_that_has_other_operations_of_one_dnn_convolves_as_it_is(monkeypatch) -> None:
+    taps._tried.cache_clear()
+    for lacking in ({}, {"_reorder_convolution_weight": lambda weight: weight}):
+        monkeypatch.setattr(taps, "_ONE_DNN", SimpleNamespace(**lacking))
+        assert not taps.serve(torch.device("cpu"), torch.float32)
+        taps._tried.cache_clear()
+    monkeypatch.undo()
+    assert taps.serve(torch.device("cpu"), torch.float32)

@@ -11,6 +11,7 @@ Elsewhere, and in other dtypes, kernels stay tensors (see `kernels.convolution`)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore
 
 from ..geometry.region import Extent
 from . import devices
@@ -32,9 +34,24 @@ _NONE = 0, 0, 0
 
 def serve(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether convolutions on a device and in a dtype are computed so."""
-    if devices.accelerates(device) or dtype != torch.float32:
+    return dtype == torch.float32 and not devices.accelerates(device) and _tried()
+
+
+@functools.cache
+def _tried() -> bool:
+    """Whether this torch does with oneDNN what is asked of it here. These operations are not among
+    those that torch promises to keep.
+    """
+    if not torch.backends.mkldnn.is_available():
         return False
-    return torch.backends.mkldnn.is_available() and hasattr(_ONE_DNN, "_convolution_pointwise_")
+    with _disable_current_modes(), torch.inference_mode():
+        x, weight = (torch.ones(2, 2, 3, 3, 3, device="cpu") for _ in range(2))
+        try:
+            kernel = packed(weight, Extent(3, 3, 3), _EVERY, Room(x.dtype, x.device))
+            made = kernel.convolve(x, None, _EVERY, ALL_THERE)
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+            return False
+        return bool(torch.equal(made, torch.full_like(made, 2 * 27)))
 
 
 @dataclass(frozen=True, slots=True)
