@@ -27,6 +27,12 @@ def vae():
     return from_module(random_module(torch.float64))
 
 
+@pytest.fixture
+def threads() -> int:
+    """How many there were before a test: those of earlier ones may still be waiting for others."""
+    return threading.active_count()
+
+
 @pytest.mark.parametrize("family", NARROW)
 def test_two_devices_give_what_one_gives(family) -> None:
     vae = from_module(NARROW[family](torch.float64))
@@ -66,7 +72,7 @@ def test_a_choice_of_what_ranks_are_given_means_nothing_in_one_process(vae) -> N
         assert vae.decode(latents, replace(TWO, parallel_result=given)).shape == alone.shape
 
 
-def test_each_device_has_a_thread_and_rows_of_its_own(vae, monkeypatch) -> None:
+def test_each_device_has_a_thread_and_rows_of_its_own(vae, monkeypatch, threads) -> None:
     found, run_one = {}, Execution.run
 
     def noted(self, chunk, source, sink, *, last):
@@ -78,7 +84,7 @@ def test_each_device_has_a_thread_and_rows_of_its_own(vae, monkeypatch) -> None:
     assert len(found) == 3
     assert sum(found.values()) == 40
     assert threading.get_ident() in found
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
 
 
 def test_a_plan_says_who_shares_and_what_each_takes(vae) -> None:
@@ -109,7 +115,9 @@ def test_the_vae_s_own_device_is_one_of_them(vae) -> None:
         crew.members_of(elsewhere, TWO)
 
 
-def test_what_fails_on_one_device_ends_all_and_is_what_the_caller_is_told(vae, monkeypatch) -> None:
+def test_what_fails_on_one_device_ends_all_and_is_what_the_caller_is_told(
+    vae, monkeypatch, threads
+) -> None:
     run_one, latents = crew._Share._run_rows, random_latents(2, 5, 4, torch.float64)
     for failing in range(len(vae.plan_decode(latents.shape).job.program.steps)):
 
@@ -121,10 +129,10 @@ def test_what_fails_on_one_device_ends_all_and_is_what_the_caller_is_told(vae, m
         monkeypatch.setattr(crew._Share, "_run_rows", broken)
         with pytest.raises(ZeroDivisionError, match=f"in step {failing}$"):
             vae.decode(latents, THREE)
-        assert threading.active_count() == 1
+        assert threading.active_count() <= threads
 
 
-def test_a_person_who_stops_a_run_stops_all_devices(vae) -> None:
+def test_a_person_who_stops_a_run_stops_all_devices(vae, threads) -> None:
     def stop(progress) -> None:
         if progress.done_operations > progress.total_operations / 6:
             raise KeyboardInterrupt
@@ -132,7 +140,7 @@ def test_a_person_who_stops_a_run_stops_all_devices(vae) -> None:
     latents = random_latents(2, 5, 4, torch.float64)
     with pytest.raises(KeyboardInterrupt):
         vae.decode(latents, replace(TWO, on_progress=stop))
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
     assert torch.isfinite(vae.decode(latents, TWO)).all()
 
 
@@ -151,12 +159,12 @@ def test_a_device_that_takes_too_long_is_named(vae, monkeypatch) -> None:
         vae.decode(random_latents(2, 5, 4, torch.float64), settings)
 
 
-def test_a_slow_reader_of_a_stream_is_waited_for(vae) -> None:
+def test_a_slow_reader_of_a_stream_is_waited_for(vae, threads) -> None:
     """Threads end with each chunk, so that no device waits for whoever takes the frames."""
     latents = random_latents(5, 5, 4, torch.float64)
     stream = vae.decode_stream(latents, replace(TWO, chunk_frames=4, parallel_timeout_s=1.0))
     first = next(stream)
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
     assert first.shape[2] > 0
     stream.close()
 

@@ -145,10 +145,10 @@ def test_a_tap_that_sees_only_zeros_is_not_packed() -> None:
 
 
 def test_a_torch_that_has_other_operations_of_one_dnn_convolves_as_it_is(monkeypatch) -> None:
-    taps._tried.cache_clear()
+    taps._tried.__wrapped__.cache_clear()
     for lacking in ({}, {"_reorder_convolution_weight": lambda weight: weight}):
         monkeypatch.setattr(taps, "_ONE_DNN", SimpleNamespace(**lacking))
         assert not taps.serve(torch.device("cpu"), torch.float32)
-        taps._tried.cache_clear()
+        taps._tried.__wrapped__.cache_clear()
     monkeypatch.undo()
     assert taps.serve(torch.device("cpu"), torch.float32)

@@ -141,7 +141,8 @@ class BlendGeometry:
     @property
     def largest(self) -> Extent:
         """The largest crop, in source elements: what memory has to be planned for."""
-        return max((tile.source.extent for tile in self.tiles()), key=lambda extent: extent.voxels)
+        height, width = (max(tile.size for tile in side.tiles) for side in self.source_sides)
+        return Extent(self.frames, height, width)
 
     def tiles(self) -> Iterator[BlendTile]:
         """The tiles in the order in which they are run: row by row, from left to right."""

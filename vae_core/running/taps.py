@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import _disable_current_modes  # pyright: igno
 from ..geometry.region import Extent
 from . import devices
 from .convolutions import Strides, lies_channels_last
+from .graphs import outside_graphs
 from .stores import Room
 
 _LAST = torch.channels_last_3d
@@ -37,6 +38,7 @@ def serve(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and not devices.accelerates(device) and _tried()
 
 
+@outside_graphs
 @functools.cache
 def _tried() -> bool:
     """Whether this torch does with oneDNN what is asked of it here. These operations are not among
