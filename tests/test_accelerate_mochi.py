@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from contract import assert_close, relative_error
 from diffusers import FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
 from networks import random_latents, random_video
 from networks_mochi import random_mochi, whole_decode
+from signatures import shown
 
 from vae_core import InputError, Settings
 from vae_core.accelerate import accelerate, restore
@@ -47,19 +46,10 @@ def test_every_door_gives_what_the_class_gives(module, frames) -> None:
     assert torch.equal(restored["decode"], expected["decode"])
 
 
-def shown(module) -> list[object]:
-    """Parameters of both methods, and the types of all that they return."""
-    video, latents = random_video(1, 16, 16), random_latents(1, 2, 2, channels=4)
-    encoded, decoded = module.encode(x=video), module.decode(z=latents)
-    bare = module.encode(video, False), module.decode(latents, return_dict=False)
-    names = [list(inspect.signature(f).parameters) for f in (module.encode, module.decode)]
-    values = (encoded, encoded.latent_dist, decoded, decoded.sample, *bare, *bare[0], *bare[1])
-    return [names, [type(value) for value in values]]
-
-
 def test_signatures_and_return_types_are_the_classs_own(module) -> None:
-    expected = shown(module)
-    assert shown(accelerate(module)) == expected
+    clip = random_video(1, 16, 16), random_latents(1, 2, 2, channels=4)
+    expected = shown(module, *clip)
+    assert shown(accelerate(module), *clip) == expected
 
 
 def test_frames_are_left_out_as_the_class_does_or_fitted(module) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hunyuan_files import authors_state, core_state
+from images import distance, seen, shown
 from networks import random_latents
 from networks_hunyuan import (
     clip_decode,
@@ -79,22 +80,6 @@ def module(kind: Kind) -> nn.Module:
 def pictures(frames: int, height: int = 32, width: int = 48) -> Tensor:
     """An IMAGE [t, h, w, c] in [0, 1]."""
     return torch.rand(frames, height, width, 3, generator=torch.Generator().manual_seed(1))
-
-
-def seen(image: Tensor) -> Tensor:
-    """An IMAGE [t, h, w, c] as the network sees it: [1, c, t, h, w] in [-1, 1]."""
-    return (image * 2.0 - 1.0).permute(3, 0, 1, 2).unsqueeze(0)
-
-
-def shown(video: Tensor) -> Tensor:
-    """[b, c, t, h, w] in about [-1, 1] as the host's pictures [b * t, h, w, c]."""
-    return ((video.movedim(1, -1) + 1.0) / 2.0).clamp(0.0, 1.0).flatten(0, 1)
-
-
-def distance(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the range."""
-    assert got.shape == wanted.shape
-    return float((got - wanted).abs().max() / (wanted.max() - wanted.min()))
 
 
 @pytest.mark.parametrize("frames", [1, 9])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from images import distance, seen, shown
 from networks import random_latents, random_module
 from networks_mochi import (
     authors_mochi,
@@ -35,22 +36,6 @@ def module() -> nn.Module:
 def pictures(frames: int, height: int = 16, width: int = 24) -> Tensor:
     """An IMAGE [t, h, w, c] in [0, 1]."""
     return torch.rand(frames, height, width, 3, generator=torch.Generator().manual_seed(1))
-
-
-def seen(image: Tensor) -> Tensor:
-    """An IMAGE [t, h, w, c] as the network sees it: [1, c, t, h, w] in [-1, 1]."""
-    return (image * 2.0 - 1.0).permute(3, 0, 1, 2).unsqueeze(0)
-
-
-def shown(video: Tensor) -> Tensor:
-    """[b, c, t, h, w] in about [-1, 1] as the host's pictures [b * t, h, w, c]."""
-    return ((video.movedim(1, -1) + 1.0) / 2.0).clamp(0.0, 1.0).flatten(0, 1)
-
-
-def distance(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the range."""
-    assert got.shape == wanted.shape
-    return float((got - wanted).abs().max() / (wanted.max() - wanted.min()))
 
 
 @pytest.mark.parametrize("frames", [1, 13])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from images import distance, seen, shown
 from networks import random_latents
 from networks_seedvr2 import random_seedvr2, whole_decode, whole_encode
 from pack import part, run
@@ -29,20 +30,12 @@ def pictures(frames: int, height: int = 24, width: int = 40) -> Tensor:
 
 def encoded(module: nn.Module, image: Tensor) -> Tensor:
     """What core's VAE hands on."""
-    seen = (image * 2.0 - 1.0).permute(3, 0, 1, 2).unsqueeze(0)
-    return whole_encode(module, seen).chunk(2, dim=1)[0] * FACTOR
+    return whole_encode(module, seen(image)).chunk(2, dim=1)[0] * FACTOR
 
 
 def decoded(module: nn.Module, latents: Tensor) -> Tensor:
     """What it makes of that: [b * t, h, w, 3]."""
-    video = whole_decode(module, latents / FACTOR)
-    return ((video.movedim(1, -1) + 1.0) / 2.0).clamp(0.0, 1.0).flatten(0, 1)
-
-
-def distance(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the range."""
-    assert got.shape == wanted.shape
-    return float((got - wanted).abs().max() / (wanted.max() - wanted.min()))
+    return shown(whole_decode(module, latents / FACTOR))
 
 
 @pytest.mark.parametrize("frames", [1, 9])

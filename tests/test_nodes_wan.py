@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from images import distance, seen, shown
 from networks import random_latents
 from networks_wan import (
     random_qwen_image,
@@ -43,24 +44,8 @@ def pictures(frames: int, height: int = 32, width: int = 40, colours: int = 3) -
     return torch.rand(frames, height, width, colours, generator=torch.Generator().manual_seed(1))
 
 
-def seen(image: Tensor) -> Tensor:
-    """An IMAGE [t, h, w, c] as the network sees it: [1, c, t, h, w] in [-1, 1]."""
-    return (image * 2.0 - 1.0).permute(3, 0, 1, 2).unsqueeze(0)
-
-
-def shown(video: Tensor) -> Tensor:
-    """[b, c, t, h, w] in about [-1, 1] as the host's pictures [b * t, h, w, c]."""
-    return ((video.movedim(1, -1) + 1.0) / 2.0).clamp(0.0, 1.0).flatten(0, 1)
-
-
 def wan_latents(frames: int, rows: int = 4, columns: int = 5, batch: int = 1) -> Tensor:
     return random_latents(frames, rows, columns, batch=batch, channels=16)
-
-
-def distance(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the range."""
-    assert got.shape == wanted.shape
-    return float((got - wanted).abs().max() / (wanted.max() - wanted.min()))
 
 
 @pytest.mark.parametrize("frames", [1, 9])

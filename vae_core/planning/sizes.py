@@ -73,11 +73,9 @@ def wave_bytes(mix: Conv | Attend, read: Extent, sizes: Sizes) -> Whole:
     """Bytes in which the waves of what a tile reads are made, where there are any: a copy, what it
     is turned by, and one of them.
     """
-    return (
-        0
-        if mix.waves is None
-        else sizes.batch * mix.stored_channels * read.voxels * 3 * sizes.statistics_bytes
-    )
+    if mix.waves is None:
+        return 0
+    return sizes.batch * mix.stored_channels * read.voxels * 3 * sizes.statistics_bytes
 
 
 def frame_statistics_bytes(program: Program, extents: tuple[Extent, ...], sizes: Sizes) -> int:
