@@ -235,20 +235,24 @@ def _short_plan(
     """The plan of as many chunks of `source` as there are kinds, how many it has in all, and how
     many of those in the middle were left out.
 
-    The planner may take shorter chunks than it was asked for: then the kinds are those of these.
+    The planner may take shorter chunks than it was asked for: what was left out is so many of
+    these, and where it is not a whole number of them the clip is planned again.
     Where a network looks ahead there are bands, no two of which are alike: nothing is left out.
     """
     if program.looks_ahead:
         plan = _planned(vae, operation, source, settings)
         return plan, len(plan.chunks), 0
+    ratio = 1 if operation == "encode" else vae.ratios.frames
+    whole = settings.norm_scope.value == "clip" or program.whole
+    nothing = whole or _looks_outward(program)
     while True:
-        length = settings.chunk_frames // (1 if operation == "encode" else vae.ratios.frames)
-        whole = settings.norm_scope.value == "clip" or program.whole
-        chunks = 1 if whole else max(-(-(source.t - 1) // length), 1)
-        left_out = 0 if _looks_outward(program) else max(chunks - _ENOUGH_CHUNKS, 0)
-        plan = _planned(vae, operation, replace(source, t=source.t - left_out * length), settings)
-        if plan.settings.chunk_frames == settings.chunk_frames:
-            return plan, chunks, left_out
+        length = settings.chunk_frames // ratio
+        chunks = max(-(-(source.t - 1) // length), 1)
+        left_out = 0 if nothing else max(chunks - _ENOUGH_CHUNKS, 0) * length
+        plan = _planned(vae, operation, replace(source, t=source.t - left_out), settings)
+        taken = plan.settings.chunk_frames // ratio
+        if taken <= length and left_out % taken == 0:
+            return plan, len(plan.chunks) + left_out // taken, left_out // taken
         settings = replace(settings, chunk_frames=plan.settings.chunk_frames)
 
 

@@ -29,9 +29,8 @@ from .machine import Machine
 from .memory import Memory
 from .places import ALL_NEAR, Far, Kind, Places, Way, corner, kind_of, places_of
 from .plan import Job
-from .residency import choose
+from .residency import Search, choose
 from .sizes import Sizes
-from .walk import Rungs, rungs_of
 
 Chosen = tuple[Candidate, Mapping[Kind, Way]]
 """The arithmetic of all that is in its place, and how chunks of each length are run."""
@@ -144,9 +143,9 @@ class Variant:
         )
 
     @cached_property
-    def rungs(self) -> tuple[Rungs, ...]:
-        """The numbers of their tiles."""
-        return rungs_of(self.lengths)
+    def search(self) -> Search:
+        """What is chosen from in them."""
+        return Search(self.lengths)
 
     def least(self, budget: int) -> int:
         """No fewer bytes move within a budget, as far as that is known: a larger one moves no
@@ -275,7 +274,7 @@ def _in_turns(request: Request, bands: Bands | None) -> tuple[Memory, ...] | Non
 def _each_by_itself(request: Request, variant: Variant, budget: int) -> Chosen | None:
     """Every store and cache in a place of its own."""
     owns, preferred = variant.owns, request.machine.workspace_bytes
-    found = choose(variant.lengths, variant.rungs, budget)
+    found = choose(variant.search, budget)
     if found is None:
         return None
     memories = placed(request.bare, found, reused_near=False)

@@ -203,7 +203,8 @@ class Candidate:
             if most <= worst[0]:
                 break
             large, small = self._sizes(index)
-            need = min((self._need(index, tile), index, tile) for tile in {*large, *small})
+            needs = ((self._need(index, tile), index, tile) for tile in (*large, *small))
+            need = min(needs, key=lambda found: found[0])
             worst = max(worst, need, key=lambda found: found[0])
         return worst
 

@@ -66,6 +66,11 @@ class Ladder:
     others: tuple[Extent, ...]
     near: Needs
 
+    @property
+    def table(self) -> Numbers:
+        """`needs`, and then `cut`, as numbers [tiles, 2, cases]."""
+        return np.array((*self.needs, self.cut), np.int64).transpose(2, 1, 0)
+
     def tile(self, room: int, far: Far, preferred: int) -> Extent:
         """The one that copies least, of those that there is room for; where nothing is far, the
         largest that takes no more than is preferred, if there is one.
