@@ -151,8 +151,13 @@ def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
 
 class Unmade(VideoVAE):
     """A VAE without weights, which nobody changes: its programs are the same whenever they are
-    asked for.
+    asked for, and so is the size of the weights.
     """
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights of this network have in the VAE's dtype."""
+        return sum(p.numel() for p in self.module.parameters()) * self.dtype.itemsize
 
     @cached_property
     def encoder(self) -> Program:
@@ -164,7 +169,7 @@ class Unmade(VideoVAE):
 
 
 @cache
-def engine(name: str, dtype: torch.dtype, device: torch.device) -> VideoVAE:
+def engine(name: str, dtype: torch.dtype, device: torch.device) -> Unmade:
     """`network(name)` lowered, to be planned with; it has no weights and cannot run."""
     vae = from_module(network(name), dtype, device)
     return Unmade(vae.module, vae.dtype, vae.device)
@@ -285,12 +290,11 @@ def answer_for(request: dict[str, Any]) -> dict[str, Any]:
     dtype = DTYPES.get(request["dtype"]) or host.vae_dtype()
     vae = engine(request["network"], dtype, memory.device)
     size = Extent(request["frames"], request["height"], request["width"])
-    weights = sum(p.numel() for p in vae.module.parameters()) * dtype.itemsize
     common = {
         "device": memory.device.type,
         "free_bytes": memory.free_bytes,
         "total_bytes": memory.total_bytes,
-        "weight_bytes": weights,
+        "weight_bytes": vae.weight_bytes,
     }
     try:
         settings = _within(memory, settings_of(request))

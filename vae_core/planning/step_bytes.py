@@ -24,7 +24,7 @@ from .classes import mixed, shortcut_class
 from .limits import MOST_ELEMENTS, NEVER
 from .norm_bytes import latent_bytes, latent_frames, most_cells, norm_bytes
 from .places import Far
-from .site import Site, site_of
+from .site import Site, sites_of
 from .sizes import Sizes, wave_bytes, weight_bytes
 from .step_traffic import StepTraffic, sides_of
 
@@ -92,8 +92,13 @@ def steps_bytes(
 ) -> tuple[StepBytes, ...]:
     """The arithmetic of every step of a program for a chunk."""
     known: dict[Site, StepBytes] = {}
-    sites = (site_of(program, step, chunk, extents, sizes) for step in program.steps)
-    return tuple(known.setdefault(site, StepBytes(site)) for site in sites)
+    found = list[StepBytes]()
+    for site in sites_of(program, chunk, extents, sizes):
+        step = known.get(site)
+        if step is None:
+            step = known[site] = StepBytes(site)
+        found.append(step)
+    return tuple(found)
 
 
 class StepBytes(StepTraffic):
@@ -175,13 +180,27 @@ class StepBytes(StepTraffic):
         """
         counts, one, elements = self._all_worked_out(sizes)
         far = Flags(*np.array(flags, np.int64).T[..., None])
-        several = (counts > _PAIR) | np.array(cut)[:, None]
+        inner = np.array(cut)[:, None]
+        several = (counts > _PAIR) | inner
         ahead, before = (what * several for what in self._around(one, far))
         found: Numbers = self._beside(one, far, ahead, before)
-        for place in np.flatnonzero(counts == _PAIR).tolist():
-            for row, more in enumerate(flags):
-                found[row, place] = self.need(sizes[place], more, cut=cut[row])
+        pairs: Numbers = np.flatnonzero(counts == _PAIR)
+        if pairs.size and not inner.all():
+            both = [self._counted(sizes[place])[1] for place in pairs.tolist()]
+            need = self._of_pairs(both, far)
+            found[:, pairs] = np.where(inner, found[:, pairs], need)
         return np.where(elements < MOST_ELEMENTS, found, NEVER)
+
+    def _of_pairs(self, pairs: Sequence[tuple[Tile, ...]], flags: Flags) -> Numbers:
+        """The same where there are two tiles, one before the other [flags, pairs]."""
+        both = [Tile(*np.array(some, np.int64).T) for some in zip(*pairs, strict=True)]
+        around = [self._around(tile, flags) for tile in both]
+        needs = (
+            self._beside(one, flags, *beside)
+            for one, (ahead, before) in zip(both, around[::-1], strict=True)
+            for beside in ((ahead, 0), (0, before))
+        )
+        return np.maximum.reduce(list(needs))
 
     def _most_at_once(self, largest: Extent, flags: Flags, cut: bool) -> int:
         count, tiles = self._counted(largest)
@@ -191,13 +210,10 @@ class StepBytes(StepTraffic):
         if count == 1:
             return self._beside(one, flags, 0, 0)
         return max(
-            need
-            for one, other in (tiles, tiles[::-1])
-            for ahead, before in [self._around(other, flags)]
-            for need in (
-                self._beside(one, flags, ahead, 0),
-                self._beside(one, flags, 0, before),
-            )
+            self._beside(here, flags, *beside)
+            for here, there in (tiles, tiles[::-1])
+            for ahead, before in [self._around(there, flags)]
+            for beside in ((ahead, 0), (0, before))
         )
 
     def count(self, largest: Extent) -> int:
