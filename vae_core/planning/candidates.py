@@ -200,9 +200,7 @@ class Candidate:
     def at(self, places: Mapping[Kind, Places], memories: tuple[Memory, ...]) -> Candidate:
         """The same with everything in its place, as it is in `memories`."""
         here, fixed = places[_widest(memories).kind], tuple(m.fixed_bytes() for m in memories)
-        return Candidate(
-            here.placement, here, memories, fixed, self.bounds, self.least, self.alike
-        )
+        return Candidate(here.placement, here, memories, fixed, self.bounds, self.least, self.alike)
 
     def rows(self, ways: Mapping[Kind, Way]) -> tuple[Projection, ...]:
         """What each step needs in the kind of chunk where it needs the most."""

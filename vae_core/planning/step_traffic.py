@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 
 from ..geometry.grid import time_pieces
 from ..geometry.region import Extent, Halo, Interval
@@ -126,7 +125,8 @@ class StepTraffic:
 
     def _read_voxels(self, largest: Extent) -> int:
         """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""
-        return prod(self._read_along(axis, limit) for axis, limit in enumerate(sides_of(largest)))
+        rows, columns = self._read_along(1, largest.h), self._read_along(2, largest.w)
+        return self._read_along(0, largest.t) * rows * columns
 
     def _read_along(self, axis: int, limit: int) -> int:
         """What all pieces of one side read."""

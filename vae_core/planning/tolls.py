@@ -154,8 +154,8 @@ def _numbers(ladders: Sequence[tuple[Ladder, ...]]) -> tuple[Numbers, Numbers, N
     for number, some in enumerate(ladders):
         for length, ladder in enumerate(some):
             count = _count(ladder)
-            needs[:count, length, :, :NEAR, number] = ladder.table
-            needs[0, length, :, NEAR, number] = [min(need) for need in ladder.near]
+            needs[:count, length, :, :NEAR, number] = ladder.needs.T
+            needs[0, length, :, NEAR, number] = ladder.near.min(1)
             reads[:count, length, number] = ladder.reads
             times[:count, length, number] += ladder.narrow
     return needs, reads, times
