@@ -94,8 +94,8 @@ def choose(search: Search, budget: int) -> Mapping[Kind, Places] | None:
     if not fits.any():
         return None
     best = int(np.where(fits, walk.moved.sum(0) + search.moved[some], NEVER).argmin())
-    steps = search.memory.program.steps
-    paths = frozenset(steps[index].path for index in search.sets[some[best]])
+    steps, found = search.memory.program.steps, search.sets[int(some[best])]
+    paths = frozenset(steps[index].path for index in found)
     return {
         length.kind: _placed(length.memories[0], paths, walk.rows(number, best))
         for number, length in enumerate(search.lengths)
