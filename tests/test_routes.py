@@ -17,7 +17,7 @@ from questions import TEN_SETTINGS, USUAL, WAN_SETTINGS, fuzzed
 
 routes, planning = part("nodes.bridge.routes"), part("nodes.bridge.planning")
 running, host, core = part("nodes.bridge.running"), part("nodes.bridge.host"), part("vae_core")
-card = part("nodes.bridge.card")
+pytestmark = pytest.mark.usefixtures("plenty_of_memory")
 
 
 def ask(question: dict[str, Any] | bytes) -> tuple[int, dict[str, Any]]:
@@ -40,14 +40,6 @@ def own_plan(question: dict[str, Any]) -> Any:
     if question["operation"] == "encode":
         return vae.plan_encode((1, 3, frames, height, width), settings)
     return vae.plan_decode((1, 16, (frames + 6) // 4, height // 8, width // 8), settings)
-
-
-@pytest.fixture(autouse=True)
-def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans on a processor depend on what is free, which is not the same twice."""
-    for module in (part("vae_core.planning.machine"), card):
-        memory = type("Memory", (), {"available": 64 * 2**30, "total": 128 * 2**30})
-        monkeypatch.setattr(module.psutil, "virtual_memory", lambda memory=memory: memory)
 
 
 @pytest.mark.parametrize("change", [*TEN_SETTINGS, *WAN_SETTINGS], ids=str)
