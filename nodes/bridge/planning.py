@@ -251,7 +251,7 @@ def _short_plan(
     whole = settings.norm_scope.value == "clip" or program.whole
     nothing = whole or _looks_outward(program)
     while True:
-        length = settings.chunk_frames // ratio
+        length = max(settings.chunk_frames // ratio, 1)
         chunks = max(-(-(source.t - 1) // length), 1)
         left_out = 0 if nothing else max(chunks - _ENOUGH_CHUNKS, 0) * length
         plan = _planned(vae, operation, replace(source, t=source.t - left_out), settings)

@@ -32,7 +32,7 @@ class Walk:
     def __init__(self, tolls: Tolls, far: Numbers, rooms: Numbers) -> None:
         self._tolls, self._left = tolls, list[tuple[Leaving, Numbers]]()
         near = np.where(far, tolls.near[:, 1, None], tolls.near[:, 0, None])
-        self._whole: Numbers = (tolls.whole[:, None] + near <= rooms).all(-1)
+        self._whole: Numbers = np.asarray((tolls.whole[:, None] + near <= rooms).all(-1))
         self.moved: Numbers = np.where(self._whole, 0, self._walked(tolls.costs(rooms, far)))
 
     def rows(self, length: int, choice: int) -> dict[int, int] | None:
