@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from benchmarks.counting import CONVOLUTIONS
@@ -15,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from traffic import Traffic
 
 from vae_core import Settings, from_module
-from vae_core.planning.planner import mended
+from vae_core.planning.planner import eased, mended
 from vae_core.running.tile import TileRunner
 
 
@@ -63,6 +65,19 @@ def test_a_mended_plan_takes_less_at_the_step_that_failed(family) -> None:
         assert less.rows[worst].peak_bytes <= plan.rows[worst].peak_bytes * share
         assert less.chunks == plan.chunks
     assert less.moved_bytes > plan.moved_bytes == 0
+
+
+@pytest.mark.parametrize("family", FREE)
+def test_before_anything_leaves_tiles_are_as_small_as_that_takes(family) -> None:
+    with card_apart():
+        vae = from_module(NARROW[family](torch.float64))
+        asked = ((1, vae.latent_channels, 3, 16, 20), Settings(chunk_frames=4))
+        plan = vae.plan_decode(*asked)
+        while (less := eased(plan, plan.rows.index(plan.worst), 15 / 16)).moved_bytes == 0:
+            assert less.peak_bytes < plan.peak_bytes
+            plan = less
+        room = replace(asked[1], budget_bytes=int(0.99 * plan.peak_bytes))
+        assert vae.plan_decode(asked[0], room).moved_bytes > 0
 
 
 @pytest.mark.slow

@@ -207,6 +207,28 @@ def mended(plan: Plan, index: int, share: float) -> Plan | None:
     return replace(found, settings=plan.settings, operations=plan.operations, blend=plan.blend)
 
 
+def eased(plan: Plan, index: int, share: float) -> Plan | None:
+    """As `mended`; but where more would have to move for so small a share, the plan for the least
+    room in which no more moves than in `plan`, if there is one.
+    """
+    best = mended(plan, index, share)
+    if best is None or best.cost_bytes <= plan.cost_bytes:
+        return best
+    low, high = share, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        tried = mended(plan, index, middle)
+        if tried is not None and tried.cost_bytes <= plan.cost_bytes:
+            best, high = tried, middle
+        else:
+            low = middle
+    return best
+
+
+_HALVINGS = 4
+"""Shares that are tried between one that is too small and all of what a step takes now."""
+
+
 def _is_free(program: Program, settings: Settings, machine: Machine) -> bool:
     """Whether each store and cache may have a place of its own. Not where keys of other chunks are
     met, or frames wait for later bands: how often these come in is not in what `residency` weighs.

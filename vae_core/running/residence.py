@@ -6,7 +6,8 @@
    come from the device's allocator, which does as much.
 3. When memory runs out, the plan is mended: one is made for a little less than the step that failed
    takes, and what is to be away in it leaves at once. So that which costs least leaves first, no
-   more than is needed, and the rest of the run goes by the new plan.
+   more than is needed, and the rest of the run goes by the new plan. Before anything leaves, tiles
+   are as small as that takes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..planning.bands import Bands, heights_of, turns_of
 from ..planning.held import first_written
 from ..planning.places import Way
 from ..planning.plan import Plan
-from ..planning.planner import mended
+from ..planning.planner import eased
 from ..program.steps import SOURCE, Program, Step
 from ..settings import Place
 from . import devices, recovery
@@ -141,10 +142,10 @@ class Residence:
         return found
 
     def mend(self, index: int, share: float) -> bool:
-        """Go by a plan in which step `index` takes no more than a share of what it was to take;
-        whether there is one.
+        """Go by a plan in which step `index` takes no more than a share of what it was to take, or
+        somewhat more where that leaves all in its place; whether there is one.
         """
-        found = mended(self.plan, index, share)
+        found = eased(self.plan, index, share)
         if found is not None:
             self.plan = found
         return found is not None
