@@ -29,7 +29,7 @@ from .machine import Machine
 from .memory import Memory
 from .places import ALL_NEAR, Far, Kind, Way, corner, kind_of, places_of
 from .plan import Job
-from .residency import Search, choose
+from .residency import Choice, Search, choose
 from .sizes import Sizes
 
 Chosen = tuple[Candidate, Mapping[Kind, Way]]
@@ -200,25 +200,28 @@ _PACKED_BYTES = 4
 """Of an element of the dtype in which a processor convolves tap by tap (see `running.taps`)."""
 
 
-def between(request: Request, budget: int, most: int) -> Chosen | None:
-    """The best within a budget; None where there is no room for tiles of a usual size, whatever
-    lives where, or where more than `most` would be copied.
+def between(request: Request, budget: int, most: int) -> tuple[Chosen | None, bool]:
+    """The best within a budget, and whether there is any; None where there is no room for tiles of
+    a usual size, whatever lives where, or where more than `most` would be copied.
     """
     if request.near_bytes <= budget and (near := _everything(request, request.near, budget)):
-        return near
-    best, moved = cast("Chosen | None", None), NEVER
+        return near, True
+    best, moved = cast("tuple[Variant, Choice] | None", None), NEVER
     for variant in sorted(request.variants, key=lambda variant: variant.floor.least(budget)):
         least = variant.least(budget)
         if least >= moved or least > most:
             continue
-        chosen = _each_by_itself(request, variant, budget)
-        variant.known[budget] = _cost(request, chosen) if chosen else NEVER
-        if variant.known[budget] < moved:
-            best, moved = chosen, variant.known[budget]
-    if best is None or moved <= request.least_away:
-        return best
-    away = _everything(request, request.away, budget, flat=True)
-    return away if away and _cost(request, away) < moved else best
+        choice = choose(variant.search, budget)
+        variant.known[budget] = choice.moved if choice else NEVER
+        if choice and choice.moved < moved:
+            best, moved = (variant, choice), choice.moved
+    if best is None:
+        return None, False
+    if request.least_away < moved and request.least_away <= most:
+        away = _everything(request, request.away, budget, flat=True)
+        if away and _cost(request, away) < moved:
+            return away, True
+    return (_each_by_itself(request, *best, budget) if moved <= most else None), True
 
 
 def _cost(request: Request, chosen: Chosen) -> int:
@@ -281,12 +284,10 @@ def _in_turns(request: Request, bands: Bands | None) -> tuple[Memory, ...] | Non
     return tuple(found)
 
 
-def _each_by_itself(request: Request, variant: Variant, budget: int) -> Chosen | None:
-    """Every store and cache in a place of its own."""
+def _each_by_itself(request: Request, variant: Variant, choice: Choice, budget: int) -> Chosen:
+    """Every store and cache in the place that was chosen for it."""
     owns, preferred = variant.owns, request.machine.workspace_bytes
-    found = choose(variant.search, budget)
-    if found is None:
-        return None
+    found = choice.places()
     memories = placed(request.bare, found, reused_near=False)
     ways = dict[Kind, Way]()
     for length in variant.lengths:

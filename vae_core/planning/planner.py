@@ -149,8 +149,11 @@ def _plan(
     if _is_free(job.program, settings, machine) and budget is not None:
         if request.least(budget) > most:
             return None
-        # where none is so good there may still be others, beside which the named ones do not count
-        chosen = between(request, budget, most) or between(request, budget, NEVER)
+        chosen, fits = between(request, budget, most)
+        if chosen is None and not fits:  # there may be others that copy more
+            chosen, fits = between(request, budget, NEVER)
+        if chosen is None and fits:  # beside which the named ones do not count
+            return None
     if chosen is None:
         named = _choose(candidates(), budget, machine.workspace_bytes)
         if named is None:

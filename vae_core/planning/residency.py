@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 from .arrays import Numbers, np
 from .ladders import Length
@@ -81,9 +82,30 @@ class Search:
         return np.flatnonzero((least <= rooms).all((0, 2)) & (self.moved <= best))
 
 
-def choose(search: Search, budget: int) -> Mapping[Kind, Places] | None:
-    """The places that move the fewest bytes within `budget`; None where usual tiles do not fit even
-    with everything away.
+class Choice(NamedTuple):
+    """The best set of far caches, and rows of stores beside them. moved: bytes that all chunks then
+    move, the fewest there can be.
+    """
+
+    search: Search
+    walk: Walk
+    caches: frozenset[int]
+    number: int
+    moved: int
+
+    def places(self) -> Mapping[Kind, Places]:
+        """Where everything is, in chunks of each length."""
+        steps = self.search.memory.program.steps
+        paths = frozenset(steps[index].path for index in self.caches)
+        return {
+            length.kind: _placed(length.memories[0], paths, self.walk.rows(place, self.number))
+            for place, length in enumerate(self.search.lengths)
+        }
+
+
+def choose(search: Search, budget: int) -> Choice | None:
+    """What moves the fewest bytes within `budget`; None where usual tiles do not fit even with
+    everything away.
     """
     rooms = budget - search.taken
     some = search.hopeful(rooms)
@@ -93,13 +115,9 @@ def choose(search: Search, budget: int) -> Mapping[Kind, Places] | None:
     fits = (walk.moved < NEVER).all(0)
     if not fits.any():
         return None
-    best = int(np.where(fits, walk.moved.sum(0) + search.moved[some], NEVER).argmin())
-    steps, found = search.memory.program.steps, search.sets[int(some[best])]
-    paths = frozenset(steps[index].path for index in found)
-    return {
-        length.kind: _placed(length.memories[0], paths, walk.rows(number, best))
-        for number, length in enumerate(search.lengths)
-    }
+    moved = np.where(fits, walk.moved.sum(0) + search.moved[some], NEVER)
+    best = int(moved.argmin())
+    return Choice(search, walk, search.sets[int(some[best])], best, int(moved[best]))
 
 
 def _placed(memory: Memory, caches: frozenset[str], rows: Mapping[int, int] | None) -> Places:

@@ -42,7 +42,8 @@ class Tolls:
         tiles = np.array([max(map(_count, some)) for some in ladders])[kinds]
         self._order, self.starts = _sorted(self.course, tiles)
         self._steps = self.course.steps[self._order]
-        self._kinds, self._tiles = kinds[self._steps], tiles[self._steps]
+        self._of_steps, self._kinds = kinds, kinds[self._steps]
+        self._tiles = tiles[self._steps]
 
     @cached_property
     def whole(self) -> Numbers:
@@ -70,19 +71,38 @@ class Tolls:
         far [lengths, 2, choices], and what it moves [lengths, choices]; of the steps that have so
         many.
         """
-        away, cases = self.course.away[:, self._order], self.course.cases[self._order]
-        src, out, added = self._heights[:, self._steps]
-        made = self._made[:, :, self._steps]
-        others = made[0] * away[1] // out + made[1] * away[2] // added
-        found = list[tuple[Numbers, Numbers]]()
-        for number, (needs, reads, times) in enumerate(
-            zip(self._needs, self._reads, self._times, strict=True)
-        ):
+        needs = self._needs.reshape(*self._needs.shape[:3], -1)
+        cases = self.course.cases[self._order] * self._needs.shape[-1] + self._kinds
+        alike, reads = self._read
+        others, found = self._others, list[tuple[Numbers, Numbers]]()
+        for number, (need, read, times) in enumerate(zip(needs, reads, self._times, strict=True)):
             some = slice(int((self._tiles > number).sum()))
-            kinds = self._kinds[some]
-            moved = reads[:, kinds] * away[0, some] // src[some] + others[:, some]
-            found.append((needs[:, :, cases[some], kinds], moved * times[:, kinds]))
-        return [(needs, moved * self._counts[:, None]) for needs, moved in found]
+            moved = others[:, some]
+            if times.max() > 1:
+                moved = moved * times.take(self._kinds[some], -1)
+            moved = read.take(alike[some], -1) + moved
+            found.append((need.take(cases[some], -1), moved))
+        return found
+
+    @property
+    def _read(self) -> tuple[Numbers, Numbers]:
+        """Which of the choices read as many rows in the same step, by a number [choices]; and what
+        is moved for that with each tile [tiles, lengths, numbers].
+        """
+        away, src = self.course.away[0, self._order], self._heights[0]
+        every, alike = np.unique(self._steps * (src.max() + 1) + away, return_inverse=True)
+        steps, rows = every // (src.max() + 1), every % (src.max() + 1)
+        kinds = self._of_steps[steps]
+        read = self._reads[..., kinds] * rows // src[steps]
+        return alike, read * self._times[..., kinds] * self._counts[:, None]
+
+    @property
+    def _others(self) -> Numbers:
+        """What is moved of what is written and added [lengths, choices]."""
+        _, dst, added = self._heights[:, self._steps]
+        _, written, more = self.course.away[:, self._order]
+        made = self._made[:, :, self._steps]
+        return (made[0] * written // dst + made[1] * more // added) * self._counts[:, None]
 
     @property
     def _heights(self) -> Numbers:
