@@ -305,13 +305,13 @@ class StepBytes(StepTraffic):
         found = self._by_frames.get(cells)
         if found is None:
             step, src, chunk = self.step, self.site.src, self.site.chunk
-            t = Interval(0, cells).shift(step.unmixed(src, chunk))
-            region = Region(t, _ONE, _ONE)
-            seen = step.seen_region(region).t.size
+            _, down, taps = self.seen_in_time
+            seen = (cells - 1) * down + taps
             if chunk.band:
                 read = Interval(0, min(seen, self.site.there.t))
             elif cells == self.cells.t:
-                read = step.source_region(region, src, chunk).t
+                t = Interval(0, cells).shift(step.unmixed(src, chunk))
+                read = step.source_region(Region(t, _ONE, _ONE), src, chunk).t
             else:
                 read = step.time_map.source(Interval(seen, 2 * seen), keeps_first=False)
             shown = step.norm is not None and step.norm.modulated

@@ -137,28 +137,35 @@ class StepTraffic:
         return found
 
     def _in_time(self, size: int, limit: int) -> int:
-        step, src, chunk = self.step, self.site.src, self.site.chunk
-        there, keeps_first = step.visible(src, chunk).t, chunk.keeps_first(src.t)
-        changed = step.time_map in (TimeMap.POOL_PAIRS, TimeMap.REPEAT_PAIRS)
-        (start, down, taps), found = self._seen_in_time, 0
+        keeps_first, time_map = self._keeps_first, self.step.time_map
+        changed = time_map in (TimeMap.POOL_PAIRS, TimeMap.REPEAT_PAIRS)
+        (start, down, taps), there, found = self.seen_in_time, self._visible, 0
         for at in range(0, size, limit):
             first = start + at * down
             last = first + (min(limit, size - at) - 1) * down + taps
             first = min(max(first, there.start), there.stop)
             last = min(max(last, first), there.stop)
             if changed:
-                seen = step.time_map.source(Interval(first, last), keeps_first)
+                seen = time_map.source(Interval(first, last), keeps_first)
                 first, last = seen.start, seen.stop
             found += last - first
         return found
 
+    @property
+    def _keeps_first(self) -> bool:
+        return self.site.chunk.keeps_first(self.site.src.t)
+
     @cached_property
-    def _seen_in_time(self) -> tuple[int, int, int]:
+    def _visible(self) -> Interval:
+        """The frames that there are of the mix's input."""
+        return self.step.visible(self.site.src, self.site.chunk).t
+
+    @cached_property
+    def seen_in_time(self) -> tuple[int, int, int]:
         """The first frame that the first cell sees, from there to that of the next cell, and how
         many it sees.
         """
-        keeps_first = self.site.chunk.keeps_first(self.site.src.t)
-        seen = self.step.seen_frames(Interval(0, 1), keeps_first)
+        seen = self.step.seen_frames(Interval(0, 1), self._keeps_first)
         return seen.start, self.step.rate.down, seen.size
 
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
