@@ -102,6 +102,7 @@ SETTINGS = {
     "ours, planner": Settings(),
     "ours, 64 px": Settings(tile_px=64),
     "ours, 32 frames": Settings(chunk_frames=32),
+    "ours, as core": Settings(reference="core"),
 }
 
 OURS = {
@@ -111,11 +112,12 @@ OURS = {
     "hunyuan": ("ours, planner",),
     "hunyuan15": ("ours, planner",),
     "seedvr2": ("ours, planner",),
-    "mochi": ("ours, planner",),
+    "mochi": ("ours, as core",),
     "ltx": ("ours, 32 frames",),
 }
 """Of ours, those that are timed where nothing else is asked for. A band of LTX is eight frames, for
-each of which all weights are read anew: where core has the whole clip at once, so have we.
+each of which all weights are read anew: where core has the whole clip at once, so have we. Mochi's
+whole is core's, whose encoder has no mask over time.
 """
 
 
