@@ -1,14 +1,14 @@
 """What do core's phase, its statistics and its missing mask do to the pictures of one clip?
 
-1. `source` is a part of the shipped clip at half its size; `shipped` the small HunyuanVideo weights
-   that have learned that clip and nothing else (`training/hunyuan_small.py`).
-2. `measure_phase` encodes as the authors do, as core does with its encoder put in phase, and as core
-   does; all three are decoded as the authors do, so that only the encoder differs.
+1. `source` is a part of the shipped clip at half its size; `shipped` the small HunyuanVideo
+   weights that have learned that clip and nothing else (`training/hunyuan_small.py`).
+2. `measure_phase` encodes as the authors do, as core does with its encoder put in phase, and as
+   core does; all three are decoded as the authors do, so that only the encoder differs.
 3. `measure_mask` decodes the authors' latents as they do, without the mask and with nothing else
    changed, and as core does. The second is diffusers' network, for no setting asks for it.
 
-`this engine` is chunked and in tiles throughout; `whole_apart` says how far that is from diffusers'
-modules on the whole clip.
+Whatever a setting asks for is made by this engine in tiles and chunks, and `whole_share_of_range`
+says how far that is from diffusers' modules on the whole clip.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CUT = {"chunk_frames": 8, "tile_px": 64}
 AUTHORS, IN_PHASE, AS_IS = (
     Settings(reference=name, **CUT) for name in ("official", "core", "core-as-is")
 )
-DELAYS = tuple(range(-2, 5))
+DELAYS = tuple(range(-2, 7))
 """By how many sample frames a picture may be late, below 0 early."""
 
 
@@ -57,7 +57,7 @@ def shipped() -> tuple[VideoVAE, AutoencoderKLHunyuanVideo]:
 @contextmanager
 def no_mask() -> Iterator[None]:
     """Lets the attention of diffusers' class see all frames."""
-    with mock.patch.object(theirs, "prepare_causal_attention_mask", lambda *_, **__: None):
+    with mock.patch.object(theirs, "prepare_causal_attention_mask", return_value=None):
         yield
 
 

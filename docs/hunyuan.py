@@ -1,0 +1,58 @@
+"""What do the pictures of hunyuan.md show, and what are their figures?
+
+    python docs/hunyuan.py
+
+1. A run of the shipped clip goes through the small HunyuanVideo weights in `hunyuan_small`
+   (`hunyuan_measure.py`); on one CPU core that takes a few minutes.
+2. The figures go to `hunyuan.json`, the pictures (`hunyuan_draw.py`) to `hunyuan_phase.png` and
+   `hunyuan_mask.png`.
+
+`hunyuan.md` is written by hand; a test holds its tables to the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from argument import factor_for
+from argument_measure import Measured
+from hunyuan_draw import draw_mask, draw_phase
+from hunyuan_measure import WEIGHTS, measure_mask, measure_phase, shipped, source
+
+DOCS = Path(__file__).resolve().parent
+NUMBERS = DOCS / "hunyuan.json"
+
+
+def add_view(measured: Measured, name: str) -> None:
+    """Put beside the numbers which sample frame is shown, that in which `name` is farthest from the
+    authors', and by what factor differences from theirs are magnified.
+    """
+    authors, numbers = measured.levels["authors"], measured.numbers
+    frame = int(np.argmax(numbers["cases"][name]["authors_frame_level"]))
+    others = [one for other, one in measured.levels.items() if other in numbers["cases"]]
+    numbers["frame"] = frame
+    numbers["factor"] = min(factor_for(one[frame], authors[frame]) for one in others)
+
+
+def main() -> None:
+    """Measure and draw."""
+    torch.set_grad_enabled(False)
+    weights = (WEIGHTS / "diffusion_pytorch_model.safetensors").read_bytes()
+    (vae, module), video = shipped(), source()
+    phase = measure_phase(vae, video)
+    mask = measure_mask(vae, module, video, phase.levels["authors"])
+    add_view(phase, "as_is")
+    add_view(mask, "no_mask")
+    draw_phase(phase.numbers, phase.levels).save(DOCS / "hunyuan_phase.png", optimize=True)
+    draw_mask(mask.numbers, mask.levels).save(DOCS / "hunyuan_mask.png", optimize=True)
+    made = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "torch": torch.__version__}
+    numbers = {"made_with": made, "phase": phase.numbers, "mask": mask.numbers}
+    NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
