@@ -21,7 +21,9 @@ import torch
 from argument import factor_for
 from argument_measure import Measured
 from hunyuan_draw import draw_mask, draw_phase
-from hunyuan_measure import WEIGHTS, measure_mask, measure_phase, shipped, source
+from hunyuan_measure import WEIGHTS, measure, part_of, source
+
+import vae_core
 
 DOCS = Path(__file__).resolve().parent
 NUMBERS = DOCS / "hunyuan.json"
@@ -40,17 +42,25 @@ def add_view(measured: Measured, name: str) -> None:
 
 def main() -> None:
     """Measure and draw."""
-    torch.set_grad_enabled(False)
     weights = (WEIGHTS / "diffusion_pytorch_model.safetensors").read_bytes()
-    (vae, module), video = shipped(), source()
-    phase = measure_phase(vae, video)
-    mask = measure_mask(vae, module, video, phase.levels["authors"])
-    add_view(phase, "as_is")
-    add_view(mask, "no_mask")
-    draw_phase(phase.numbers, phase.levels).save(DOCS / "hunyuan_phase.png", optimize=True)
-    draw_mask(mask.numbers, mask.levels).save(DOCS / "hunyuan_mask.png", optimize=True)
-    made = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "torch": torch.__version__}
-    numbers = {"made_with": made, "phase": phase.numbers, "mask": mask.numbers}
+    video = source()
+    shown, part = measure(video), measure(part_of(video))
+    add_view(shown["phase"], "as_is")
+    add_view(shown["mask"], "no_mask")
+    for name, draw in (("phase", draw_phase), ("mask", draw_mask)):
+        picture = draw(shown[name].numbers, shown[name].levels)
+        picture.save(DOCS / f"hunyuan_{name}.png", optimize=True)
+    numbers = {
+        "made_with": {
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "clip": vae_core.sample_clip_path().name,
+            "torch": torch.__version__,
+            "device": "cpu",
+            "dtype": "float32",
+        },
+        **{name: measured.numbers for name, measured in shown.items()},
+        "part": {name: measured.numbers for name, measured in part.items()},
+    }
     NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 

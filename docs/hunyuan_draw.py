@@ -36,8 +36,6 @@ AMBER = (200, 120, 10)
 COLUMNS, TOP_PX, AXIS_PX, PLOT_PX = 4, 232, 84, 300
 CELL_PX = (WIDTH_PX - 2 * MARGIN_PX - (COLUMNS - 1) * GAP_PX) // COLUMNS
 SLICE_ROWS, SLICE_COLUMNS = (8, 88), (150, 182)
-RUN_FRAMES = 8
-"""Sample frames of each run of core's encoder after the first."""
 
 ENCODERS = {
     "authors": ("authors', this pack", GOOD),
@@ -133,11 +131,12 @@ def draw_axes(sheet: Sheet, axes: Axes) -> None:
 
 
 def draw_curves(sheet: Sheet, plot: Plot, shown: Shown, key: str) -> None:
-    """A line a way, the authors' above the others, in the colours of their figures."""
+    """A line a way in the colour of its figure; the authors' is thin: one below it shows."""
     for name, (_, colour) in reversed(shown.ways.items()):
         values = shown.numbers["cases"][name][key]
         points = [(plot.x(t + 0.5), plot.y(value)) for t, value in enumerate(values)]
-        sheet.draw.line(points, fill=colour, width=5, joint="curve")
+        width = 5 if name == "authors" else 10
+        sheet.draw.line(points, fill=colour, width=width, joint="curve")
 
 
 def draw_legend(sheet: Sheet, shown: Shown, y: int) -> None:
@@ -146,14 +145,6 @@ def draw_legend(sheet: Sheet, shown: Shown, y: int) -> None:
     for label, colour in shown.ways.values():
         sheet.draw.line((x, y, x + 34, y), fill=colour, width=7)
         x += 46 + sheet.text((x + 46, y), label, SMALL_PX, anchor="lm") + 34
-
-
-def draw_runs(sheet: Sheet, plot: Plot) -> None:
-    """A dashed line where each run of core's encoder begins."""
-    for frame in range(1, plot.frames, RUN_FRAMES):
-        x = plot.x(frame)
-        for y in range(plot.top, plot.bottom, 14):
-            sheet.draw.line((x, y, x, y + 7), fill=SOFT, width=2)
 
 
 def bounds(shown: Shown, key: str, step: int) -> tuple[float, float]:
@@ -206,10 +197,10 @@ def draw_phase(numbers: Mapping[str, Any], levels: Mapping[str, Levels]) -> Imag
     strips = plots + PLOT_PX + 150
     sheet = Sheet(strips + 3 * (strip_height(shown) + 50) - 16)
     lines = [
-        "HunyuanVideo 1.0: one clip by three encoders, all decoded as the authors do. What core"
-        " passes from one run of frames",
-        f"to the next makes later latents those of earlier frames. Sample frame {shown.frame} is"
-        " shown.",
+        "HunyuanVideo 1.0: one clip by three encoders, all decoded as the authors do. Core's passes"
+        " on a frame too many where",
+        f"time is halved: its pictures are {numbers['cases']['as_is']['late']} sample frames late."
+        f" Sample frame {shown.frame} is shown.",
     ]
     sheet.title("Core's video encoder is out of phase", lines)
     draw_columns(sheet, shown, "source_psnr_db", "the source")
@@ -218,13 +209,12 @@ def draw_phase(numbers: Mapping[str, Any], levels: Mapping[str, Levels]) -> Imag
     delay = delay_axes(shown, plots, time.plot.right + 150)
     draw_legend(sheet, shown, plots - 100)
     for axes, key, title in (
-        (time, "source_frame_db", "PSNR from the source; dashed: a run of core's begins"),
-        (delay, "delay_db", "PSNR from the source's earlier frames"),
+        (time, "source_frame_db", "PSNR from the source"),
+        (delay, "delay_db", "PSNR from the source so many frames earlier"),
     ):
         sheet.text((axes.plot.left, plots - 40), title, SMALL_PX, colour=SOFT, anchor="ls")
         draw_axes(sheet, axes)
         draw_curves(sheet, axes.plot, shown, key)
-    draw_runs(sheet, time.plot)
     draw_strips(sheet, shown, strips)
     return sheet.image
 
@@ -242,7 +232,7 @@ def draw_mask(numbers: Mapping[str, Any], levels: Mapping[str, Levels]) -> Image
     ]
     sheet.title("Core's attention has no mask", lines)
     draw_columns(sheet, shown, "authors_psnr_db", "the authors'")
-    scale = ("authors_frame_level", "", numbers["level_step"])
+    scale = ("authors_frame_level", "", 1)
     axes = frame_axes(shown, top, WIDTH_PX - MARGIN_PX, scale)
     draw_legend(sheet, shown, top - 84)
     title = "mean difference from the authors' pictures, of 255"

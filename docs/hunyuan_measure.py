@@ -33,6 +33,8 @@ from vae_core.media.video import Selection, frames_to_tensor, read_video
 
 WEIGHTS = Path(__file__).resolve().parent / "hunyuan_small"
 SKIPPED, FRAMES, SHRINK = 16, 33, 2
+PART = ((0, 13), (32, 96), (96, 160))
+"""Sample frames, rows and columns [start, stop) of the part that a test measures again."""
 CUT = {"chunk_frames": 8, "tile_px": 64}
 AUTHORS, IN_PHASE, AS_IS = (
     Settings(reference=name, **CUT) for name in ("official", "core", "core-as-is")
@@ -41,11 +43,17 @@ DELAYS = tuple(range(-2, 7))
 """By how many sample frames a picture may be late, below 0 early."""
 
 
-def source(skipped: int = SKIPPED, frames: int = FRAMES) -> Tensor:
+def source() -> Tensor:
     """A run of sample frames of the clip: [1, 3, t, h, w] in [-1, 1]."""
-    selection = Selection(skip_frames=skipped, max_frames=frames)
+    selection = Selection(skip_frames=SKIPPED, max_frames=FRAMES)
     video = frames_to_tensor(read_video(vae_core.sample_clip_path(), selection).frames)
     return F.avg_pool3d(video, (1, SHRINK, SHRINK))
+
+
+def part_of(video: Tensor) -> Tensor:
+    """So little of it that measuring it again costs seconds."""
+    frames, rows, columns = (slice(*side) for side in PART)
+    return video[:, :, frames, rows, columns]
 
 
 def shipped() -> tuple[VideoVAE, AutoencoderKLHunyuanVideo]:
@@ -103,6 +111,7 @@ def measure_phase(vae: VideoVAE, video: Tensor) -> Measured:
     cases = {name: _beside(one, given, shown["authors"]) for name, one in shown.items()}
     for name, case in cases.items():
         case["delay_db"] = delay_db(shown[name], given)
+        case["late"] = DELAYS[int(np.argmax(case["delay_db"]))]
         case["latents_share_of_range"] = share_of_range(latents[name], latents["authors"])
     numbers = {"size": list(video.shape[2:]), "delays": list(DELAYS), "cases": cases}
     return Measured(numbers, {"source": given, **shown})
@@ -125,3 +134,12 @@ def measure_mask(
         "cases": {name: _beside(one, given, authors) for name, one in shown.items()},
     }
     return Measured(numbers, {"source": given, **shown})
+
+
+def measure(video: Tensor) -> dict[str, Measured]:
+    """Both, by name."""
+    vae, module = shipped()
+    with torch.no_grad():
+        phase = measure_phase(vae, video)
+        mask = measure_mask(vae, module, video, phase.levels["authors"])
+    return {"phase": phase, "mask": mask}

@@ -8,7 +8,9 @@ anything else.
 
 1. A narrow `AutoencoderKLHunyuanVideo` starts from a fixed seed as a linear coder: residual
    branches silent, channels before the last norms in pairs of opposite sign (`storing.mirror`).
-2. For the first steps its branches stay off; a step then costs a fraction.
+2. For the first steps its branches stay off; a step then costs a fraction. When they join, the
+   attentions in the middle are given a share of what arrives there: left silent at their start they
+   hardly learn anything, and with or without a mask would be all the same.
 3. Each step takes a crop of the clip there and back through diffusers' modules, which have the mask
    and take statistics over the whole crop, and lowers the root of the squared error. Latents are
    held near size one by a small weight on their squares; nothing is sampled.
@@ -41,8 +43,11 @@ SHAPES = ((0.75, (9, 64, 64)), (0.9, (17, 64, 64)), (1.01, (17, 96, 96)))
 """Share of the steps at which each ends: frames, height and width of the crops."""
 LINEAR = 0.1
 """Share of the steps without branches."""
-RATE, BRANCH_RATE, PULL, MEAN_DECAY = 5e-3, 2e-3, 1e-4, 0.99
+RATE, BRANCH_RATE, PATH, PULL, MEAN_DECAY = 5e-3, 2e-3, 0.4, 1e-4, 0.99
+"""Of the linear path alone, of the branches, then of the path as a share of it; of the latents."""
 PEDESTAL = 2.0
+STREAM, SHARP, SHARE = 20.0, 4.0, 1.5
+"""Size of what arrives in the middle; gain of its queries and keys; share of its attention."""
 STORE_EVERY, LOG_EVERY = 100, 25
 
 LOG = logging.getLogger(__name__)
@@ -93,6 +98,40 @@ def is_branch(name: str) -> bool:
     return "attentions" in name or (".resnets." in name and "shortcut" not in name)
 
 
+def path(end: nn.Module) -> list[nn.Conv3d]:
+    """The convolutions of an encoder's or decoder's linear path, up to its last norm."""
+    named = (pair for pair in end.named_modules() if isinstance(pair[1], nn.Conv3d))
+    return [conv for name, conv in named if name != "conv_out.conv" and not is_branch(f".{name}")]
+
+
+@torch.no_grad()
+def join_branches(vae: AutoencoderKLHunyuanVideo, video: torch.Tensor) -> None:
+    """Bring what arrives in the middle to one size, which the last norm does not see, and let the
+    attentions there begin with a share of it.
+    """
+    sizes: list[float] = []
+    ends = (vae.encoder, vae.decoder)
+
+    def note(_: nn.Module, given: tuple[torch.Tensor], __: torch.Tensor) -> None:
+        sizes.append(float(given[0].std()))
+
+    hooks = [end.mid_block.register_forward_hook(note) for end in ends]
+    vae.decoder(vae.post_quant_conv(vae.quant_conv(vae.encoder(video)).chunk(2, 1)[0]))
+    for end, size, hook in zip(ends, sizes, hooks, strict=True):
+        hook.remove()
+        convs = path(end)
+        for number, conv in enumerate(convs, 1):
+            conv.weight.mul_((STREAM / size) ** (1 / len(convs)))
+            conv.bias.mul_((STREAM / size) ** (number / len(convs)))
+        attention = end.mid_block.attentions[0]
+        for map_to, gain in zip(
+            (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]),
+            (SHARP, SHARP, 1.0, SHARE * STREAM),
+            strict=True,
+        ):
+            nn.init.orthogonal_(map_to.weight, gain)
+
+
 def clip() -> torch.Tensor:
     """The shipped clip [3, t, h, w], smaller."""
     video = frames_to_tensor(read_video(sample_clip_path()).frames)
@@ -112,7 +151,7 @@ class Run:
 
     def __init__(self, minutes: float) -> None:
         self.vae, self.video = build(), clip()
-        self.seconds, self.spent, self.steps = 60 * minutes, 0.0, 0
+        self.seconds, self.spent, self.steps, self.joined = 60 * minutes, 0.0, 0, False
         self.mover = Mover(self.vae, is_branch, 0.0, OrthogonalMomentum)
         self.mean = {name: value.clone() for name, value in self.vae.state_dict().items()}
 
@@ -127,13 +166,16 @@ class Run:
         linear = progress < LINEAR
         use_branches(self.vae, not linear)
         wanted = crop(self.video, next(shape for end, shape in SHAPES if progress < end))
+        if not linear and not self.joined:
+            join_branches(self.vae, wanted)
+            self.joined = True
         with torch.autocast("cpu", torch.bfloat16):
             latents = self.vae.quant_conv(self.vae.encoder(wanted)).chunk(2, 1)[0].float()
             made = self.vae.decoder(self.vae.post_quant_conv(latents)).float()
         square = F.mse_loss(made, wanted)
         (square.sqrt() + PULL * latents.square().mean()).backward()
         rate = schedule(progress, 0.01, 0.4) * (RATE if linear else BRANCH_RATE)
-        self.mover.step(rate, 1.0)
+        self.mover.step(rate, 1.0 if linear else PATH)
         self.steps += 1
         keep = min(MEAN_DECAY, self.steps / (10 + self.steps))
         for name, value in self.vae.state_dict().items():
@@ -143,7 +185,7 @@ class Run:
 
     def state(self) -> dict:
         """What a checkpoint needs."""
-        plain = {name: getattr(self, name) for name in ("spent", "steps", "mean")}
+        plain = {name: getattr(self, name) for name in ("spent", "steps", "joined", "mean")}
         random = torch.get_rng_state()
         return {
             **plain, "vae": self.vae.state_dict(), "mover": self.mover.state_dict(),
@@ -154,7 +196,8 @@ class Run:
         """Continue from a checkpoint."""
         self.vae.load_state_dict(state["vae"])
         self.mover.load_state_dict(state["mover"])
-        self.spent, self.steps, self.mean = state["spent"], state["steps"], state["mean"]
+        for name in ("spent", "steps", "joined", "mean"):
+            setattr(self, name, state[name])
         torch.set_rng_state(state["random"])
 
     def store(self, checkpoint: Path, folder: Path) -> None:
