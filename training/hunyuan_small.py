@@ -2,8 +2,7 @@
 
     python training/hunyuan_small.py run/hunyuan.pt docs/hunyuan_small
 
-They learn one thing, the shipped clip at half its size, in half an hour of one processor core:
-enough for pictures in which a wrong phase and a missing mask can be seen, and of no use for
+They learn one thing, the shipped clip at half its size, in minutes of one processor core: enough for pictures in which a wrong phase and a missing mask can be seen, and of no use for
 anything else.
 
 1. A narrow `AutoencoderKLHunyuanVideo` starts from a fixed seed as a linear coder: residual
@@ -214,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="file to go on from, if it is there")
     parser.add_argument("folder", type=Path, help="for the weights and their config")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of processor time")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of processor time")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
