@@ -27,6 +27,7 @@ import vae_core
 
 DOCS = Path(__file__).resolve().parent
 NUMBERS = DOCS / "hunyuan.json"
+LEAST_FACTOR = 2
 
 
 def add_view(measured: Measured, name: str) -> None:
@@ -37,7 +38,8 @@ def add_view(measured: Measured, name: str) -> None:
     frame = int(np.argmax(numbers["cases"][name]["authors_frame_level"]))
     others = [one for other, one in measured.levels.items() if other in numbers["cases"]]
     numbers["frame"] = frame
-    numbers["factor"] = min(factor_for(one[frame], authors[frame]) for one in others)
+    fit = min(factor_for(one[frame], authors[frame]) for one in others)
+    numbers["factor"] = max(fit, LEAST_FACTOR)
 
 
 def main() -> None:

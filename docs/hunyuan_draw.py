@@ -135,7 +135,7 @@ def draw_curves(sheet: Sheet, plot: Plot, shown: Shown, key: str) -> None:
     for name, (_, colour) in reversed(shown.ways.items()):
         values = shown.numbers["cases"][name][key]
         points = [(plot.x(t + 0.5), plot.y(value)) for t, value in enumerate(values)]
-        width = 5 if name == "authors" else 10
+        width = 4 if name == "authors" else 9
         sheet.draw.line(points, fill=colour, width=width, joint="curve")
 
 

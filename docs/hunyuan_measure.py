@@ -58,7 +58,7 @@ def part_of(video: Tensor) -> Tensor:
 
 def shipped() -> tuple[VideoVAE, AutoencoderKLHunyuanVideo]:
     """The small weights in float32: in this engine, and in diffusers' class."""
-    module = AutoencoderKLHunyuanVideo.from_pretrained(WEIGHTS, torch_dtype=torch.float32)
+    module = AutoencoderKLHunyuanVideo.from_pretrained(WEIGHTS, low_cpu_mem_usage=False).float()
     return vae_core.load(WEIGHTS, dtype=torch.float32), module.eval().requires_grad_(False)
 
 

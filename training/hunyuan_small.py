@@ -2,8 +2,8 @@
 
     python training/hunyuan_small.py run/hunyuan.pt docs/hunyuan_small
 
-They learn one thing, the shipped clip at half its size, in minutes of one processor core: enough for pictures in which a wrong phase and a missing mask can be seen, and of no use for
-anything else.
+They learn one thing, the shipped clip at half its size, in minutes of one processor core: enough
+for pictures in which a wrong phase and a missing mask can be seen, and of no use for anything else.
 
 1. A narrow `AutoencoderKLHunyuanVideo` starts from a fixed seed as a linear coder: residual
    branches silent, channels before the last norms in pairs of opposite sign (`storing.mirror`).
