@@ -6,7 +6,9 @@ A tier that was left out says so in one line of the summary, with the flag that 
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -28,6 +30,13 @@ TIERS = {
     "cuda": "an NVIDIA GPU",
 }
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.fixture
+def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans depend on what memory the computer has free, which is not the same twice."""
+    memory = SimpleNamespace(available=64 * 2**30, total=128 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

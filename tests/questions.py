@@ -43,6 +43,13 @@ WAN_SETTINGS = [
 ]
 """Of a network without statistics, whose planner takes shorter chunks than it is asked for."""
 
+SHARED_SETTINGS = [
+    {"ranks": 2},
+    {"ranks": 4, "operation": "encode", "frames": 201},
+    {"ranks": 3, "network": "wan", "width": 832, "frames": 121, "memory_budget": 1.0},
+]
+"""Where an Apply names several devices."""
+
 
 def fuzzed(rng: random.Random) -> bytes:
     """A question with up to three wrong, extreme or ordinary values."""

@@ -224,3 +224,14 @@ def test_it_is_written_in_the_oldest_python() -> None:
 def test_every_part_has_its_checks_for_every_family() -> None:
     assert set(accept.PARTS) == {"a", "b", "c"}
     assert set(rigs.NARROW_UNMADE) == set(rigs.networks.NARROW) >= set(rigs.FAMILIES)
+
+
+def test_rows_of_a_stand_in_do_not_lie_where_those_of_cards_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OUT", raising=False)
+    card, stand_in = (
+        accept.json_path(accept.arguments(["a", *flags])) for flags in ([], ["--stand-in"])
+    )
+    assert (card.parent.name, card.name) == ("docs", "gpu-a.json")
+    assert (stand_in.parent.name, stand_in.name) == ("out", "gpu-stand-in-a.json")

@@ -22,6 +22,8 @@ running, planning, core = (
 )
 
 GIB, MIB = 2**30, 2**20
+
+pytestmark = pytest.mark.usefixtures("plenty_of_memory")
 META = torch.device("meta")
 FIRST_USERS = [((49, 480, 720), 6), ((81, 720, 1280), 8), ((81, 720, 1280), 12),
                ((49, 1088, 1920), 24)]  # fmt: skip
@@ -71,14 +73,6 @@ class Card:
         self.weights_room = max(self.free - beside, 0)
         self.loaded = self.weights if self.weights_room > self.weights else 0
         self.desktop += self.shrinks
-
-
-@pytest.fixture(autouse=True)
-def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not stay on the card goes where the computer has room, which varies."""
-    memory = SimpleNamespace(available=64 * GIB, total=128 * GIB)
-    machine = part("vae_core.planning.machine")
-    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: memory)
 
 
 @pytest.fixture(scope="module")

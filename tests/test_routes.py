@@ -9,15 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pack import part
-from questions import TEN_SETTINGS, USUAL, WAN_SETTINGS, fuzzed
+from questions import SHARED_SETTINGS, TEN_SETTINGS, USUAL, WAN_SETTINGS, fuzzed
 
 routes, planning = part("nodes.bridge.routes"), part("nodes.bridge.planning")
 running, host, core = part("nodes.bridge.running"), part("nodes.bridge.host"), part("vae_core")
-card = part("nodes.bridge.card")
+pytestmark = pytest.mark.usefixtures("plenty_of_memory")
 
 
 def ask(question: dict[str, Any] | bytes) -> tuple[int, dict[str, Any]]:
@@ -36,21 +37,15 @@ def own_plan(question: dict[str, Any]) -> Any:
     """What `vae_core` plans, clip at full length, with no help from the route."""
     vae = planning.engine(question["network"], planning.DTYPES[question["dtype"]], "cpu")
     settings = running.settings_of(question)
+    if "ranks" in question:
+        settings = replace(settings, parallel=question["ranks"])
     frames, height, width = (question[name] for name in ("frames", "height", "width"))
     if question["operation"] == "encode":
         return vae.plan_encode((1, 3, frames, height, width), settings)
     return vae.plan_decode((1, 16, (frames + 6) // 4, height // 8, width // 8), settings)
 
 
-@pytest.fixture(autouse=True)
-def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans on a processor depend on what is free, which is not the same twice."""
-    for module in (part("vae_core.planning.machine"), card):
-        memory = type("Memory", (), {"available": 64 * 2**30, "total": 128 * 2**30})
-        monkeypatch.setattr(module.psutil, "virtual_memory", lambda memory=memory: memory)
-
-
-@pytest.mark.parametrize("change", [*TEN_SETTINGS, *WAN_SETTINGS], ids=str)
+@pytest.mark.parametrize("change", [*TEN_SETTINGS, *WAN_SETTINGS, *SHARED_SETTINGS], ids=str)
 def test_the_answer_is_the_engines_own_plan(change: dict[str, Any]):
     question = {**USUAL, **change}
     status, found = settled(question)
@@ -70,6 +65,22 @@ def test_exact_tiles_cost_no_arithmetic_and_blended_ones_do():
     blended = settled({**USUAL, "tiling": "blend"})[1]
     assert blended["arithmetic"] > 1.2
     assert blended["crops"] > 1
+
+
+def test_devices_that_share_a_run_take_less_memory_each_and_no_more_arithmetic():
+    usual = {**USUAL, "memory_budget": 0.0}
+    alone, shared = (settled({**usual, "ranks": ranks})[1] for ranks in (1, 2))
+    assert (alone["ranks"], shared["ranks"]) == (1, 2)
+    assert shared["peak_bytes"] < 0.6 * alone["peak_bytes"]
+    assert shared["operations"] < 0.6 * alone["operations"]
+    assert shared["arithmetic"] == 1.0
+
+
+def test_blended_tiles_are_shared_by_none_and_exact_ones_are_proposed():
+    question = {**USUAL, "ranks": 2, "tiling": "blend"}
+    found = settled(question)[1]
+    assert not found["fits"]
+    assert settled({**question, **found["fix"]["widgets"]})[1]["ranks"] == 2
 
 
 def test_a_budget_that_is_too_small_comes_with_one_that_fits():
@@ -106,6 +117,7 @@ def test_what_cannot_be_run_comes_with_a_change_that_can(change: dict[str, Any])
         ({"chunk_size": True}, "whole number"),
         ({"memory_budget": 1e9}, "memory_budget"),
         ({"width": 0}, "width"),
+        ({"ranks": 65}, "ranks"),
         ({"frames": 10**30}, "frames"),
         ({"tiling": "../../etc"}, "one of exact"),
         ({"operation": None}, "operation"),

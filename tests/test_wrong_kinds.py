@@ -155,6 +155,7 @@ def test_the_wrong_kind_of_thing_is_refused_in_a_sentence(vae: VideoVAE, name: s
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.usefixtures("plenty_of_memory")
 def test_numbers_of_numpy_are_numbers(vae: VideoVAE) -> None:
     settings = Settings(
         chunk_frames=np.int64(8),

@@ -289,7 +289,7 @@ def answer_for(request: dict[str, Any]) -> dict[str, Any]:
         "weight_bytes": weights,
     }
     try:
-        settings = _within(memory, settings_of(request))
+        settings = _asked(memory, request)
         totals = plan_totals(vae, request["operation"], size, settings)
     except VaeCoreError as error:
         fix = _fix(vae, memory, request, error)
@@ -299,8 +299,13 @@ def answer_for(request: dict[str, Any]) -> dict[str, Any]:
     return {**common, "fits": True, **_shown(totals, size), **known}
 
 
-def _within(memory: card.DeviceMemory, settings: Settings) -> Settings:
-    """`settings` with what is free as the budget, where none was given."""
+def _asked(memory: card.DeviceMemory, request: dict[str, Any]) -> Settings:
+    """What a request's widgets mean: with what is free as the budget where none was given, and for
+    as many devices as share the run.
+    """
+    settings = settings_of(request)
+    if request["ranks"] > 1:
+        settings = replace(settings, parallel=request["ranks"])
     if settings.budget_bytes is None and memory.apart:
         return replace(settings, budget_bytes=card.usable(memory.free_bytes))
     return settings
@@ -317,6 +322,7 @@ def _shown(totals: Totals, size: Extent) -> dict[str, Any]:
         "far_bytes": plan.far_bytes,
         "moved_bytes": totals.moved_bytes,
         "placement": plan.placement.value,
+        "ranks": plan.settings.ranks,
         "seconds": _seconds(totals),
         "levels": [[level.px, level.near_bytes, level.far_bytes] for level in plan.levels()],
         "worst_step": worst.path,
@@ -361,7 +367,7 @@ def _fix(
     size = Extent(request["frames"], request["height"], request["width"])
     for change in _changes(request, error, vae.ratios):
         try:
-            settings = _within(memory, settings_of({**request, **change}))
+            settings = _asked(memory, {**request, **change})
             totals = plan_totals(vae, request["operation"], size, settings)
         except VaeCoreError:
             continue

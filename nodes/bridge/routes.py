@@ -53,6 +53,7 @@ WIDGETS: dict[str, Widget] = {
     "height": ("INT", {"min": 1, "max": 16384}),
     "frames": ("INT", {"min": 1, "max": 100_000}),
     "reference": REFERENCE,
+    "ranks": ("INT", {"default": 1, "min": 1, "max": 64}),
     **RUN_WIDGETS,
     **FIT_WIDGETS,
 }

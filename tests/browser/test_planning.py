@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -47,11 +48,14 @@ MIDDLE_OF = """name => {
 }"""
 
 
-def own_plan(question: dict[str, Any], network: str = "full") -> Any:
+SHIPPED = "tiny_wan_vae (ships with this pack, for trying out)"
+
+
+def own_plan(question: dict[str, Any], network: str = "full", ranks: int = 1) -> Any:
     """What `vae_core` plans."""
     planning, running = part("nodes.bridge.planning"), part("nodes.bridge.running")
     vae = planning.engine(network, planning.DTYPES["fp32"], "cpu")
-    settings = running.settings_of(question)
+    settings = replace(running.settings_of(question), parallel=ranks if ranks > 1 else None)
     frames, height, width = (question[name] for name in ("frames", "height", "width"))
     if question["operation"] == "encode":
         return vae.plan_encode((1, 3, frames, height, width), settings)
@@ -78,7 +82,7 @@ def idle(name: str) -> str:
 @pytest.mark.parametrize(
     ("name", "network", "scope_is_idle"),
     [
-        ("tiny_wan_vae (ships with this pack, for trying out)", "tiny_wan", True),
+        (SHIPPED, "tiny_wan", True),
         ("tiny_vae (ships with this pack, for trying out)", "tiny", False),
     ],
 )
@@ -96,6 +100,23 @@ def test_the_panel_follows_the_loaders_family(
     assert comfy.get(idle("overlap")) is True
     comfy.open_panels()
     comfy.shot(f"family_{network}")
+
+
+def test_the_panel_plans_for_as_many_devices_as_apply_names(comfy: Page):
+    comfy.only("ExactVAEPlan")
+    comfy.add("ExactVAELoader", 100, 150)
+    comfy.add("ExactVAEApply", 100, 450)
+    comfy.set("ExactVAELoader", {"vae_name": SHIPPED, "dtype": "fp32"})
+    comfy.set("ExactVAEApply", {"devices": "cuda:0, cuda:1"})
+    comfy.set("ExactVAEPlan", USUAL)
+    comfy.get("app.graph.nodes[1].connect(0, app.graph.nodes[2], 0)")
+    comfy.get("app.graph.nodes[2].connect(0, app.graph.nodes[0], 0)")
+    peak = own_plan(USUAL, "tiny_wan", ranks=2).peak_bytes
+    assert peak != own_plan(USUAL, "tiny_wan").peak_bytes
+    comfy.until(f"document.querySelector('.exact-plan').dataset.peak === '{peak}'")
+    comfy.open_panels()
+    comfy.until("document.querySelector('.exact-plan').textContent.includes('by 2 devices')")
+    comfy.shot("shared")
 
 
 def test_what_does_not_fit_is_made_to_fit_by_one_button(comfy: Page):

@@ -52,7 +52,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(prog="./run gpu", description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=PARTS, help="a: exactness, b: memory, c: time")
-    parser.add_argument("--json", type=Path, help="the file for the rows, default $OUT or docs/")
+    parser.add_argument("--json", type=Path, help="the file for the rows, default in $OUT or docs/")
     parser.add_argument("--stand-in", action="store_true", help="without a card")
     names = sorted({name for checks in PARTS.values() for name in checks})
     parser.add_argument("--only", action="append", choices=names, help="one check; again for more")
@@ -66,8 +66,9 @@ def json_path(args: argparse.Namespace) -> Path:
     """Where the rows go."""
     if args.json:
         return args.json
-    folder = os.environ.get("OUT") or Path(__file__).resolve().parents[2] / "docs"
-    return Path(folder) / f"gpu-{'stand-in-' if args.stand_in else ''}{args.part}.json"
+    usual = "out" if args.stand_in else "docs"  # of no card there is nothing to tell others
+    folder = Path(os.environ.get("OUT") or Path(__file__).resolve().parents[2] / usual)
+    return folder / f"gpu-{'stand-in-' if args.stand_in else ''}{args.part}.json"
 
 
 def facts(bench: Bench) -> dict[str, Any]:

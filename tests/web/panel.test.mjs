@@ -236,6 +236,15 @@ test("whose result is meant comes with the VAE, from the node that is nearest", 
   assert.deepEqual(vaeOf(node({}, { vae: asIs })), { ...core, reference: "core-as-is" });
 });
 
+test("as many devices are planned for as the nearest Apply names", () => {
+  const loader = node({ vae_name: "wan_2.1_vae.safetensors" });
+  const ranks = (devices) => vaeOf(node({}, { vae: node({ devices }, { vae: loader }) })).ranks;
+  assert.deepEqual(["cuda:0, cuda:1", "cuda:0;cuda:1 cuda:2"].map(ranks), [2, 3]);
+  assert.deepEqual(["", "  ", "cuda:0", undefined].map(ranks), [undefined, undefined, undefined, undefined]);
+  const shared = node({ devices: "cuda:0 cuda:1" }, { vae: loader });
+  assert.equal(vaeOf(node({}, { vae: node({ devices: "" }, { vae: shared }) })).ranks, undefined);
+});
+
 test("chunks and scopes mean something for one family alone", () => {
   assert.deepEqual(["full", "tiny"].map(usesChunks), [true, true]);
   for (const network of ["wan", "tiny_wan", "wan22", "ltx", "hunyuan", "hunyuan15", "seedvr2", "mochi"]) assert.equal(usesChunks(network), false, network);

@@ -83,8 +83,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=groups,
         spatial_compression_ratio=RATIOS.px,
         temporal_compression_ratio=config.get("temporal_compression_ratio", RATIOS.frames),
-        parameters=0,
-        dtypes=(),
     )
 
 

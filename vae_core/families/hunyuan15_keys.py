@@ -100,8 +100,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=None,
         spatial_compression_ratio=facts["spatial_compression_ratio"],
         temporal_compression_ratio=facts["temporal_compression_ratio"],
-        parameters=0,
-        dtypes=(),
     )
 
 

@@ -91,8 +91,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=groups,
         spatial_compression_ratio=facts["spatial_compression_ratio"],
         temporal_compression_ratio=config.get("temporal_compression_ratio", _FRAMES),
-        parameters=0,
-        dtypes=(),
     )
 
 

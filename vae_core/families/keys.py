@@ -59,8 +59,8 @@ class Architecture:
     norm_num_groups: int | None
     spatial_compression_ratio: int
     temporal_compression_ratio: int
-    parameters: int
-    dtypes: tuple[str, ...]
+    parameters: int = 0
+    dtypes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class Keys:
     scalars: diffusers' names of tensors that are single numbers.
     linear: diffusers' names of weights that are those of linear maps there, and may be those of
         convolutions of 1x1x1 in files; None where there is none.
-    architecture: from all shapes and a config.json for the class; parameters and dtypes are 0 and
-        empty. It and `facts` raise `LoadError` for what is incomplete.
+    architecture: from all shapes and a config.json for the class; parameters and dtypes are left
+        out. It and `facts` raise `LoadError` for what is incomplete.
     """
 
     family: str

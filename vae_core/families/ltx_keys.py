@@ -210,8 +210,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=None,
         spatial_compression_ratio=spatial,
         temporal_compression_ratio=temporal,
-        parameters=0,
-        dtypes=(),
     )
 
 

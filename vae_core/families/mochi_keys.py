@@ -166,8 +166,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=_GROUPS,
         spatial_compression_ratio=px,
         temporal_compression_ratio=frames,
-        parameters=0,
-        dtypes=(),
     )
 
 

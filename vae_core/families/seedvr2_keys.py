@@ -66,8 +66,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=_GROUPS,
         spatial_compression_ratio=2 ** (len(widths) - 1),
         temporal_compression_ratio=2 ** facts["temporal_scale_num"],
-        parameters=0,
-        dtypes=(),
     )
 
 

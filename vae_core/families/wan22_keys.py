@@ -87,8 +87,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=None,
         spatial_compression_ratio=facts["scale_factor_spatial"],
         temporal_compression_ratio=facts["scale_factor_temporal"],
-        parameters=0,
-        dtypes=(),
     )
 
 

@@ -166,8 +166,6 @@ def _architecture(shapes: Shapes, config: Mapping[str, Any]) -> Architecture:
         norm_num_groups=None,
         spatial_compression_ratio=2 ** len(timed),
         temporal_compression_ratio=2 ** sum(timed),
-        parameters=0,
-        dtypes=(),
     )
 
 

@@ -13,6 +13,7 @@
  * @typedef {Record<Side, number>} Size of a clip, in sample frames and pixels
  * @typedef {Record<string, unknown>} Values of a node's widgets, by name
  * @typedef {{status: number, content: Answer & Refusal}} Reply of the server
+ * @typedef {{network: string, dtype: string, reference?: string, ranks?: number}} Asked of a VAE
  *
  * @typedef {object} Refusal
  * @property {string} [error] in a sentence
@@ -32,6 +33,7 @@
  * @property {number} far_bytes
  * @property {number} moved_bytes
  * @property {string} placement
+ * @property {number} ranks devices that share the run; what is said of memory is said of one
  * @property {number|null} [seconds] that it is thought to take on a card
  * @property {[number, number, number][]} [levels] pixels an element, bytes on the device, and away
  * @property {number} chunks

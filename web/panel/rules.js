@@ -71,7 +71,7 @@ export function usesChunks(network) {
  * @param {unknown} operation "encode" or "decode"
  * @param {Values} values
  * @param {import("./kinds.js").Size} size
- * @param {{network: string, dtype: string, reference?: string}} vae
+ * @param {import("./kinds.js").Asked} vae
  */
 export function question(operation, values, size, vae) {
   const known = ASKED.filter((name) => values[name] !== undefined && values[name] !== null);

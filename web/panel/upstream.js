@@ -182,23 +182,39 @@ function checkpoint(node) {
 }
 
 /**
- * Which network a node's VAE is, what it computes in, and whose result is meant where that is not
- * the authors'.
+ * What else a question holds of the VAE: whose result is meant where that is not the authors', and
+ * how many devices share its runs where one does not do all.
+ * @param {unknown} reference
+ * @param {unknown} devices as a person wrote them down
+ * @returns {{reference?: string, ranks?: number}}
+ */
+function meant(reference, devices) {
+  const ranks = String(devices ?? "").split(/[\s,;]+/).filter(Boolean).length;
+  return {
+    ...(reference === "core" || reference === "core-as-is" ? { reference } : {}),
+    ...(ranks > 1 ? { ranks } : {}),
+  };
+}
+
+/**
+ * Which network a node's VAE is, what it computes in, and what `meant` adds.
  * @param {Seen} node
- * @returns {{network: string, dtype: string, reference?: string}}
+ * @returns {import("./kinds.js").Asked}
  */
 export function vaeOf(node) {
   /** @type {Seen|null} */
   let at = node;
   /** @type {unknown} */
   let reference;
+  /** @type {unknown} */
+  let devices;
   for (let far = 0; at && far < FARTHEST; far += 1) {
     reference ??= widgetValue(at, "reference");
-    const meant = reference === "core" || reference === "core-as-is" ? { reference } : {};
+    devices ??= widgetValue(at, "devices");
     const file = widgetValue(at, at.type === "WanVideoVAELoader" ? "model_name" : "vae_name") ?? checkpoint(at);
     if (typeof file === "string") {
       const dtype = String(widgetValue(at, "dtype"));
-      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto", ...meant };
+      return { network: networkOf(file), dtype: DTYPES.includes(dtype) ? dtype : "auto", ...meant(reference, devices) };
     }
     at = feeding(at, "vae");
   }

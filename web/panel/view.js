@@ -144,6 +144,7 @@ export class View {
       const [far, moved] = [plan.far_bytes, plan.moved_bytes].map(bytesText);
       words.push(say("far", { far, moved }));
     }
+    if (plan.ranks > 1) words.push(say("shared", { n: plan.ranks }));
     if (plan.seconds) words.push(say("projected", { time: secondsText(plan.seconds) }));
     const levels = drawLevels(plan);
     return [

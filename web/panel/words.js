@@ -23,6 +23,7 @@ export const WORDS = {
   placement: "activations: [place]",
   levels: "on the device, by resolution",
   projected: "about [time] on the device",
+  shared: "shared by [n] devices; memory and tiles are those of one",
   far: "[far] outside the device, [moved] copied",
   framesPad: "[n] frames are not [k]k+1; the frame policy decides",
   sizePad: "the sides are not multiples of [px]; the size policy decides",

@@ -6,6 +6,7 @@ Loaded by the host, from a link in its custom_nodes.
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import folder_paths
 import torch
@@ -158,8 +159,8 @@ class TestCapture:
         return {"ui": {"text": [name]}}
 
 
-class TestNarrowSeedVR2:
-    """Core's own VAE of a narrow SeedVR2 file: its class has its widths from a constant."""
+class _NarrowFile:
+    """Core's own VAE of a file, narrower than what core's class has by itself."""
 
     RETURN_TYPES = ("VAE", "STRING")
     FUNCTION = "load"
@@ -174,43 +175,36 @@ class TestNarrowSeedVR2:
         """The VAE, and what it holds."""
         import comfy.sd
         import comfy.utils
+
+        weights = comfy.utils.load_torch_file(folder_paths.get_full_path("vae", vae_name))
+        with self.narrowed(weights):
+            vae = comfy.sd.VAE(sd=weights)
+        return (vae, type(vae.first_stage_model).__name__)
+
+    def narrowed(self, weights: dict):
+        """A context in which core's class has the widths of these weights."""
+        raise NotImplementedError
+
+
+class TestNarrowSeedVR2(_NarrowFile):
+    """SeedVR2: its class has its widths from a constant."""
+
+    def narrowed(self, weights: dict):
+        """With another constant."""
         from comfy.ldm.seedvr import vae as seedvr
 
-        weights = comfy.utils.load_torch_file(folder_paths.get_full_path("vae", vae_name))
         levels = range(len({name.split(".")[2] for name in weights if ".down_blocks." in name}))
         name = "encoder.down_blocks.{}.resnets.0.conv1.weight"
-        usual = seedvr.BYTEDANCE_BLOCK_OUT_CHANNELS
-        seedvr.BYTEDANCE_BLOCK_OUT_CHANNELS = tuple(
-            weights[name.format(level)].shape[0] for level in levels
-        )
-        try:
-            vae = comfy.sd.VAE(sd=weights)
-        finally:
-            seedvr.BYTEDANCE_BLOCK_OUT_CHANNELS = usual
-        return (vae, type(vae.first_stage_model).__name__)
+        widths = tuple(weights[name.format(level)].shape[0] for level in levels)
+        return patch.object(seedvr, "BYTEDANCE_BLOCK_OUT_CHANNELS", widths)
 
 
-class TestNarrowMochi:
-    """Core's own VAE of a narrow Mochi file: its class has the published widths alone."""
+class TestNarrowMochi(_NarrowFile):
+    """Mochi: its class has the published widths alone."""
 
-    RETURN_TYPES = ("VAE", "STRING")
-    FUNCTION = "load"
-    CATEGORY = "tests"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        """The host asks for this."""
-        return {"required": {"vae_name": ("STRING", {"default": ""})}}
-
-    def load(self, vae_name: str):
-        """The VAE, and what it holds."""
-        import comfy.sd
-        import comfy.utils
-
-        weights = comfy.utils.load_torch_file(folder_paths.get_full_path("vae", vae_name))
-        with narrow.NETWORKS["mochi"]():
-            vae = comfy.sd.VAE(sd=weights)
-        return (vae, type(vae.first_stage_model).__name__)
+    def narrowed(self, weights: dict):
+        """With the class of narrow ones in its place."""
+        return narrow.NETWORKS["mochi"]()
 
 
 class TestNarrowVAE:
