@@ -27,10 +27,11 @@ import vae_core
 
 DOCS = Path(__file__).resolve().parent
 NUMBERS = DOCS / "hunyuan.json"
-LEAST_FACTOR = 2
+LEAST_FACTORS = {"phase": 2, "mask": 32}
+"""So that what is small can be seen, if something else in the picture is clipped."""
 
 
-def add_view(measured: Measured, name: str) -> None:
+def add_view(measured: Measured, name: str, least_factor: int) -> None:
     """Put beside the numbers which sample frame is shown, that in which `name` is farthest from the
     authors', and by what factor differences from theirs are magnified.
     """
@@ -39,7 +40,7 @@ def add_view(measured: Measured, name: str) -> None:
     others = [one for other, one in measured.levels.items() if other in numbers["cases"]]
     numbers["frame"] = frame
     fit = min(factor_for(one[frame], authors[frame]) for one in others)
-    numbers["factor"] = max(fit, LEAST_FACTOR)
+    numbers["factor"] = max(fit, least_factor)
 
 
 def main() -> None:
@@ -47,8 +48,8 @@ def main() -> None:
     weights = (WEIGHTS / "diffusion_pytorch_model.safetensors").read_bytes()
     video = source()
     shown, part = measure(video), measure(part_of(video))
-    add_view(shown["phase"], "as_is")
-    add_view(shown["mask"], "no_mask")
+    add_view(shown["phase"], "as_is", LEAST_FACTORS["phase"])
+    add_view(shown["mask"], "no_mask", LEAST_FACTORS["mask"])
     for name, draw in (("phase", draw_phase), ("mask", draw_mask)):
         picture = draw(shown[name].numbers, shown[name].levels)
         picture.save(DOCS / f"hunyuan_{name}.png", optimize=True)
