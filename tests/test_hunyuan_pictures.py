@@ -90,6 +90,18 @@ def test_each_figure_of_the_decoders_is_a_measured_number(page: str, numbers: di
         ]
 
 
+def test_the_page_says_what_was_measured_and_how_near_this_engine_is(
+    page: str, numbers: dict[str, Any], measure: ModuleType
+):
+    t, h, w = numbers["phase"]["size"]
+    assert numbers["mask"]["size"] == [t, h, w] == list(measure.source().shape[2:])
+    said = " ".join(page.split())
+    assert f"{t} sample frames of {h}x{w} px" in said
+    cut = measure.CUT
+    assert f"chunks of {cut['chunk_frames']} frames and tiles of {cut['tile_px']} px" in said
+    assert f"was {numbers['mask']['whole_share_of_range']:.1e} of the range" in said
+
+
 def test_core_s_pictures_are_late_and_those_put_in_phase_are_not(numbers: dict[str, Any]):
     cases = numbers["phase"]["cases"]
     assert {name: case["late"] for name, case in cases.items()} == {
