@@ -35,10 +35,15 @@ def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
         run = max(settings.chunk_frames // job.program.stores[SOURCE].frames, 1)
         return bands_of(job.program, frames, run)
     ratios, cut = job.program.ratios, encode_chunks if job.program.encodes else decode_chunks
-    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
+    whole = takes_whole(job.program, settings)
     chunk_frames = ratios.frames * frames if whole else settings.chunk_frames
     found = cut(frames, chunk_frames, layout, ratios)
     return tuple(replace(one, leads=True) for one in found) if job.program.leads else found
+
+
+def takes_whole(program: Program, settings: Settings) -> bool:
+    """Whether a clip is one chunk, however long it is."""
+    return settings.norm_scope is NormScope.CLIP or program.whole
 
 
 def meant(program: Program, settings: Settings) -> Settings:
