@@ -36,19 +36,11 @@ from .libraries import libraries_of
 from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
-from .places import ALL_NEAR, Kind, Places, Way, corner, kind_of
+from .places import Kind, Way, corner, kind_of
 from .plan import Job, Plan, chunk_extent, size_text
 from .projection import Projection, Traffic
 
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
-
-
-def _corner(job: Job, placement: Placement, machine: Machine) -> Places:
-    """The places that a placement names on a machine; where its memory is all one, what lives in
-    host memory lives on the device all the same.
-    """
-    moved = placement is Placement.MMAP or machine.apart
-    return corner(job.program, placement) if moved else ALL_NEAR
 
 
 def _placements(job: Job, settings: Settings, machine: Machine) -> tuple[Placement, ...]:
@@ -150,8 +142,7 @@ def _plan(
 
     def candidates() -> Iterator[Candidate]:
         for placement in _placements(job, settings, machine):
-            found = request.candidate(_corner(job, placement, machine))
-            tried.append(replace(found, placement=placement))
+            tried.append(request.named(placement))
             yield tried[-1]
 
     if machine.accelerated and settings.tiling is Tiling.OFF:
