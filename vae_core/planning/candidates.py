@@ -15,7 +15,8 @@ from typing import cast
 
 from ..geometry.region import Extent
 from ..program.steps import Step
-from ..settings import SMALLEST_TILE_PX, NormScope, Placement, Settings, Tiling
+from ..settings import SMALLEST_TILE_PX, Placement, Settings, Tiling
+from .chunking import takes_whole
 from .kinds import placed
 from .limits import MOST_ELEMENTS
 from .machine import Machine
@@ -39,8 +40,7 @@ def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)
-    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
-    in_time = whole and settings.tiling is not Tiling.OFF
+    in_time = takes_whole(job.program, settings) and settings.tiling is not Tiling.OFF
     t = settings.chunk_frames // frames if in_time else _WHOLE
     return Extent(max(t, 1), max(sides[0] // px, 1), max(sides[1] // px, 1))
 

@@ -32,7 +32,7 @@ def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 
 def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
     program, frames, length = job.program, job.source.t, settings.chunk_frames
-    if not program.looks_ahead and (settings.norm_scope is NormScope.CLIP or program.whole):
+    if not program.looks_ahead and takes_whole(program, settings):
         length = program.ratios.frames * frames
     return _cut(program, frames, length, cast("Layout", settings.layout))
 
@@ -45,6 +45,11 @@ def _cut(program: Program, frames: int, length: int, layout: Layout) -> tuple[Ch
     cut = encode_chunks if program.encodes else decode_chunks
     found = cut(frames, length, layout, program.ratios)
     return tuple(replace(one, leads=True) for one in found) if program.leads else found
+
+
+def takes_whole(program: Program, settings: Settings) -> bool:
+    """Whether a clip is one chunk, however long it is."""
+    return settings.norm_scope is NormScope.CLIP or program.whole
 
 
 def meant(program: Program, settings: Settings) -> Settings:

@@ -29,7 +29,7 @@ from ..program.steps import SOURCE, Program
 from ..settings import Place, Placement, Settings, Tiling
 from .between import Request, between, request_of
 from .candidates import Candidate, is_reasonable
-from .chunking import check_mirrors, chunk_lengths, chunks_of, meant
+from .chunking import check_mirrors, chunk_lengths, chunks_of, meant, takes_whole
 from .elements import check_elements
 from .keeping import keeping
 from .libraries import libraries_of
@@ -43,8 +43,10 @@ from .projection import Projection, Traffic
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 
 
-def _placements(settings: Settings, machine: Machine) -> tuple[Placement, ...]:
+def _placements(job: Job, settings: Settings, machine: Machine) -> tuple[Placement, ...]:
     asked = cast("Placement", settings.placement)
+    if asked is Placement.CACHES_ON_HOST and machine.apart and takes_whole(job.program, settings):
+        return (Placement.HOST,)  # stores of a whole clip are what grows with it
     if asked is Placement.HOST and not machine.apart:
         return (asked, Placement.MMAP)
     if asked is not Placement.AUTO:
@@ -139,7 +141,7 @@ def _plan(
     chunks, blend, tried = request.chunks, _blend(job, settings), list[Candidate]()
 
     def candidates() -> Iterator[Candidate]:
-        for placement in _placements(settings, machine):
+        for placement in _placements(job, settings, machine):
             tried.append(request.named(placement))
             yield tried[-1]
 
