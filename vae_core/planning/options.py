@@ -83,7 +83,7 @@ def course_of(program: Program, bands: Bands | None, heights: tuple[int, ...]) -
     return _course(program, run.start, run.stop, heights)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _course(program: Program, start: int, stop: int, heights: tuple[int, ...]) -> Course:
     lives = _lives(program, range(start, stop))
     options = _Options(program, lives, heights)

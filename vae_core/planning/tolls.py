@@ -11,7 +11,7 @@ Nothing but `Tolls.costs` depends on a budget.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from .arrays import Numbers, np
@@ -44,6 +44,7 @@ class Tolls:
         self._steps = self.course.steps[self._order]
         self._of_steps, self._kinds = kinds, kinds[self._steps]
         self._tiles = tiles[self._steps]
+        self._cases = self.course.cases[self._order] * len(ladders) + self._kinds
 
     @cached_property
     def whole(self) -> Numbers:
@@ -65,26 +66,21 @@ class Tolls:
         held = np.where(self.course.barred, NEVER, blocks[:, self.course.memory].sum(1))
         return held[:, self._order]
 
-    @cached_property
-    def _rungs(self) -> list[tuple[Numbers, Numbers]]:
+    def _rungs(self) -> Iterator[tuple[Numbers, Numbers]]:
         """For one tile of each step after the other, what it needs with the causal cache near and
         far [lengths, 2, choices], and what it moves [lengths, choices]; of the steps that have so
-        many.
+        many. Not kept: these are many.
         """
         needs = self._needs.reshape(*self._needs.shape[:3], -1)
-        cases = self.course.cases[self._order] * self._needs.shape[-1] + self._kinds
         alike, reads = self._read
-        others, found = self._others, list[tuple[Numbers, Numbers]]()
         for number, (need, read, times) in enumerate(zip(needs, reads, self._times, strict=True)):
             some = slice(int((self._tiles > number).sum()))
-            moved = others[:, some]
+            moved = self._others[:, some]
             if times.max() > 1:
                 moved = moved * times.take(self._kinds[some], -1)
-            moved = read.take(alike[some], -1) + moved
-            found.append((need.take(cases[some], -1), moved))
-        return found
+            yield need.take(self._cases[some], -1), read.take(alike[some], -1) + moved
 
-    @property
+    @cached_property
     def _read(self) -> tuple[Numbers, Numbers]:
         """Which of the choices read as many rows in the same step, by a number [choices]; and what
         is moved for that with each tile [tiles, lengths, numbers].
@@ -96,7 +92,7 @@ class Tolls:
         read = self._reads[..., kinds] * rows // src[steps]
         return alike, read * self._times[..., kinds] * self._counts[:, None]
 
-    @property
+    @cached_property
     def _others(self) -> Numbers:
         """What is moved of what is written and added [lengths, choices]."""
         _, dst, added = self._heights[:, self._steps]
@@ -129,7 +125,7 @@ class Tolls:
         room = rooms[:, :, self._steps] - self._held[:, None]
         gone = far[:, self._steps]
         best: Numbers = np.full(room.shape, NEVER)
-        for needs, moved in self._rungs:
+        for needs, moved in self._rungs():
             some = slice(moved.shape[1])
             need = np.where(gone[:, some], needs[:, 1, None], needs[:, 0, None])
             fits = need <= room[:, :, some]
