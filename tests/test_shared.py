@@ -98,6 +98,18 @@ def test_far_stores_make_no_difference(placement) -> None:
     assert_all_are(decoded(vae, latents, settings, 3), alone, 1e-12)
 
 
+@pytest.mark.parametrize(
+    ("family", "reference"), [("ltx", "official"), ("hunyuan15", "core"), ("hunyuan", "core")]
+)
+def test_a_rank_without_rows_keeps_nothing_of_other_chunks_in_a_file(family, reference) -> None:
+    """Two rows of latents for five ranks, in networks that keep stores of all chunks."""
+    vae = from_module(NARROW[family](torch.float64))
+    settings = replace(EVERYBODY, placement="mmap", reference=reference, chunk_frames=4)
+    latents = random_latents(3, 2, 2, torch.float64, channels=vae.latent_channels)
+    alone = vae.decode(latents, settings)
+    assert_all_are(decoded(vae, latents, settings, 5), alone, 1e-12)
+
+
 def test_streams_are_shared_alike() -> None:
     vae = from_module(random_module(torch.float64))
     video = random_video(13, 40, 32, torch.float64)
