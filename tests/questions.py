@@ -40,6 +40,7 @@ WAN_SETTINGS = [
     {"network": "wan", "frames": 1, "width": 2560, "height": 1440, "memory_budget": 0.0},
     {"network": "wan", "tiling": "blend", "tile_size": 240, "overlap": 32},
     {"network": "tiny_wan", "dtype": "fp32", "norm_scope": "clip", "frames": 201},
+    {"network": "wan", "width": 832, "frames": 17, "tile_size": 512, "memory_budget": 0.75},
 ]
 """Of a network without statistics, whose planner takes shorter chunks than it is asked for."""
 

@@ -19,6 +19,8 @@ from vae_core.planning.plan import Plan
 
 WIDTHS = (16, 32, 64, 64)
 LATENTS = 16
+STATISTICS_BYTES = 1024
+"""Of tiles whose statistics are still to be taken together; they never are many."""
 
 
 def measured_and_plan(kind: str, shape: tuple[int, int, int], dtype: torch.dtype, **settings):
@@ -97,3 +99,15 @@ def test_a_run_in_the_smallest_budget_takes_no_more(kind) -> None:
     least = told.value.smallest_bytes
     measured, plan = measured_and_plan(kind, (13, 48, 48), torch.bfloat16, budget_bytes=least)
     assert measured <= plan.peak_bytes <= least
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+@pytest.mark.parametrize("placement", ["caches-on-host", "host"])
+def test_a_longer_clip_takes_no_more_of_the_device(kind, placement) -> None:
+    """What there is of all of it lies on the host: its stores too, since it is one chunk."""
+    short, long = (
+        measured_and_plan(kind, (frames, 48, 48), torch.bfloat16, placement=placement)
+        for frames in (25, 61)
+    )
+    assert long[0] <= short[0] + STATISTICS_BYTES
+    assert long[1].peak_bytes == short[1].peak_bytes

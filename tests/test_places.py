@@ -148,6 +148,17 @@ def test_the_placements_are_names_for_the_corners(placement) -> None:
     assert plan.placement.value == placement
 
 
+@pytest.mark.parametrize("family", ["cogvideox", "wan"])
+def test_of_a_clip_in_one_chunk_nothing_stays_on_a_card_beside_caches_on_the_host(family) -> None:
+    """Its stores grow with the clip as caches do; Wan has no statistics, and is cut as ever."""
+    asked, plans = Settings(placement="caches-on-host", norm_scope="clip"), []
+    for frames in (7, 21):
+        plans.append(make_plan(job_of(family, "decode", (frames, 12, 20)), asked, CARD))
+    assert plans[0].peak_bytes == plans[1].peak_bytes
+    near = any(row.store_bytes for plan in plans for row in plan.rows)
+    assert near is (family == "wan")
+
+
 def decoded(vae, latents, budget: int) -> torch.Tensor:
     return vae.decode(latents, Settings(budget_bytes=budget))
 

@@ -8,6 +8,7 @@ from networks import random_module
 from vae_core import Settings, from_module
 from vae_core.geometry.grid import count_tiles
 from vae_core.planning.plan import Plan, chunk_extent
+from vae_core.program.known import operations_of
 
 VAE = from_module(random_module())
 SETTINGS = [
@@ -25,7 +26,7 @@ def walked(plan: Plan) -> tuple[int, int]:
     for crop in plan.crops:
         for chunk in plan.chunks:
             extent = chunk_extent(crop, chunk)
-            operations += crop.batch * crop.program.operations(extent, chunk)
+            operations += crop.batch * operations_of(crop.program, extent, chunk)
             extents = crop.program.extents(extent, chunk)
             for step, largest in zip(crop.program.steps, plan.tiles, strict=True):
                 tiles += count_tiles(step.cell_extent(extents[step.src], chunk), largest)

@@ -44,7 +44,8 @@ class BlendOrder(Enum):
 class Placement(Enum):
     """Where activations live: all on the device, or more and more of them in host memory.
 
-    `AUTO`: the fastest that fits the budget. `MMAP`: as `HOST`, the stores in a temporary file.
+    `AUTO`: the fastest that fits the budget. `CACHES_ON_HOST`: what outlasts a chunk is there; as
+    `HOST` where a clip is one chunk. `MMAP`: as `HOST`, the stores in a temporary file.
     """
 
     AUTO = "auto"

@@ -151,8 +151,13 @@ def _cogvideox(widths: dict[str, Any]) -> torch.nn.Module:
 
 class Unmade(VideoVAE):
     """A VAE without weights, which nobody changes: its programs are the same whenever they are
-    asked for.
+    asked for, and so is the size of the weights.
     """
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights of this network have in the VAE's dtype."""
+        return sum(p.numel() for p in self.module.parameters()) * self.dtype.itemsize
 
     @cached_property
     def encoder(self) -> Program:
@@ -164,7 +169,7 @@ class Unmade(VideoVAE):
 
 
 @cache
-def engine(name: str, dtype: torch.dtype, device: torch.device) -> VideoVAE:
+def engine(name: str, dtype: torch.dtype, device: torch.device) -> Unmade:
     """`network(name)` lowered, to be planned with; it has no weights and cannot run."""
     vae = from_module(network(name), dtype, device)
     return Unmade(vae.module, vae.dtype, vae.device)
@@ -235,20 +240,24 @@ def _short_plan(
     """The plan of as many chunks of `source` as there are kinds, how many it has in all, and how
     many of those in the middle were left out.
 
-    The planner may take shorter chunks than it was asked for: then the kinds are those of these.
+    The planner may take shorter chunks than it was asked for: what was left out is so many of
+    these, and where it is not a whole number of them the clip is planned again.
     Where a network looks ahead there are bands, no two of which are alike: nothing is left out.
     """
     if program.looks_ahead:
         plan = _planned(vae, operation, source, settings)
         return plan, len(plan.chunks), 0
+    ratio = 1 if operation == "encode" else vae.ratios.frames
+    whole = settings.norm_scope.value == "clip" or program.whole
+    nothing = whole or _looks_outward(program)
     while True:
-        length = settings.chunk_frames // (1 if operation == "encode" else vae.ratios.frames)
-        whole = settings.norm_scope.value == "clip" or program.whole
-        chunks = 1 if whole else max(-(-(source.t - 1) // length), 1)
-        left_out = 0 if _looks_outward(program) else max(chunks - _ENOUGH_CHUNKS, 0)
-        plan = _planned(vae, operation, replace(source, t=source.t - left_out * length), settings)
-        if plan.settings.chunk_frames == settings.chunk_frames:
-            return plan, chunks, left_out
+        length = max(settings.chunk_frames // ratio, 1)
+        chunks = max(-(-(source.t - 1) // length), 1)
+        left_out = 0 if nothing else max(chunks - _ENOUGH_CHUNKS, 0) * length
+        plan = _planned(vae, operation, replace(source, t=source.t - left_out), settings)
+        taken = plan.settings.chunk_frames // ratio
+        if taken <= length and left_out % taken == 0:
+            return plan, len(plan.chunks) + left_out // taken, left_out // taken
         settings = replace(settings, chunk_frames=plan.settings.chunk_frames)
 
 
@@ -281,12 +290,11 @@ def answer_for(request: dict[str, Any]) -> dict[str, Any]:
     dtype = DTYPES.get(request["dtype"]) or host.vae_dtype()
     vae = engine(request["network"], dtype, memory.device)
     size = Extent(request["frames"], request["height"], request["width"])
-    weights = sum(p.numel() for p in vae.module.parameters()) * dtype.itemsize
     common = {
         "device": memory.device.type,
         "free_bytes": memory.free_bytes,
         "total_bytes": memory.total_bytes,
-        "weight_bytes": weights,
+        "weight_bytes": vae.weight_bytes,
     }
     try:
         settings = _asked(memory, request)

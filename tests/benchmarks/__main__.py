@@ -35,6 +35,7 @@ TIMED_CLIPS = {
     "cogvideox": (Clip(9, 128, 192), Clip(9, 240, 360)),
     "wan": (Clip(9, 240, 416),),
     "wan22": (Clip(9, 192, 256),),
+    "hunyuan": (Clip(5, 128, 192),),
     "hunyuan15": (Clip(5, 128, 192),),
     "seedvr2": (Clip(9, 192, 256),),
     "mochi": (Clip(7, 128, 192),),

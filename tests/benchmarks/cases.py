@@ -65,6 +65,7 @@ CHOICES = {
         Clip(81, 720, 1280),
     ),
     "wan22": _decoded(Clip(81, 720, 1280), Clip(241, 720, 1280)),
+    "hunyuan": _decoded(Clip(81, 720, 1280), Clip(161, 720, 1280)),
     "hunyuan15": _decoded(Clip(81, 720, 1280), Clip(161, 720, 1280)),
     "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920)),
     "mochi": _decoded(Clip(79, 720, 1280), Clip(163, 720, 1280)),

@@ -108,6 +108,25 @@ def _wan_2_2():
     return WanVAE(dim=160, dec_dim=256, z_dim=48, temperal_downsample=_IN_TIME)
 
 
+def _hunyuan_1_0():
+    from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: TID251
+
+    numbers = {
+        "ch": 128,
+        "ch_mult": [1, 2, 4, 4],
+        "in_channels": 3,
+        "out_ch": 3,
+        "num_res_blocks": 2,
+        "z_channels": 16,
+        "double_z": True,
+        "attn_resolutions": [],
+        "resolution": 256,
+        "conv3d": True,
+        "time_compress": 4,
+    }
+    return AutoencoderKL(ddconfig=numbers, embed_dim=16)
+
+
 def _hunyuan_1_5():
     from comfy.ldm.models.autoencoder import AutoencodingEngine  # noqa: TID251
 
@@ -154,6 +173,7 @@ NETWORKS: dict[str, Callable[[], object]] = {
     "cogvideox": _cogvideox,
     "wan": _wan,
     "wan22": _wan_2_2,
+    "hunyuan": _hunyuan_1_0,
     "hunyuan15": _hunyuan_1_5,
     "seedvr2": _seedvr2,
     "mochi": _mochi,
@@ -172,8 +192,10 @@ def _load(module, family: str, weights: str) -> None:
     from vae_core.families.identify import KEYS
 
     stored = torch.load(weights, mmap=True)
-    names = next(keys for keys in KEYS if keys.family == family).translate(module.state_dict())
-    state = {name: stored[theirs] for name, theirs in names.items()}
+    own = module.state_dict()
+    names = next(keys for keys in KEYS if keys.family == family).translate(own)
+    # what is a matrix to one may be a convolution of single elements to the other
+    state = {name: stored[theirs].view(own[name].shape) for name, theirs in names.items()}
     lacks = module.load_state_dict(state, strict=False, assign=True).missing_keys
     if any(".temb_proj." not in name for name in lacks):  # which HunyuanVideo's blocks never use
         raise RuntimeError(f"no weights for {', '.join(lacks)}")

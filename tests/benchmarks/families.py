@@ -19,6 +19,7 @@ import networks_wan
 import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
     AutoencoderKLHunyuanVideo15,
     AutoencoderKLLTX2Video,
     AutoencoderKLWan,
@@ -87,6 +88,21 @@ def _random_wan_2_2() -> torch.nn.Module:
     return networks_wan.unsettled(BY_NAME["wan22"].published.network())
 
 
+def _whole_clips(module: torch.nn.Module) -> torch.nn.Module:
+    """The module, whose class would blend runs of frames by itself, with its network as it is."""
+    module.use_framewise_encoding = module.use_framewise_decoding = False
+    return module
+
+
+def _unmade_hunyuan_1_0(dtype: torch.dtype) -> torch.nn.Module:
+    return _whole_clips(unmade(BY_NAME["hunyuan"].published.network, dtype))
+
+
+def _random_hunyuan_1_0() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return _whole_clips(networks_hunyuan.unsettled(AutoencoderKLHunyuanVideo()))
+
+
 def _random_hunyuan_1_5() -> torch.nn.Module:
     torch.manual_seed(0)
     return networks_hunyuan.unsettled(AutoencoderKLHunyuanVideo15())
@@ -125,6 +141,13 @@ WAN_2_2 = Family(
     "decode",
     Grid(48, 4, 16),
 )
+HUNYUAN_1_0 = Family(
+    "hunyuan",
+    "HunyuanVideo 1.0",
+    _unmade_hunyuan_1_0,
+    _random_hunyuan_1_0,
+    "families/hunyuan",
+)
 HUNYUAN_1_5 = Family(
     "hunyuan15",
     "HunyuanVideo 1.5",
@@ -153,5 +176,6 @@ LTX = Family(
 )
 
 FAMILIES = {
-    family.name: family for family in (COGVIDEOX, WAN, WAN_2_2, HUNYUAN_1_5, SEEDVR2, MOCHI, LTX)
+    family.name: family
+    for family in (COGVIDEOX, WAN, WAN_2_2, HUNYUAN_1_0, HUNYUAN_1_5, SEEDVR2, MOCHI, LTX)
 }

@@ -36,7 +36,7 @@ class Bounds:
     these placements. operations: of the peer `against`, at tiles of 256 pixels and more.
     operations_small: the same at tiles of 64 pixels. attention: of the peer's, at every tile size.
     tiled: the clip on which every tile size has a row. tiles_px: those sizes.
-    projected: a projection over what is counted, at most. longer: the long clip over the short one.
+    projected: a projection over what is counted, at most.
     """
 
     device_gib: tuple[tuple[str, str, Clip, float], ...]
@@ -50,13 +50,13 @@ class Bounds:
     tiled: Clip
     tiles_px: tuple[int | None, ...]
     projected: float
-    longer: float = 1.02
 
 
-def _decoded(short: Clip, long: Clip, core_gib: float, longer: float = 1.02) -> Bounds:
+def _decoded(short: Clip, long: Clip, core_gib: float) -> Bounds:
     """Decoding with everything on the host, and with caches there in a third of core's bytes."""
     most = (("host", "decode", short, 0.6), ("caches-on-host", "decode", short, core_gib / 3))
-    return Bounds(most, long, short, ("host",), Core(), {}, 1.0, None, short, (), 1.15, longer)
+    flat = ("caches-on-host", "host")
+    return Bounds(most, long, short, flat, Core(), {}, 1.0, None, short, (), 1.15)
 
 
 _TILES_PX = (None, 64, 128, 256, 512)
@@ -115,8 +115,9 @@ BOUNDS = {
         1.25,
     ),
     "wan22": _decoded(_WAN_720, Clip(241, 720, 1280), 7.0),
+    "hunyuan": _decoded(_WAN_720, Clip(161, 720, 1280), 19.9),
     "hunyuan15": _decoded(_WAN_720, Clip(161, 720, 1280), 13.5),
-    "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920), 34.2, longer=1.03),
+    "seedvr2": _decoded(Clip(21, 1080, 1920), Clip(81, 1080, 1920), 34.2),
     "mochi": _decoded(Clip(79, 720, 1280), Clip(163, 720, 1280), 105.0),
     "ltx": Bounds(
         (("host", "decode", _LTX, 0.7), ("device", "decode", _LTX, 1.1 * 6.33)),
@@ -130,7 +131,6 @@ BOUNDS = {
         _LTX,
         (),
         1.15,
-        1.03,
     ),
 }
 
@@ -173,7 +173,7 @@ def length_limits(peak: Figure, family: str = "cogvideox") -> Iterator[Limit]:
             pair = (bounds.long, bounds.short)
             long, short = (peak(Case(Ours(placement), kind, clip, family)) for clip in pair)
             what = f"{bounds.long} over {bounds.short}, {placement}, {kind}"
-            yield Limit(f"device memory, {what}", long / short, bounds.longer, "times")
+            yield Limit(f"device memory, {what}", long / short, 1.0, "times")
 
 
 def operation_limits(
@@ -271,6 +271,7 @@ TIMES = {
         (("of_bare",), 1.12),
     ),
     "wan22": ((("of_whole", "of_core"), 0.90),),
+    "hunyuan": ((("of_whole", "of_core"), 0.90),),
     "hunyuan15": ((("of_whole", "of_core"), 0.90),),
     "seedvr2": ((("of_core",), 0.90),),
     "mochi": ((("of_core",), 0.90),),

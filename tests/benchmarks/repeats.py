@@ -1,9 +1,9 @@
 """How can a run of forty thousand tiles be counted in minutes?
 
 1. Two tiles are of one kind where nothing that decides about allocation, arithmetic or copies
-   differs: the step, the chunk's extents and caches (and the chunk itself for an attention that
-   meets frames outside of it), the tile's size, the picture's edges that it touches, the latent
-   cells that it sees, and the same of the tile that is fetched beside it.
+   differs: the step, the chunk's extents and caches (and the chunk and the frames themselves for an
+   attention that meets other frames), the tile's size, the picture's edges that it touches, the
+   latent cells that it sees, and the same of the tile that is fetched beside it.
 2. The first tile of a kind runs under the counter; for the others the same figures are added, and
    empty statistics stand in for those of a step whose tiles all came before.
 3. Where the tile before it did not run, what that one would have fetched is fetched uncounted, and
@@ -50,7 +50,7 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
     return (
         (step.path, step.src, step.dst, at.extents, at.chunk.first),
         (task.old_cache is None, task.new_cache is None),
-        _meets_others(step) and at.chunk.source,
+        _meets_others(step) and (at.chunk.source, cells.t),
         (cells.t.size, min(cells.t.start, 2), cells.t.start % 8, cells.t.stop == whole.t),
         _side_kind(cells.h, whole.h, seen.h, px),
         _side_kind(cells.w, whole.w, seen.w, px),
@@ -58,7 +58,7 @@ def _kind(runner: TileRunner, task: Task, cells: Region) -> Hashable:
 
 
 def _meets_others(step: Step) -> bool:
-    """Whether it is an attention to frames outside of the chunk, of which each has its own."""
+    """Whether it is an attention to other frames, of which each frame has its own number."""
     return isinstance(step.mix, Attend) and step.mix.keys is not Keys.FRAME
 
 

@@ -44,6 +44,10 @@ DIFFUSERS_GIB_TFLOP = {
 """9x480x720 in bfloat16, as counted elsewhere with diffusers 0.42.1."""
 
 
+AROUND = {"hunyuan": 1.017}
+"""A row and a column more, where the convolutions that double the size see three frames each."""
+
+
 def assert_all_met(limits) -> None:
     failed = [str(limit) for limit in limits if not limit.met]
     assert failed == []
@@ -97,7 +101,13 @@ def test_a_count_added_again_is_as_though_it_had_run_again() -> None:
 )
 @pytest.mark.parametrize(
     ("scope", "family"),
-    [("chunk", "cogvideox"), ("clip", "cogvideox"), ("chunk", "wan"), ("chunk", "hunyuan15")],
+    [
+        ("chunk", "cogvideox"),
+        ("clip", "cogvideox"),
+        ("chunk", "wan"),
+        ("chunk", "hunyuan15"),
+        ("clip", "hunyuan"),
+    ],
 )
 def test_one_tile_of_each_kind_counts_what_all_tiles_count(
     kind, placement, clip, scope, family
@@ -119,7 +129,7 @@ def test_counted_operations_are_the_planned_ones(kind, family) -> None:
     attention = attention_operations(planned)
     # squares of outputs are made at once on a device, with one more row and column of them
     beside = found.operations / (planned.operations - attention)
-    assert 0.999 <= beside <= (1.001 if kind == "encode" else 1.006)
+    assert 0.999 <= beside <= (1.001 if kind == "encode" else AROUND.get(family, 1.006))
     assert found.attention == pytest.approx(attention, rel=1e-3)
 
 

@@ -47,6 +47,7 @@ PEERS = {
     "cogvideox": (WHOLE, QUARTERS),
     "wan": (WHOLE, DIFFUSERS_TILED, CORE, CORE_TILED),
     "wan22": (WHOLE, CORE),
+    "hunyuan": (WHOLE, CORE),
     "hunyuan15": (WHOLE, CORE),
     "seedvr2": (CORE,),
     "mochi": (CORE,),
@@ -101,19 +102,22 @@ SETTINGS = {
     "ours, planner": Settings(),
     "ours, 64 px": Settings(tile_px=64),
     "ours, 32 frames": Settings(chunk_frames=32),
+    "ours, as core": Settings(reference="core"),
 }
 
 OURS = {
     "cogvideox": ("ours, planner", "ours, 64 px"),
     "wan": ("ours, planner", "ours, 64 px"),
     "wan22": ("ours, planner",),
+    "hunyuan": ("ours, planner",),
     "hunyuan15": ("ours, planner",),
     "seedvr2": ("ours, planner",),
-    "mochi": ("ours, planner",),
+    "mochi": ("ours, as core",),
     "ltx": ("ours, 32 frames",),
 }
 """Of ours, those that are timed where nothing else is asked for. A band of LTX is eight frames, for
-each of which all weights are read anew: where core has the whole clip at once, so have we.
+each of which all weights are read anew: where core has the whole clip at once, so have we. Mochi's
+whole is core's, whose encoder has no mask over time.
 """
 
 

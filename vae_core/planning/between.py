@@ -27,11 +27,10 @@ from .ladders import Ladder, Length, Usable, all_far, ladder_of
 from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
-from .places import ALL_NEAR, Far, Kind, Places, Way, corner, kind_of, places_of
+from .places import ALL_NEAR, Far, Kind, Way, corner, kind_of, places_of
 from .plan import Job
-from .residency import choose
+from .residency import Search, choose
 from .sizes import Sizes
-from .walk import Rungs, rungs_of
 
 Chosen = tuple[Candidate, Mapping[Kind, Way]]
 """The arithmetic of all that is in its place, and how chunks of each length are run."""
@@ -56,11 +55,21 @@ class Request:
         self.longest = longest
         self.job, self.settings, self.machine, self.chunks = job, settings, machine, chunks
         self.bare = memories_of(job, chunks, sizes_of(job, machine))
+        self._named: dict[Placement, Candidate] = {}
 
-    def candidate(self, places: Places) -> Candidate:
-        """The same places in every kind of chunk, with their arithmetic."""
-        everywhere = {memory.kind: places for memory in self.bare}
-        return candidate_of(self.job, self.settings, self.bare, everywhere, self.machine)
+    def named(self, placement: Placement) -> Candidate:
+        """All of it where a placement says that it is, with the arithmetic; where memory is all
+        one, what lives in host memory lives on the device all the same.
+        """
+        found = self._named.get(placement)
+        if found is None:
+            moved = placement is Placement.MMAP or self.machine.apart
+            places = corner(self.job.program, placement) if moved else ALL_NEAR
+            everywhere = {memory.kind: places for memory in self.bare}
+            given = self.job, self.settings, self.bare, everywhere, self.machine
+            found = replace(candidate_of(*given), placement=placement)
+            self._named[placement] = found
+        return found
 
     def counts(self, memories: tuple[Memory, ...]) -> tuple[int, ...]:
         """How many chunks of each of these kinds there are."""
@@ -81,12 +90,12 @@ class Request:
     @cached_property
     def near(self) -> Candidate:
         """All of it on the device."""
-        return self.candidate(ALL_NEAR)
+        return self.named(Placement.DEVICE)
 
     @cached_property
     def away(self) -> Candidate:
         """All of it away."""
-        return self.candidate(corner(self.job.program, Placement.HOST))
+        return self.named(Placement.HOST)
 
     @cached_property
     def least_away(self) -> int:
@@ -144,9 +153,9 @@ class Variant:
         )
 
     @cached_property
-    def rungs(self) -> tuple[Rungs, ...]:
-        """The numbers of their tiles."""
-        return rungs_of(self.lengths)
+    def search(self) -> Search:
+        """What is chosen from in them."""
+        return Search(self.lengths)
 
     def least(self, budget: int) -> int:
         """No fewer bytes move within a budget, as far as that is known: a larger one moves no
@@ -275,7 +284,7 @@ def _in_turns(request: Request, bands: Bands | None) -> tuple[Memory, ...] | Non
 def _each_by_itself(request: Request, variant: Variant, budget: int) -> Chosen | None:
     """Every store and cache in a place of its own."""
     owns, preferred = variant.owns, request.machine.workspace_bytes
-    found = choose(variant.lengths, variant.rungs, budget)
+    found = choose(variant.search, budget)
     if found is None:
         return None
     memories = placed(request.bare, found, reused_near=False)
@@ -296,7 +305,7 @@ def _bounded(own: Candidate) -> Candidate:
     bounds = list(own.bounds)
     for index, rows in zip(turns.bands.steps, turns.made, strict=True):
         bounds[index] = replace(bounds[index], h=min(bounds[index].h, rows))
-    return replace(own, bounds=tuple(bounds))
+    return replace(own, bounds=tuple(bounds), alike=tuple(range(len(bounds))), easy={})
 
 
 def _most(memory: Memory, index: int) -> Far:

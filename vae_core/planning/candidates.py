@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from ..geometry.region import Extent
 from ..program.steps import Step
-from ..settings import SMALLEST_TILE_PX, NormScope, Placement, Settings, Tiling
+from ..settings import SMALLEST_TILE_PX, Placement, Settings, Tiling
+from .chunking import takes_whole
 from .kinds import placed
 from .limits import MOST_ELEMENTS
 from .machine import Machine
@@ -39,8 +40,7 @@ def _bounds(job: Job, settings: Settings, step: Step) -> Extent:
     sides = cast("tuple[int, int] | None", settings.tile_px)
     if settings.tiling is not Tiling.EXACT or sides is None:
         sides = (_WHOLE, _WHOLE)
-    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
-    in_time = whole and settings.tiling is not Tiling.OFF
+    in_time = takes_whole(job.program, settings) and settings.tiling is not Tiling.OFF
     t = settings.chunk_frames // frames if in_time else _WHOLE
     return Extent(max(t, 1), max(sides[0] // px, 1), max(sides[1] // px, 1))
 
@@ -68,7 +68,9 @@ class Candidate:
 
     memories: one for each kind of chunk: sizes differ, and so do the caches that come and go.
     fixed: for each of them, bytes that no tile size changes while each step runs.
-    bounds, least: the largest and the smallest tile of each step.
+    bounds, least: the largest and the smallest tile of each step. alike: a number for each step;
+    those with the same have the same choice of tiles, which need the same.
+    easy: tiles that were found, see `_easy`.
     """
 
     placement: Placement
@@ -77,6 +79,10 @@ class Candidate:
     fixed: tuple[list[int], ...]
     bounds: tuple[Extent, ...]
     least: tuple[Extent, ...]
+    alike: tuple[int, ...]
+    easy: dict[tuple[int, ...], Extent | None] = field(
+        default_factory=dict[tuple[int, ...], "Extent | None"], compare=False, repr=False
+    )
 
     @property
     def widest(self) -> Memory:
@@ -115,18 +121,29 @@ class Candidate:
         rooms = [budget - fixed[index] for fixed in self.fixed]
         if min(rooms) < 0:
             return None
-        easy = [min(preferred, room) for room in rooms]
+        easy = self._easy(index, tuple(min(preferred, room) for room in rooms))
+        if easy is not None:
+            return easy
         large, small = self._sizes(index)
 
         def fits(tile: Extent) -> bool:
             return self._fits(index, tile, rooms)
 
         return (
-            largest_fitting(large, lambda tile: self._fits(index, tile, easy))
-            or next(filter(fits, large[-1:]), None)
+            next(filter(fits, large[-1:]), None)
             or largest_fitting(small, fits)
             or next(filter(fits, large + small), None)
         )
+
+    def _easy(self, index: int, rooms: tuple[int, ...]) -> Extent | None:
+        """The largest tile of a reasonable size that there is so much room for, looked for once for
+        all steps that are alike.
+        """
+        key = self.alike[index], *rooms
+        if key not in self.easy:
+            large, _ = self._sizes(index)
+            self.easy[key] = largest_fitting(large, lambda tile: self._fits(index, tile, rooms))
+        return self.easy[key]
 
     def _fits(self, index: int, tile: Extent, rooms: Sequence[int]) -> bool:
         """Whether tiles of a step find room in every kind of chunk."""
@@ -183,7 +200,7 @@ class Candidate:
     def at(self, places: Mapping[Kind, Places], memories: tuple[Memory, ...]) -> Candidate:
         """The same with everything in its place, as it is in `memories`."""
         here, fixed = places[_widest(memories).kind], tuple(m.fixed_bytes() for m in memories)
-        return Candidate(here.placement, here, memories, fixed, self.bounds, self.least)
+        return Candidate(here.placement, here, memories, fixed, self.bounds, self.least, self.alike)
 
     def rows(self, ways: Mapping[Kind, Way]) -> tuple[Projection, ...]:
         """What each step needs in the kind of chunk where it needs the most."""
@@ -203,7 +220,8 @@ class Candidate:
             if most <= worst[0]:
                 break
             large, small = self._sizes(index)
-            need = min((self._need(index, tile), index, tile) for tile in {*large, *small})
+            needs = ((self._need(index, tile), index, tile) for tile in (*large, *small))
+            need = min(needs, key=lambda found: found[0])
             worst = max(worst, need, key=lambda found: found[0])
         return worst
 
@@ -222,26 +240,32 @@ def _worst(kinds: tuple[Projection, ...]) -> Projection:
     is on the device.
     """
     near = max(kinds, key=lambda row: row.peak_bytes)
-    return replace(
-        near,
-        far_bytes=max(row.far_bytes for row in kinds),
-        moved_bytes=max(row.moved_bytes for row in kinds),
-        copied_bytes=max(row.copied_bytes for row in kinds),
+    far = (
+        max(row.moved_bytes for row in kinds),
+        max(row.copied_bytes for row in kinds),
+        max(row.far_bytes for row in kinds),
     )
+    if far == (near.moved_bytes, near.copied_bytes, near.far_bytes):
+        return near
+    return Projection(near.path, near.store_bytes, near.cache_bytes, near.workspace_bytes, *far)
 
 
 def bare_candidate(job: Job, settings: Settings, memories: tuple[Memory, ...]) -> Candidate:
     """What every step may use, with nothing counted that is held meanwhile."""
-    bounds, least = list[Extent](), list[Extent]()
-    known: dict[tuple[int, Extent, tuple[Far, ...]], Extent] = {}
-    for index, step in enumerate(job.program.steps):
-        bounds.append(_bounds(job, settings, step))
-        far = tuple(memory.far[index] for memory in memories)
-        key = id(_widest(memories).steps[index]), bounds[-1], far  # others are alike with it
+    least, alike = list[Extent](), list[int]()
+    bounds = tuple(_bounds(job, settings, step) for step in job.program.steps)
+    known: dict[tuple[int, Extent, tuple[Far, ...]], tuple[int, Extent]] = {}
+    widest = _widest(memories)
+    for index, bound in enumerate(bounds):
+        # others are alike with the widest
+        key = id(widest.steps[index]), bound, tuple(memory.far[index] for memory in memories)
         if key not in known:
-            known[key] = _least(job, settings, memories, index)
-        least.append(known[key])
-    return Candidate(Placement.DEVICE, ALL_NEAR, memories, (), tuple(bounds), tuple(least))
+            known[key] = len(known), _least(job, settings, memories, index)
+        number, tile = known[key]
+        least.append(tile)
+        alike.append(number)
+    nothing = Placement.DEVICE, ALL_NEAR, memories, ()
+    return Candidate(*nothing, bounds, tuple(least), tuple(alike))
 
 
 def candidate_of(

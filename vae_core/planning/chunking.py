@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from math import lcm
 from typing import cast
 
@@ -30,15 +31,25 @@ def chunks_of(job: Job, settings: Settings) -> tuple[Chunk, ...]:
 
 
 def _chunks(job: Job, settings: Settings) -> tuple[Chunk, ...]:
-    layout, frames = cast("Layout", settings.layout), job.source.t
-    if job.program.looks_ahead:
-        run = max(settings.chunk_frames // job.program.stores[SOURCE].frames, 1)
-        return bands_of(job.program, frames, run)
-    ratios, cut = job.program.ratios, encode_chunks if job.program.encodes else decode_chunks
-    whole = settings.norm_scope is NormScope.CLIP or job.program.whole
-    chunk_frames = ratios.frames * frames if whole else settings.chunk_frames
-    found = cut(frames, chunk_frames, layout, ratios)
-    return tuple(replace(one, leads=True) for one in found) if job.program.leads else found
+    program, frames, length = job.program, job.source.t, settings.chunk_frames
+    if not program.looks_ahead and takes_whole(program, settings):
+        length = program.ratios.frames * frames
+    return _cut(program, frames, length, cast("Layout", settings.layout))
+
+
+@lru_cache(maxsize=16)
+def _cut(program: Program, frames: int, length: int, layout: Layout) -> tuple[Chunk, ...]:
+    """Chunks of `length` sample frames each, for all who ask for the same."""
+    if program.looks_ahead:
+        return bands_of(program, frames, max(length // program.stores[SOURCE].frames, 1))
+    cut = encode_chunks if program.encodes else decode_chunks
+    found = cut(frames, length, layout, program.ratios)
+    return tuple(replace(one, leads=True) for one in found) if program.leads else found
+
+
+def takes_whole(program: Program, settings: Settings) -> bool:
+    """Whether a clip is one chunk, however long it is."""
+    return settings.norm_scope is NormScope.CLIP or program.whole
 
 
 def meant(program: Program, settings: Settings) -> Settings:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +17,7 @@ from typing import NamedTuple
 from ..geometry.region import Extent
 from .arrays import Numbers, np
 from .memory import Memory
+from .options import CUT, NEAR
 from .places import Far, Kind
 from .step_bytes import Flags, StepBytes
 
@@ -39,43 +39,41 @@ Flows = frozenset[tuple[bool, bool]]
 """Whether causal caches come from a chunk before, and go on to one after, in chunks of a length."""
 
 
-Needs = tuple[tuple[int, ...], tuple[int, ...]]
-"""Bytes that each tile of a step takes, with its causal cache near and far."""
-
 SIDES = ((True, False), (False, True), (True, True))
-"""What may be far of what a step reads, and of what it writes and adds."""
+"""What may be far of what a step reads, and of what it writes and adds: `options.READ`, `WRITTEN`
+and `BOTH`.
+"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ladder:
     """The tiles that one step may use in chunks of one length, each the next smaller one.
 
-    needs: for each of `SIDES` that may be far, bytes that they take with the causal cache near or
-        far; cut: the same with everything far, and dst partly, so that there are at least two.
-        reads: bytes of src that all tiles of a size read. narrow: whether they are narrower than
-        the picture, so that the processor copies, too, what they move.
-    others: the tiles with all stores near, and near: what they need.
+    needs: bytes that they take where those of `SIDES` are far, or dst is `CUT`, with the causal
+        cache near and far [cases, 2, tiles]. reads: bytes of src that all tiles of a size read.
+        narrow: whether they are narrower than the picture, so that the processor copies, too, what
+        they move.
+    others: the tiles with all stores near, and near: what they need [2, others].
     """
 
     step: StepBytes
     tiles: tuple[Extent, ...]
-    needs: tuple[Needs, ...]
-    cut: Needs
+    needs: Numbers
     reads: tuple[int, ...]
     narrow: tuple[bool, ...]
     others: tuple[Extent, ...]
-    near: Needs
+    near: Numbers
 
     def tile(self, room: int, far: Far, preferred: int) -> Extent:
         """The one that copies least, of those that there is room for; where nothing is far, the
         largest that takes no more than is preferred, if there is one.
         """
         if not far.store:
-            near = list(zip(self.near[far.cache], self.others, strict=True))
+            near = list(zip(self.near[int(far.cache)].tolist(), self.others, strict=True))
             easy = (tile for need, tile in near if need <= min(room, preferred))
             return next(easy, None) or min(near, key=lambda item: item[0])[1]
         sides = far.src > 0, far.dst + far.added > 0
-        needs = (self.cut if far.cut else self.needs[SIDES.index(sides)])[far.cache]
+        needs = self.needs[CUT if far.cut else SIDES.index(sides), int(far.cache)].tolist()
         some = (tile for need, tile in zip(needs, self.tiles, strict=True) if need <= room)
         return min(some, key=lambda tile: self.step.cost(tile, far))
 
@@ -108,26 +106,20 @@ def ladder_of(step: StepBytes, flows: Flows, usable: Usable, preferred: int, mos
     ]
     every = (*sides, replace(most, cut=True), Far(cache=True, cut=most.cut))
     sizes = (*others, *usable.flat, *tiles)
-    *needs, cut, near = _needs(step, flows, sizes, every)
+    needs = _needs(step, flows, sizes, every)
     last, first = len(others), len(others) + len(usable.flat)
     # without those that take more than is preferred, if not all do
-    easy = (i for i in range(first, len(sizes)) if needs[-1][1][i] <= preferred)
-    some = (*range(next(easy, len(sizes) - 1), len(sizes)), *range(last, first))
+    easy = np.flatnonzero(needs[len(SIDES) - 1, 1, first:] <= preferred).tolist() or [-1]
+    some = [*range(first + easy[0] % len(tiles), len(sizes)), *range(last, first)]
     return Ladder(
         step,
         tuple(sizes[i] for i in some),
-        tuple(_of(need, some) for need in needs),
-        _of(cut, some),
+        needs[:NEAR][..., some],
         tuple(step.read_bytes(sizes[i]) for i in some),
         tuple(step.is_narrow(sizes[i]) for i in some),
         sizes[:first],
-        _of(near, range(first)),
+        needs[NEAR, :, :first],
     )
-
-
-def _of(needs: Needs, some: Sequence[int]) -> Needs:
-    """What some of the tiles need."""
-    return tuple(needs[0][i] for i in some), tuple(needs[1][i] for i in some)
 
 
 def all_far(step: StepBytes) -> Far:
@@ -138,23 +130,20 @@ def all_far(step: StepBytes) -> Far:
 
 def _needs(
     step: StepBytes, flows: Flows, tiles: tuple[Extent, ...], every: tuple[Far, ...]
-) -> list[Needs]:
+) -> Numbers:
     """What tiles of each size need in the chunk that needs the most, for each choice of far stores,
-    with the cache near and far.
+    with the cache near and far [choices, 2, tiles].
     """
-    kinds, flags = list(dict.fromkeys(every)), list[Flags]()
-    starts, cut = list[int](), list[bool]()
-    for far in kinds:
+    known: dict[tuple[Flags, bool], int] = {}
+    starts, rows = list[int](), list[int]()
+    for far in every:
         for some in (_NONE, flows if step.cache_bytes else _NONE):
-            starts.append(len(flags))
-            flags += [step.flags(far, *flow) for flow in some]
-            cut += [far.cut] * len(some)
-    most: Numbers = np.maximum.reduceat(step.needs(tiles, flags, cut), starts)
-    found: list[list[int]] = most.tolist()
-    pairs = zip(found[::2], found[1::2], strict=True)
-    both = ((tuple(near), tuple(far)) for near, far in pairs)
-    known = dict(zip(kinds, both, strict=True))
-    return [known[far] for far in every]
+            starts.append(len(rows))
+            kinds = ((step.flags(far, *flow), far.cut) for flow in some)
+            rows += [known.setdefault(kind, len(known)) for kind in kinds]
+    flags, cut = zip(*known, strict=True)
+    found = step.needs(tiles, flags, cut)[rows]
+    return np.maximum.reduceat(found, starts).reshape(len(every), 2, len(tiles))
 
 
 _NONE = ((False, False),)

@@ -16,7 +16,7 @@ from ..geometry.blend import BlendGeometry
 from ..geometry.grid import Chunk, count_tiles
 from ..geometry.region import Extent, Interval
 from ..program.bands import largest_band
-from ..program.known import extents_of
+from ..program.known import cells_of
 from ..program.rewrites import referred
 from ..program.shares import rows_given
 from ..program.steps import Program
@@ -219,13 +219,9 @@ class Plan:
         return sum(self._tiles_in(job, chunk) * times for job, chunk, times in self.work())
 
     def _tiles_in(self, job: Job, chunk: Chunk) -> int:
-        extents = extents_of(job.program, chunk_extent(job, chunk), chunk)
-        return sum(
-            count_tiles(replace(step.mixed_extent(src, chunk), t=frames.size), tile)
-            for step, tile in zip(job.program.steps, self.way(chunk).tiles, strict=True)
-            for src in [extents[step.src]]
-            for _, frames in step.runs(src, chunk)
-        )
+        every = cells_of(job.program, chunk_extent(job, chunk), chunk)
+        pairs = zip(every, self.way(chunk).tiles, strict=True)
+        return sum(count_tiles(cells, tile) for some, tile in pairs for cells in some)
 
     def tile_px(self) -> tuple[int, int]:
         """Height and width of the first step's tiles at full resolution, in sample pixels."""

@@ -29,30 +29,24 @@ from ..program.steps import SOURCE, Program
 from ..settings import Place, Placement, Settings, Tiling
 from .between import Request, between, request_of
 from .candidates import Candidate, is_reasonable
-from .chunking import check_mirrors, chunk_lengths, chunks_of, meant
+from .chunking import check_mirrors, chunk_lengths, chunks_of, meant, takes_whole
 from .elements import check_elements
 from .keeping import keeping
 from .libraries import libraries_of
 from .limits import NEVER
 from .machine import Machine
 from .memory import Memory
-from .places import ALL_NEAR, Kind, Places, Way, corner, kind_of
+from .places import Kind, Way, corner, kind_of
 from .plan import Job, Plan, chunk_extent, size_text
 from .projection import Projection, Traffic
 
 _FASTEST_FIRST = (Placement.DEVICE, Placement.CACHES_ON_HOST, Placement.HOST)
 
 
-def _corner(job: Job, placement: Placement, machine: Machine) -> Places:
-    """The places that a placement names on a machine; where its memory is all one, what lives in
-    host memory lives on the device all the same.
-    """
-    moved = placement is Placement.MMAP or machine.apart
-    return corner(job.program, placement) if moved else ALL_NEAR
-
-
-def _placements(settings: Settings, machine: Machine) -> tuple[Placement, ...]:
+def _placements(job: Job, settings: Settings, machine: Machine) -> tuple[Placement, ...]:
     asked = cast("Placement", settings.placement)
+    if asked is Placement.CACHES_ON_HOST and machine.apart and takes_whole(job.program, settings):
+        return (Placement.HOST,)  # stores of a whole clip are what grows with it
     if asked is Placement.HOST and not machine.apart:
         return (asked, Placement.MMAP)
     if asked is not Placement.AUTO:
@@ -147,9 +141,8 @@ def _plan(
     chunks, blend, tried = request.chunks, _blend(job, settings), list[Candidate]()
 
     def candidates() -> Iterator[Candidate]:
-        for placement in _placements(settings, machine):
-            found = request.candidate(_corner(job, placement, machine))
-            tried.append(replace(found, placement=placement))
+        for placement in _placements(job, settings, machine):
+            tried.append(request.named(placement))
             yield tried[-1]
 
     if machine.accelerated and settings.tiling is Tiling.OFF:

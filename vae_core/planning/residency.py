@@ -21,7 +21,8 @@ budget never moves more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 
 from .arrays import Numbers, np
@@ -29,7 +30,8 @@ from .ladders import Length
 from .limits import NEVER
 from .memory import Memory
 from .places import Kind, Places, places_of
-from .walk import Rungs, Walk, windows_of
+from .tolls import Tolls, windows_of
+from .walk import Walk
 
 _SHARES = 16
 """Parts of all caches' bytes, in steps of which they are kept on the device."""
@@ -38,29 +40,65 @@ _FEW = 6
 """Of no more caches than these every set is tried."""
 
 
-def choose(
-    lengths: tuple[Length, ...], rungs: tuple[Rungs, ...], budget: int
-) -> Mapping[Kind, Places] | None:
-    """The places that move the fewest bytes within `budget`; None where usual tiles do not fit even
-    with everything away. rungs: of those lengths.
+class Search:
+    """What is chosen from in chunks of several lengths, whatever the budget.
+
+    sets: of steps whose caches are far away. far: the same as truth values [sets, steps].
     """
-    memory = lengths[0].memories[0]
-    choices = _cache_choices(lengths)
-    far = np.zeros((len(choices), len(memory.steps)), bool)
-    for row, some in zip(far, choices, strict=True):
-        row[list(some)] = True
-    rooms = np.stack([_rooms(length, far, budget) for length in lengths])
-    walk = Walk(lengths, rungs, far, rooms)
-    moved = walk.moved + np.stack([_caches_moved(length, far) for length in lengths])
+
+    def __init__(self, lengths: Sequence[Length]) -> None:
+        self.lengths, self.tolls = lengths, Tolls(lengths)
+        self.sets = _cache_choices(lengths)
+        self.far: Numbers = np.zeros((len(self.sets), len(self.memory.steps)), bool)
+        for row, some in zip(self.far, self.sets, strict=True):
+            row[list(some)] = True
+
+    @property
+    def memory(self) -> Memory:
+        """The arithmetic of the first of them."""
+        return self.lengths[0].memories[0]
+
+    @cached_property
+    def taken(self) -> Numbers:
+        """Bytes of near caches, weights and windows [lengths, sets, steps]."""
+        return np.stack([_taken(length, self.far) for length in self.lengths])
+
+    @cached_property
+    def moved(self) -> Numbers:
+        """Bytes of far caches that all chunks move, for each set."""
+        return np.stack([_caches_moved(length, self.far) for length in self.lengths]).sum(0)
+
+    def hopeful(self, rooms: Numbers) -> Numbers:
+        """The sets beside which there is room for some tile of every step, and that move no more
+        than one beside which all stores are near.
+        """
+        tolls = self.tolls
+        least, near = (
+            np.where(self.far, need[:, 1, None], need[:, 0, None])
+            for need in (tolls.least, tolls.near + tolls.whole[:, None])
+        )
+        best = np.where((near <= rooms).all((0, 2)), self.moved, NEVER).min()
+        return np.flatnonzero((least <= rooms).all((0, 2)) & (self.moved <= best))
+
+
+def choose(search: Search, budget: int) -> Mapping[Kind, Places] | None:
+    """The places that move the fewest bytes within `budget`; None where usual tiles do not fit even
+    with everything away.
+    """
+    rooms = budget - search.taken
+    some = search.hopeful(rooms)
+    if not some.size:
+        return None
+    walk = Walk(search.tolls, search.far[some], rooms[:, some])
     fits = (walk.moved < NEVER).all(0)
     if not fits.any():
         return None
-    whole = np.where(fits, moved.sum(0), NEVER)
-    best = int(whole.argmin())
-    paths = frozenset(memory.program.steps[index].path for index in choices[best])
+    best = int(np.where(fits, walk.moved.sum(0) + search.moved[some], NEVER).argmin())
+    steps, found = search.memory.program.steps, search.sets[int(some[best])]
+    paths = frozenset(steps[index].path for index in found)
     return {
         length.kind: _placed(length.memories[0], paths, walk.rows(number, best))
-        for number, length in enumerate(lengths)
+        for number, length in enumerate(search.lengths)
     }
 
 
@@ -74,7 +112,7 @@ def _placed(memory: Memory, caches: frozenset[str], rows: Mapping[int, int] | No
     return places_of(memory.program, far, caches, partly, bands)
 
 
-def _cache_choices(lengths: tuple[Length, ...]) -> list[frozenset[int]]:
+def _cache_choices(lengths: Sequence[Length]) -> list[frozenset[int]]:
     """Sets of steps whose caches are far away, those of the fewest bytes first."""
     memories = [memory for length in lengths for memory in length.memories]
     sizes = {i: step.cache_bytes for i, step in enumerate(memories[0].steps) if step.cache_bytes}
@@ -120,10 +158,8 @@ def _more(length: Length) -> Numbers:
     return np.array([memory.more_of_cache(i) for i in range(len(memory.steps))], np.int64)
 
 
-def _rooms(length: Length, far: Numbers, budget: int) -> Numbers:
-    """What each step leaves for stores and tiles beside near caches and weights
-    [choices, steps].
-    """
+def _taken(length: Length, far: Numbers) -> Numbers:
+    """Bytes of near caches, weights and windows while each step runs [sets, steps]."""
     memory, sizes = length.memories[0], np.where(far, 0, _cache_bytes(length))
     made = sizes.cumsum(1)  # new caches, up to a step's own
     kept = sizes.sum(1, keepdims=True) - made + sizes  # old ones, from its own on
@@ -133,4 +169,4 @@ def _rooms(length: Length, far: Numbers, budget: int) -> Numbers:
         kept[:, run.start : run.stop] = kept[:, run.start : run.start + 1]
     held = [kept * kind.has_past + made * kind.has_future for kind in length.memories]
     weights = [memory.weight_bytes(index) for index in range(len(memory.steps))]
-    return budget - np.maximum.reduce(held) - np.array(weights, np.int64) - windows_of(memory)
+    return np.maximum.reduce(held) + np.array(weights, np.int64) + windows_of(memory)

@@ -5,6 +5,7 @@ Steps that differ in nothing but their names have the same site, and so share al
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -40,15 +41,27 @@ class Site:
     writes_sink: bool
     measures: bool
 
+    def __hash__(self) -> int:
+        """Of extents, which are seldom the same where steps are not."""
+        return hash((self.src, self.dst, self.added, self.here.channels, self.added_channels))
+
     @property
     def there(self) -> Extent:
         """The extent of what there is of src."""
         return self.chunk.held(self.step.src, self.src)
 
 
-@lru_cache(maxsize=512)
-def _nameless(step: Step) -> Step:
-    """A step without what it is called and which stores it touches."""
+@lru_cache(maxsize=32)
+def _nameless(program: Program) -> tuple[Step, ...]:
+    """The steps of a program without what they are called and which stores they touch; one for all
+    that are the same then.
+    """
+    known: dict[Step, Step] = {}
+    steps = map(_without_names, program.steps)
+    return tuple(known.setdefault(step, step) for step in steps)
+
+
+def _without_names(step: Step) -> Step:
     mix, norm, residual = replace(step.mix, path=""), step.norm, step.residual
     if norm:
         maps = {"scale_path": "", "shift_path": ""} if norm.modulated else {}
@@ -59,24 +72,27 @@ def _nameless(step: Step) -> Step:
     return replace(step, src=0, dst=0, mix=mix, norm=norm, residual=residual)
 
 
-def site_of(
-    program: Program, step: Step, chunk: Chunk, extents: tuple[Extent, ...], sizes: Sizes
-) -> Site:
-    """The site of a step of a program in a chunk."""
-    added, here = step.residual.store if step.residual else None, program.stores
-    other = step.dst if added is None else added
-    return Site(
-        step if chunk.band or chunk.share else _nameless(step),
-        sizes,
-        chunk.anywhere,
-        extents[step.src],
-        extents[SOURCE],
-        chunk.held(step.dst, extents[step.dst]),
-        here[step.src],
-        here[SOURCE],
-        0 if added is None else here[added].channels,
-        chunk.held(other, extents[other]),
-        step.src == SOURCE,
-        step.dst == program.sink,
-        program.measures,
-    )
+def sites_of(
+    program: Program, chunk: Chunk, extents: tuple[Extent, ...], sizes: Sizes
+) -> Iterator[Site]:
+    """The site of every step of a program in a chunk."""
+    here, held, anywhere = program.stores, chunk.all_held(extents), chunk.anywhere
+    sink, measures = program.sink, program.measures
+    steps = program.steps if chunk.band or chunk.share else _nameless(program)
+    for step, nameless in zip(program.steps, steps, strict=True):
+        added = step.residual.store if step.residual else None
+        yield Site(
+            nameless,
+            sizes,
+            anywhere,
+            extents[step.src],
+            extents[SOURCE],
+            held[step.dst],
+            here[step.src],
+            here[SOURCE],
+            0 if added is None else here[added].channels,
+            held[step.dst if added is None else added],
+            step.src == SOURCE,
+            step.dst == sink,
+            measures,
+        )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 from ..geometry.grid import Chunk, count_tiles, largest_of
 from ..geometry.region import Extent, Interval, Region
@@ -24,67 +23,10 @@ from .classes import mixed, shortcut_class
 from .limits import MOST_ELEMENTS, NEVER
 from .norm_bytes import latent_bytes, latent_frames, most_cells, norm_bytes
 from .places import Far
-from .site import Site, site_of
+from .site import Site, sites_of
 from .sizes import Sizes, wave_bytes, weight_bytes
 from .step_traffic import StepTraffic, sides_of
-
-
-class Tile(NamedTuple):
-    """Bytes of what a tile uses, as whole numbers or as arrays of many tiles'.
-
-    src, added, latents, past: what it would copy in, were all of it far, of the store that it
-        reads, of the one that it adds, of latents and of the cache that came. kept: its part of the
-        new cache. buffer: the input of its mix. before: of that, while the input is made (maps and
-        gathered frames included). result: what one convolution makes, as it is written. mixed: what
-        its mix allocates. measured: for statistics. shortcut: of the residual's convolution, its
-        copied input apart, which takes copied; 0 without. keys: of a block, where it attends.
-    """
-
-    src: Whole
-    added: Whole
-    latents: Whole
-    past: Whole
-    kept: Whole
-    buffer: Whole
-    before: Whole
-    result: Whole
-    mixed: Whole
-    measured: Whole
-    shortcut: Whole
-    copied: Whole
-    keys: Whole
-
-
-class Side(NamedTuple):
-    """A tile along one side: its cells, what they see of the input of the mix, and what of src is
-    read for that. latents: in time, frames of latents that these show.
-    """
-
-    cells: Whole
-    seen: Whole
-    read: Whole
-    latents: Whole = 0
-
-
-class Flags(NamedTuple):
-    """What of a tile has far to go: what it reads, writes and adds, the cache that comes and the
-    one that is kept, keys that are met, and its own where those are copied to be kept, and sent.
-    """
-
-    src: Whole
-    dst: Whole
-    added: Whole
-    past: Whole
-    kept: Whole
-    keys: Whole
-    copied: Whole
-    sent: Whole
-
-
-def _fetched(tile: Tile, flags: Flags) -> Whole:
-    """Bytes that are copied in for a tile."""
-    found = tile.src * flags.src + tile.added * flags.added
-    return found + tile.latents + tile.past * flags.past
+from .tile_numbers import Flags, Side, Tile
 
 
 def steps_bytes(
@@ -92,8 +34,13 @@ def steps_bytes(
 ) -> tuple[StepBytes, ...]:
     """The arithmetic of every step of a program for a chunk."""
     known: dict[Site, StepBytes] = {}
-    sites = (site_of(program, step, chunk, extents, sizes) for step in program.steps)
-    return tuple(known.setdefault(site, StepBytes(site)) for site in sites)
+    found = list[StepBytes]()
+    for site in sites_of(program, chunk, extents, sizes):
+        step = known.get(site)
+        if step is None:
+            step = known[site] = StepBytes(site)
+        found.append(step)
+    return tuple(found)
 
 
 class StepBytes(StepTraffic):
@@ -173,15 +120,31 @@ class StepBytes(StepTraffic):
         """The same of every size, for each of `flags` and `cut` [flags, sizes]; more than there
         will ever be room for where a tile would be computed in too large a tensor.
         """
-        counts, one, elements = self._all_worked_out(sizes)
-        far = Flags(*np.array(flags, np.int64).T[..., None])
-        several = (counts > _PAIR) | np.array(cut)[:, None]
-        ahead, before = (what * several for what in self._around(one, far))
-        found: Numbers = self._beside(one, far, ahead, before)
-        for place in np.flatnonzero(counts == _PAIR).tolist():
-            for row, more in enumerate(flags):
-                found[row, place] = self.need(sizes[place], more, cut=cut[row])
-        return np.where(elements < MOST_ELEMENTS, found, NEVER)
+        counts, sides, whole = *_cut(self.cells, sizes), np.array(sides_of(self.cells))[:, None]
+        far, inner = Flags(*np.array(flags, np.int64).T[..., None]), np.array(cut)[:, None]
+        pairs: Numbers = np.flatnonzero(counts == _PAIR)
+        one = sides[:, pairs]
+        others = np.where(one < whole, whole - one, one)
+        tiles, elements = self._all_worked_out(np.concatenate([sides, others], 1))
+        count, each = len(sizes), self._around(tiles, far)
+        around = [what[:, :count] * ((counts > _PAIR) | inner) for what in each]
+        found: Numbers = self._beside(_some(tiles, slice(count)), far, *around)
+        if pairs.size:
+            places = pairs, np.arange(count, len(elements))
+            found[:, pairs] = np.where(inner, found[:, pairs], self._of_pairs(tiles, places, far))
+        return np.where(elements[:count] < MOST_ELEMENTS, found, NEVER)
+
+    def _of_pairs(self, tiles: Tile, places: tuple[Numbers, Numbers], flags: Flags) -> Numbers:
+        """The same where one of two tiles runs before the other, each at its place [flags,
+        pairs].
+        """
+        one, other = places
+        here = np.concatenate([one, one, other, other])
+        there = np.concatenate([other, other, one, one])
+        ahead, before = self._around(_some(tiles, there), flags)
+        first = np.repeat([True, False, True, False], len(one))
+        found = self._beside(_some(tiles, here), flags, ahead * first, before * ~first)
+        return found.reshape(len(found), 4, len(one)).max(1)
 
     def _most_at_once(self, largest: Extent, flags: Flags, cut: bool) -> int:
         count, tiles = self._counted(largest)
@@ -191,13 +154,10 @@ class StepBytes(StepTraffic):
         if count == 1:
             return self._beside(one, flags, 0, 0)
         return max(
-            need
-            for one, other in (tiles, tiles[::-1])
-            for ahead, before in [self._around(other, flags)]
-            for need in (
-                self._beside(one, flags, ahead, 0),
-                self._beside(one, flags, 0, before),
-            )
+            self._beside(here, flags, *beside)
+            for here, there in (tiles, tiles[::-1])
+            for ahead, before in [self._around(there, flags)]
+            for beside in ((ahead, 0), (0, before))
         )
 
     def count(self, largest: Extent) -> int:
@@ -218,14 +178,20 @@ class StepBytes(StepTraffic):
     def _around(self, tile: Tile, flags: Flags) -> tuple[Whole, Whole]:
         """Bytes that are copied in ahead for a tile, and those on their way out of it."""
         kept = tile.kept * flags.sent if self._attends else 0
-        return _fetched(tile, flags), most(tile.result * flags.dst, kept)
+        return self._fetched(tile, flags), most(tile.result * flags.dst, kept)
+
+    @staticmethod
+    def _fetched(tile: Tile, flags: Flags) -> Whole:
+        """Bytes that are copied in for a tile."""
+        found = tile.src * flags.src + tile.added * flags.added
+        return found + tile.latents + tile.past * flags.past
 
     def _beside(self, tile: Tile, flags: Flags, ahead: Whole, before: Whole) -> Whole:
         """The most that is allocated while a tile is computed.
 
         ahead: what has been copied in for another. before: the result of another on its way out.
         """
-        reads, added = _fetched(tile, flags), tile.added * flags.added
+        reads, added = self._fetched(tile, flags), tile.added * flags.added
         if self._attends:
             work = most(tile.mixed + tile.keys * flags.keys, tile.kept * flags.copied)
             return ahead + before + reads + tile.result + work
@@ -246,19 +212,16 @@ class StepBytes(StepTraffic):
             found = self._tiles[size] = self._worked_out(size, *self._sides(size))
         return found
 
-    def _all_worked_out(self, sizes: Sequence[Extent]) -> tuple[Numbers, Tile, Numbers]:
-        """How many tiles there are of each size, what one of them takes, and its elements."""
-        all_of, bounds = self.cells, np.array([sides_of(size) for size in sizes], np.int64).T
-        counts = [-(-side // bound) for side, bound in zip(sides_of(all_of), bounds, strict=True)]
-        t = Side(*np.array([self._frames(min(size.t, all_of.t)) for size in sizes], np.int64).T)
-        h, w = (self._along(a, -(-sides_of(all_of)[a] // counts[a])) for a in (1, 2))
+    def _all_worked_out(self, sides: Numbers) -> tuple[Tile, Numbers]:
+        """What tiles of these sides [3, tiles] take, and their elements."""
+        frames, places = np.unique(sides[0], return_inverse=True)
+        t = Side(*np.array([self._frames(size) for size in frames.tolist()], np.int64).T[:, places])
+        h, w = self._along(1, sides[1]), self._along(2, sides[2])
         elements = self._elements_of(t, h, w)
         if self._attends:
-            some = [self._tile(largest_of(all_of, size)) for size in sizes]
-            one = Tile(*np.array(some, np.int64).T)
-        else:
-            one = self._worked_out(Extent(t.cells, h.cells, w.cells), t, h, w)
-        return counts[0] * counts[1] * counts[2], one, elements
+            some = [self._tile(Extent(*of)) for of in sides.T.tolist()]
+            return Tile(*np.array(some, np.int64).T), elements
+        return self._worked_out(Extent(t.cells, h.cells, w.cells), t, h, w), elements
 
     def _worked_out(self, size: Extent, t: Side, h: Side, w: Side) -> Tile:
         """A tile of this size, or many, whose sides are arrays."""
@@ -386,6 +349,21 @@ class StepBytes(StepTraffic):
         whole = self.cells
         part = (size.t < whole.t) | (size.h < whole.h) | (size.w < whole.w)
         return result + beside, added * (part & self.sizes.accelerated)
+
+
+def _cut(whole: Extent, sizes: Sequence[Extent]) -> tuple[Numbers, Numbers]:
+    """How many tiles there are of each size, and the sides of the largest [3, sizes]."""
+    bounds: Numbers = np.array([sides_of(size) for size in sizes], np.int64).T
+    every: Numbers = np.array(sides_of(whole), np.int64)[:, None]
+    counts = -(-every // bounds)
+    sides = -(-every // counts)
+    sides[0] = np.minimum(bounds[0], every[0])
+    return counts.prod(0), sides
+
+
+def _some(tiles: Tile, places: Whole) -> Tile:
+    """Those of many tiles that are in some places."""
+    return Tile(*(what[places] if isinstance(what, np.ndarray) else what for what in tiles))
 
 
 def _rest(size: Extent, whole: Extent) -> Extent:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 
-from ..geometry.grid import time_pieces
 from ..geometry.region import Extent, Halo, Interval
-from ..program.parts import Attend
+from ..program.parts import Attend, TimeMap
 from ..program.shares import rows_read
 from .arrays import Whole
 from .attending import frames_fetched, key_rounds, keys_bytes, others_fetched
@@ -126,7 +124,8 @@ class StepTraffic:
 
     def _read_voxels(self, largest: Extent) -> int:
         """Voxels that all tiles read: tiles are a product of pieces, so is what they read."""
-        return prod(self._read_along(axis, limit) for axis, limit in enumerate(sides_of(largest)))
+        rows, columns = self._read_along(1, largest.h), self._read_along(2, largest.w)
+        return self._read_along(0, largest.t) * rows * columns
 
     def _read_along(self, axis: int, limit: int) -> int:
         """What all pieces of one side read."""
@@ -140,8 +139,27 @@ class StepTraffic:
     def _in_time(self, size: int, limit: int) -> int:
         step, src, chunk = self.step, self.site.src, self.site.chunk
         there, keeps_first = step.visible(src, chunk).t, chunk.keeps_first(src.t)
-        seen = (step.seen_frames(part, keeps_first) for part in time_pieces(size, limit))
-        return sum(step.time_map.source(part.meet(there), keeps_first).size for part in seen)
+        changed = step.time_map in (TimeMap.POOL_PAIRS, TimeMap.REPEAT_PAIRS)
+        (start, down, taps), found = self._seen_in_time, 0
+        for at in range(0, size, limit):
+            first = start + at * down
+            last = first + (min(limit, size - at) - 1) * down + taps
+            first = min(max(first, there.start), there.stop)
+            last = min(max(last, first), there.stop)
+            if changed:
+                seen = step.time_map.source(Interval(first, last), keeps_first)
+                first, last = seen.start, seen.stop
+            found += last - first
+        return found
+
+    @cached_property
+    def _seen_in_time(self) -> tuple[int, int, int]:
+        """The first frame that the first cell sees, from there to that of the next cell, and how
+        many it sees.
+        """
+        keeps_first = self.site.chunk.keeps_first(self.site.src.t)
+        seen = self.step.seen_frames(Interval(0, 1), keeps_first)
+        return seen.start, self.step.rate.down, seen.size
 
     def _read_in_pieces(self, axis: int, size: int, limit: int) -> int:
         start, stride, seen = self.reach

@@ -287,16 +287,6 @@ class Program:
             found[step.dst] = step.target_extent(found[step.src], chunk)
         return tuple(found[store] for store in range(len(self.stores)))
 
-    def operations(self, source: Extent, chunk: Chunk) -> int:
-        """Floating point operations of one chunk, for a batch of one."""
-        extents = self.extents(source, chunk)
-        return sum(
-            run.operations(replace(step.mixed_extent(src, chunk), t=frames.size), src)
-            for step in self.steps
-            for src in [extents[step.src]]
-            for run, frames in step.runs(src, chunk)
-        )
-
     def frames_at(self, store: int, frames: int) -> int:
         """How many frames a store has had once so many of a clip have gone in."""
         samples = (frames - 1) * self.stores[SOURCE].frames
