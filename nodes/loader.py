@@ -15,7 +15,7 @@ SHIPPED = {
 }
 """By the name that a person chooses it by: where it lies among the assets."""
 
-_LIKELY = ("cogvid", "wan", "qwen", "hunyuan", "ltx", "seedvr")
+_LIKELY = ("cogvid", "wan", "qwen", "hunyuan", "ltx", "seedvr", "mochi")
 """What the names of the files that can be loaded have in them, those of the first family first."""
 
 

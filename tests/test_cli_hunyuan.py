@@ -94,6 +94,14 @@ def test_encode_and_decode_give_the_reference_s_result(run, files, module, refer
     assert apart < 0.02
 
 
+def test_of_a_family_that_ships_no_vae_a_file_is_asked_for(run, files, capsys) -> None:
+    run("encode", files / "clips" / "a.mkv", "-o", "a.latent", "--vae", files / "vae")
+    assert main(["decode", "a.latent", "-o", "a.mkv"]) == 2
+    told = capsys.readouterr().err
+    assert "of the family hunyuan; the VAE is of cogvideox" in told
+    assert told.endswith("Take a VAE of theirs: its file by --vae.\n")
+
+
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_a_dataset_holds_what_the_reference_gives_of_every_clip(
     run, files, module, reference

@@ -124,3 +124,14 @@ def test_in_a_host_without_a_user_folder_it_stays_in_the_users_cache(base, probe
     monkeypatch.setenv("LOCALAPPDATA", str(base / "cache"))
     monkeypatch.setattr(Path, "home", lambda: base / "cache")
     assert probes().is_relative_to(base / "cache")
+
+
+def test_files_of_every_family_stand_before_others(monkeypatch: pytest.MonkeyPatch):
+    """By the names that ComfyUI's own packages give them, and diffusers' folders have."""
+    ours = ["cogvideox_vae_bf16", "wan2.2_vae", "qwen_image_vae", "hunyuan_video_vae_bf16"]
+    ours += ["ltx-2", "seedvr2_ema_vae_fp16", "mochi_vae"]
+    names = ["ae.safetensors", *ours, "sdxl_vae.safetensors"]
+    loader = part("nodes.loader")
+    monkeypatch.setattr(loader.host, "vae_paths", lambda: dict.fromkeys(names, Path()))
+    choices = loader.ExactVAELoader.INPUT_TYPES()["required"]["vae_name"][0]
+    assert set(choices[: len(ours)]) == set(ours)

@@ -272,6 +272,10 @@ WRONG: dict[str, tuple[Build, str]] = {
     "an empty folder": (lambda tmp, _: tmp, "no config.json|holds nothing|Expected"),
     "only a README": (lambda tmp, _: written(tmp / "README.md", b"#").parent, "README.md|Expected"),
     "no config": (lambda tmp, s: safetensors(tmp / "v.safetensors", s).parent, "Give the file it"),
+    "shards alone": (
+        lambda tmp, s: safetensors(written(tmp / "x.index.json", GONE).with_name("a-1"), s).parent,
+        "the file itself: |x.index.json.",
+    ),
     "no weights": (lambda tmp, _: folder(tmp), f"no {STEM}.safetensors"),
     "a shard gone": (lambda tmp, _: written(tmp / "x.index.json", GONE), "1 of the 1 files|(y)"),
     "a config that lies": (config(layers_per_block=3), "contradicts|layers_per_block 3 against 1"),

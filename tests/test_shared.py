@@ -13,6 +13,7 @@ from networks import NARROW, full_size_module, random_latents, random_module, ra
 from ranks import Counted, on_ranks, poison, results, seated
 
 from vae_core import ParallelError, Settings, SettingsError, from_module
+from vae_core.geometry.region import Interval
 from vae_core.planning.exchanged import exchanged
 from vae_core.program.parts import Attend
 from vae_core.program.shares import shares_of
@@ -96,6 +97,39 @@ def test_far_stores_make_no_difference(placement) -> None:
     latents = random_latents(3, 5, 4, torch.float64)
     alone, settings = vae.decode(latents), replace(EVERYBODY, placement=placement)
     assert_all_are(decoded(vae, latents, settings, 3), alone, 1e-12)
+
+
+def test_twice_the_ranks_are_twice_the_work_of_planning(monkeypatch) -> None:
+    program, meet, asked = from_module(random_module()).decoder, Interval.meet, [0]
+
+    def counted(one: Interval, other: Interval) -> Interval:
+        asked[0] += 1
+        return meet(one, other)
+
+    def work(count: int) -> int:
+        asked[0] = 0
+        shares_of(program, 2**10, count)
+        return asked[0]
+
+    monkeypatch.setattr(Interval, "meet", counted)
+    assert work(256) <= 2.2 * work(128)
+
+
+def test_more_ranks_than_a_picture_has_rows_are_refused() -> None:
+    with pytest.raises(SettingsError, match="at most 16,384 ranks; got 1000000"):
+        Settings(parallel=10**6)
+
+
+@pytest.mark.parametrize(
+    ("family", "reference"), [("ltx", "official"), ("hunyuan15", "core"), ("hunyuan", "core")]
+)
+def test_a_rank_without_rows_keeps_nothing_of_other_chunks_in_a_file(family, reference) -> None:
+    """Two rows of latents for five ranks, in networks that keep stores of all chunks."""
+    vae = from_module(NARROW[family](torch.float64))
+    settings = replace(EVERYBODY, placement="mmap", reference=reference, chunk_frames=4)
+    latents = random_latents(3, 2, 2, torch.float64, channels=vae.latent_channels)
+    alone = vae.decode(latents, settings)
+    assert_all_are(decoded(vae, latents, settings, 5), alone, 1e-12)
 
 
 def test_streams_are_shared_alike() -> None:

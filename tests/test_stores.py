@@ -57,6 +57,12 @@ def test_a_store_on_disk_has_no_name_even_while_it_lives(temporary: Path) -> Non
         assert not list(temporary.iterdir())
 
 
+def test_a_store_on_disk_may_hold_nothing(temporary: Path) -> None:
+    store = allocate((1, 2, 3, 0, 5), torch.bfloat16, torch.device("cpu"), Place.DISK)
+    assert store.shape == (1, 2, 3, 0, 5)
+    assert store.dtype == torch.bfloat16
+
+
 def test_a_disk_without_room_is_refused_with_both_numbers(temporary: Path, monkeypatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 2**10))

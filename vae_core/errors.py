@@ -34,7 +34,7 @@ class ResultError(InputError):
 
 
 class LoadError(VaeCoreError):
-    """A file is not a CogVideoX VAE; the sentence says what it looks like instead."""
+    """A file is no VAE of a known family; the sentence says what it looks like instead."""
 
 
 class LoweringError(VaeCoreError):

@@ -194,8 +194,14 @@ def _chunk(value: object) -> int:
 
 
 def _is_count(value: object) -> bool:
-    """Whether it is a number of ranks; `SettingsError` for one below 1."""
-    return as_integer(value) is not None and _integer("parallel", value, 1) > 0
+    """Whether it is a number of ranks; `SettingsError` for one below 1, or of more than there are
+    rows in any picture.
+    """
+    if as_integer(value) is None:
+        return False
+    if _integer("parallel", value, 1) > _MOST_RANKS:
+        raise SettingsError(f"parallel must be at most {_MOST_RANKS:,} ranks; got {value!r}.")
+    return True
 
 
 def _device_names(devices: Sequence[object]) -> tuple[str, ...]:
@@ -340,6 +346,8 @@ class Settings:
         """Latent frames that a full chunk holds, where each stands for `CHUNK_STEP_FRAMES`."""
         return self.chunk_frames // CHUNK_STEP_FRAMES
 
+
+_MOST_RANKS = 16_384
 
 _LONGEST_S = 10_000_000
 """Four months; systems count no longer than so many years."""

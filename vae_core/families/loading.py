@@ -190,7 +190,8 @@ def _find_in_folder(folder: Path) -> _Found:
         return _find_in_folder(folder / "vae")
     if not config_path.is_file():
         names = sorted(entry.name for entry in folder.iterdir())
-        weights = [name for name in names if name.endswith(".safetensors")]
+        shards = [name for name in names if name.endswith(".index.json")]
+        weights = shards or [name for name in names if name.endswith(".safetensors")]
         remedy = f"Give the file itself: {folder / weights[0]}." if weights else EXPECTED
         raise LoadError(f"this folder has no config.json; it holds {listed(names)}. {remedy}")
     config = _json_object(config_path)

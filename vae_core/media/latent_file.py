@@ -28,6 +28,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 
 from ..errors import InputError, VideoError
 from ..families.conventions import UNSCALED, Convention, Form, either, fits_both
+from ..families.family import BY_NAME
 from ..families.latent_statistics import LatentStatistics
 from .files import check_input, plainly_named, whole_file
 
@@ -194,9 +195,16 @@ def check_family(path: Path, meta: LatentMeta, family: str | None) -> None:
     if family is not None and meta.family not in (None, family):
         raise InputError(
             f"{path} says that its latents are of the family {meta.family}; the VAE is of"
-            f" {family}, and would make nothing of them. Take a VAE of theirs: --family"
-            f" {meta.family}, or its file by --vae."
+            f" {family}, and would make nothing of them. Take a VAE of theirs:"
+            f" {_option_of(meta.family)}."
         )
+
+
+def _option_of(family: str | None) -> str:
+    """How the command line is told of a family's VAE."""
+    known = BY_NAME.get(family or "")
+    ships = known is not None and known.published.shipped
+    return f"--family {family}, or its file by --vae" if ships else "its file by --vae"
 
 
 def check_told(path: Path, stored: Sequence[int], form: Form, family: str | None = None) -> None:

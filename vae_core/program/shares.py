@@ -15,6 +15,7 @@ Whole numbers only; how rows get from one rank to another is the executor's busi
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
@@ -242,9 +243,12 @@ def _reads(
 
 
 def _moves(own: tuple[Interval, ...], needs: tuple[Need, ...]) -> Iterator[Move]:
+    """What goes from rank to rank, of bands that follow one another."""
+    starts = [made.start for made in own]
     for need in needs:
         for to, wanted in enumerate(need.rows):
-            for of, made in enumerate(own):
-                rows = wanted.meet(made)
+            first = max(bisect_right(starts, wanted.start) - 1, 0)
+            for of in range(first, bisect_left(starts, wanted.stop)):
+                rows = wanted.meet(own[of])
                 if of != to and rows.size:
                     yield Move(of, to, need.channels, rows)

@@ -101,6 +101,8 @@ def _mapped(count: int, dtype: torch.dtype) -> Tensor:
     Raises `DiskError` where the disk has no room.
     """
     size = count * dtype.itemsize
+    if not size:  # no system maps a file of nothing
+        return torch.empty(0, dtype=dtype, device="cpu")
     with disk_room(), tempfile.TemporaryFile(prefix="exact_video_vae_") as file:
         _reserve_blocks(file.fileno(), size)
         memory = mmap.mmap(file.fileno(), size)
