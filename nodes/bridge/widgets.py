@@ -106,8 +106,9 @@ SIZE_POLICY: Widget = (
     {
         "default": "pad",
         "advanced": True,
-        "tooltip": "What to do with widths and heights that are no multiple of 8: repeat the edge"
-        " (taken off again after decoding), cut pixels off right and below, or stop with an error.",
+        "tooltip": "What to do with widths and heights that are no multiple of 8 (16 with Wan 2.2"
+        " 5B and HunyuanVideo 1.5, 32 with LTX): repeat the edge (taken off again after decoding),"
+        " cut pixels off right and below, or stop with an error.",
     },
 )
 POSTERIOR: Widget = (
