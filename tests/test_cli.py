@@ -9,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -363,6 +365,14 @@ def exhaust(_: VideoWriter) -> None:
     raise MemoryError
 
 
+@pytest.fixture
+def hanging_up() -> Iterator[Callable[[Any], None]]:
+    """Sets what a hang-up does, which under nohup is nothing; that comes back."""
+    before = signal.getsignal(HANG_UP)
+    yield lambda handler: signal.signal(HANG_UP, handler)
+    signal.signal(HANG_UP, before)
+
+
 @pytest.mark.parametrize(
     ("event", "code"), [(interrupt, 130), (terminate, 143), (hang_up, 128 + HANG_UP), (exhaust, 1)]
 )
@@ -371,14 +381,35 @@ def test_what_breaks_in_leaves_nothing_half_written(
     here: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    hanging_up: Callable[[Any], None],
     event: object,
     code: int,
 ) -> None:
+    hanging_up(signal.SIG_DFL)
     monkeypatch.setattr(VideoWriter, "finish", event)
     shown = run(capsys, *(part.format(files=files) for part in DECODE))
     assert shown.code == code
     assert "Traceback" not in shown.err
     assert list(here.iterdir()) == []
+
+
+def test_a_hang_up_that_is_ignored_as_under_nohup_ends_nothing(
+    files: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    hanging_up: Callable[[Any], None],
+) -> None:
+    hanging_up(signal.SIG_IGN)
+    finish = VideoWriter.finish
+
+    def disturbed(writer: VideoWriter) -> Any:
+        hang_up(writer)
+        return finish(writer)
+
+    monkeypatch.setattr(VideoWriter, "finish", disturbed)
+    assert run(capsys, *(part.format(files=files) for part in DECODE)).code == 0
+    assert len(list(here.iterdir())) == 1
 
 
 def test_version_and_help_end_well(capsys: pytest.CaptureFixture[str]) -> None:
