@@ -6,6 +6,8 @@ A tier that was left out says so in one line of the summary, with the flag that 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import psutil
@@ -37,6 +39,15 @@ def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans depend on what memory the computer has free, which is not the same twice."""
     memory = SimpleNamespace(available=64 * 2**30, total=128 * 2**30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+
+@pytest.fixture
+def heeding_hang_ups() -> Iterator[None]:
+    """A hang-up ends a program even where the tests themselves run under nohup."""
+    one = getattr(signal, "SIGHUP", signal.SIGTERM)
+    before = signal.signal(one, signal.SIG_DFL)
+    yield
+    signal.signal(one, before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
