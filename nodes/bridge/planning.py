@@ -26,7 +26,7 @@ from ...vae_core.families.family import HUNYUAN, LTX, MOCHI, SEEDVR2, WAN_2_2
 from ...vae_core.geometry.blend import USUAL_TILE_PX, blend_geometry
 from ...vae_core.geometry.fitting import fit
 from ...vae_core.geometry.ratios import Ratios
-from ...vae_core.planning.chunking import meant
+from ...vae_core.planning.chunking import meant, takes_whole
 from ...vae_core.planning.plan import Plan, chunk_extent, size_text
 from ...vae_core.program.known import operations_of
 from ...vae_core.program.parts import Attend
@@ -248,8 +248,7 @@ def _short_plan(
         plan = _planned(vae, operation, source, settings)
         return plan, len(plan.chunks), 0
     ratio = 1 if operation == "encode" else vae.ratios.frames
-    whole = settings.norm_scope.value == "clip" or program.whole
-    nothing = whole or _looks_outward(program)
+    nothing = takes_whole(program, settings) or _looks_outward(program)
     while True:
         length = max(settings.chunk_frames // ratio, 1)
         chunks = max(-(-(source.t - 1) // length), 1)
